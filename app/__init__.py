@@ -1,0 +1,1 @@
+"""The program: configuration, search, execution, training, evaluation."""

@@ -1,0 +1,1 @@
+"""Who runs trials where: worker processes and the messages they exchange."""

@@ -1,0 +1,1 @@
+"""The search algorithms; numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""From bytes to batches; knows no model."""

@@ -1,0 +1,1 @@
+"""What may be searched, one module a kind of data."""

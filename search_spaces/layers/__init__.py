@@ -1,0 +1,1 @@
+"""Keras layers that the spaces use; registered under the package name tamiz."""
