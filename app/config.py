@@ -1,0 +1,300 @@
+"""The settings of an experiment: frozen dataclasses, TOML in and out, errors that name the nearest setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from app.errors import ConfigError
+
+TIME_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DEFAULT_SECONDS = 600.0
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+_T = typing.TypeVar("_T")
+
+
+class ClassWeighting(StrEnum):
+    """Whether rare classes weigh more in the loss."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Precision(StrEnum):
+    """Floating-point precision of the training."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    MIXED = "mixed_float16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which data, and what is known about it beforehand.
+
+    Attributes:
+        source: File the table was read from; empty for a table given in memory.
+        target: Column to predict.
+        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
+        features: Column -> kind that overrides the inference (``ignore`` drops the column).
+        group: Column whose rows must stay together in one split; empty for none.
+        time_column: Column that orders the splits; empty for none.
+        missing_values: Further texts that mean a missing value.
+        encoding: Text encoding of a CSV file; empty recognises it.
+        delimiter: Delimiter of a CSV file; empty recognises it.
+        validation_share: Share of the rows that selects, in (0, 0.5).
+        test_share: Share of the rows that is sealed for the report, in (0, 0.5).
+    """
+
+    source: str = ""
+    target: str = ""
+    task: str = "auto"
+    features: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+    time_column: str = ""
+    missing_values: tuple[str, ...] = ()
+    encoding: str = ""
+    delimiter: str = ""
+    validation_share: float = 0.15
+    test_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: A share is out of range, or the task is unknown.
+        """
+        for name in ("validation_share", "test_share"):
+            if not 0.0 < getattr(self, name) < 0.5:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
+        known = ("auto", "binary", "multiclass", "regression")
+        if self.task not in known:
+            raise ConfigError(f"task is {self.task!r}{_did_you_mean(self.task, known)}: expected one of {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """What is searched, how, and for how long.
+
+    Attributes:
+        space: Name of a space, or ``module:build``.
+        algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``hyperband`` or ``hyperband+random``.
+        objective: Validation metric to select by; ``auto`` takes the task's own.
+        seconds: Wall-clock budget of everything, final training and export included, in seconds; 0 for none.
+        trials: Number of trials; 0 for no limit.
+        seed: Seed of every random choice, in [0, 2**32).
+    """
+
+    space: str = "mlp"
+    algorithm: str = "auto"
+    objective: str = "auto"
+    seconds: float = DEFAULT_SECONDS
+    trials: int = 0
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: A budget is negative, none is given, or the seed is out of range.
+        """
+        if self.seconds < 0 or self.trials < 0:
+            raise ConfigError(
+                f"the budget is {self.seconds} seconds and {self.trials} trials: expected numbers of at least 0"
+            )
+        if not self.seconds and not self.trials:
+            raise ConfigError("a search needs a budget: give --time (such as 10m), --trials (such as 50), or both")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}: expected a whole number from 0 to {2**32 - 1}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How one trial is trained.
+
+    Attributes:
+        max_epochs: Epochs of a trial at full budget; 0 chooses by the number of rows.
+        patience: Epochs without a better validation value after which a trial ends.
+        class_weights: Whether rare classes weigh more; ``auto`` does so past an imbalance of 10 to 1.
+        precision: ``auto`` takes mixed precision on GPUs that have it.
+        devices: TensorFlow devices to train on, such as ``GPU:0``; empty takes all GPUs, else the CPU. More CPUs
+            than the machine shows are logical ones: ``("CPU:0", "CPU:1")`` splits one CPU in two.
+    """
+
+    max_epochs: int = 0
+    patience: int = 10
+    class_weights: ClassWeighting = ClassWeighting.AUTO
+    precision: Precision = Precision.AUTO
+    devices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: A number is out of range or a device name is malformed.
+        """
+        if self.max_epochs < 0 or self.patience < 1:
+            raise ConfigError(
+                f"max_epochs is {self.max_epochs} and patience {self.patience}: expected max_epochs of at least 0 "
+                f"(0 = automatic) and patience of at least 1"
+            )
+        for device in self.devices:
+            if not re.fullmatch(r"(CPU|GPU):\d{1,2}", device):
+                raise ConfigError(f"device is {device!r}: expected a name such as GPU:0 or CPU:1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentConfig:
+    """All settings of one experiment.
+
+    Attributes:
+        name: Name of the experiment and of the exported model.
+        keep: Number of best trials whose resumable state stays on disk.
+        data: The data.
+        search: The search.
+        training: The training of one trial.
+    """
+
+    name: str = "experiment"
+    keep: int = 3
+    data: DataConfig = field(default_factory=DataConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Checks the name, which becomes a folder and a model name.
+
+        Raises:
+            ConfigError: The name has other characters than a path component may have.
+        """
+        check_name(self.name)
+        if self.keep < 1:
+            raise ConfigError(f"keep is {self.keep}: expected at least 1")
+
+    def to_toml(self) -> str:
+        """Returns the settings as TOML, all of them, defaults included."""
+        return tomli_w.dumps(_plain(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_toml(cls, text: str, *, origin: str = "the configuration") -> ExperimentConfig:
+        """Reads settings from TOML.
+
+        Args:
+            text: TOML; whatever it leaves out keeps its default.
+            origin: Name of the file, for messages.
+
+        Raises:
+            ConfigError: The text is no TOML, or has an unknown setting or one of the wrong type.
+        """
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{origin} is not valid TOML: {error}") from error
+        return _build(cls, values, origin)
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it can name an experiment.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(
+            f"name is {name!r}: expected up to 100 letters, digits, '_', '-' and '.', not starting with '-' or '.'"
+        )
+    return name
+
+
+def name_from(text: str) -> str:
+    """Returns the closest valid experiment name to `text`, such as a file's stem."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:100]
+    return cleaned or "experiment"
+
+
+def parse_duration(text: str) -> float:
+    """Returns the seconds that ``90``, ``90s``, ``10m``, ``1h30m`` or ``2d`` stand for.
+
+    Raises:
+        ConfigError: The text is no duration, or not above zero.
+    """
+    text = text.strip()
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd]?)", "", text).strip():
+        raise ConfigError(f"time is {text!r}: expected a duration such as 90s, 10m or 1h30m")
+    seconds = sum(float(number) * TIME_UNITS[unit or "s"] for number, unit in parts)
+    if seconds <= 0:
+        raise ConfigError(f"time is {text!r}: expected more than zero, such as 90s, 10m or 1h30m")
+    return seconds
+
+
+def read_config(path: Path) -> ExperimentConfig:
+    """Reads the settings of a TOML file.
+
+    Raises:
+        ConfigError: The file cannot be read or holds something else.
+    """
+    try:
+        return ExperimentConfig.from_toml(path.read_text(encoding="utf-8"), origin=str(path))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: expected a TOML file") from error
+
+
+def _did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _plain(value: Any) -> Any:
+    """Returns `value` in the types TOML has."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def _build(cls: type[_T], values: Mapping[str, Any], origin: str) -> _T:
+    hints = typing.get_type_hints(cls)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise ConfigError(f"{origin} has an unknown setting {unknown[0]!r}{_did_you_mean(unknown[0], hints)}")
+    return cls(**{name: _convert(hints[name], value, f"{origin}: {name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Returns `value` as the type `hint`, or raises ConfigError."""
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return _build(hint, value, where)
+    if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if origin in (Mapping, typing.get_origin(Mapping[str, str])) and isinstance(value, Mapping):
+        if all(isinstance(item, str) for item in value.values()):
+            return dict(value)
+    elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        if issubclass(hint, StrEnum) and isinstance(value, str):
+            if value not in list(hint):
+                raise ConfigError(f"{where} is {value!r}{_did_you_mean(value, hint)}: expected {', '.join(hint)}")
+            return hint(value)
+        if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+            return value
+    expected = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where} is {value!r}: expected {expected}")

@@ -1,0 +1,63 @@
+"""The spaces by name; looking a name up imports no TensorFlow."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+
+SPACES: Mapping[str, str] = {
+    "mlp": "search_spaces.tabular:MLPSpace",
+    "resnet": "search_spaces.tabular:ResNetSpace",
+}
+"""Name of a space -> ``module:attribute`` of its class."""
+
+
+class SpaceError(ValueError):
+    """A space cannot be used; the message says why and what to do."""
+
+
+def check_space_name(name: str) -> str:
+    """Returns `name` if it is one of `SPACES` or has the form ``module:attribute``.
+
+    Raises:
+        SpaceError: The name is neither.
+    """
+    if name in SPACES:
+        return name
+    module, separator, attribute = name.partition(":")
+    parts = [*module.split("."), attribute]
+    if separator and all(part.isidentifier() for part in parts):
+        return name
+    near = difflib.get_close_matches(name, SPACES, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise SpaceError(
+        f"unknown space {name!r}{hint}: expected one of {', '.join(sorted(SPACES))}, or your own build function "
+        f"as module:function"
+    )
+
+
+def load_attribute(reference: str) -> Callable[..., object]:
+    """Imports what ``module:attribute`` names.
+
+    Raises:
+        SpaceError: The module cannot be imported, or has no such attribute, or it cannot be called.
+    """
+    module_name, _, attribute = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything at import
+        raise SpaceError(
+            f"cannot import the space module {module_name!r}: {type(error).__name__}: {error}; it must be importable "
+            f"from the folder the command runs in, or installed"
+        ) from error
+    try:
+        found = getattr(module, attribute)
+    except AttributeError:
+        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = difflib.get_close_matches(attribute, names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise SpaceError(f"module {module_name!r} has no {attribute!r}{hint}") from None
+    if not callable(found):
+        raise SpaceError(f"{reference} is a {type(found).__name__}: expected a function build(hp) or a HyperModel")
+    return found  # type: ignore[no-any-return]

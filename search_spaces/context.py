@@ -1,0 +1,50 @@
+"""What a space knows of the data it builds networks for; no TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipelines.schema import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TableContext:
+    """The encoded table and the task that a tabular space builds networks for.
+
+    Attributes:
+        task: What is predicted.
+        num_classes: Number of classes; 0 for regression.
+        num_numeric: Width of the encoded numeric matrix ``(batch, num_numeric)``.
+        cardinalities: Number of ids of every encoded categorical column, bucket 0 (missing) and 1 (other) included.
+        num_training_rows: Rows that one epoch sees.
+        max_epochs: Epochs that learning-rate schedules are laid out for.
+    """
+
+    task: Task
+    num_classes: int
+    num_numeric: int
+    cardinalities: tuple[int, ...]
+    num_training_rows: int
+    max_epochs: int
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the network's last layer: one logit a class, one logit for two classes, one value."""
+        return self.num_classes if self.task is Task.MULTICLASS else 1
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Training steps of one epoch; the last partial batch is dropped (a full one always exists)."""
+        return max(1, self.num_training_rows // batch_size)
+
+    def total_steps(self, batch_size: int) -> int:
+        """Training steps that the whole schedule is laid out for."""
+        return self.steps_per_epoch(batch_size) * self.max_epochs
+
+    def batch_sizes(self) -> list[int]:
+        """Batch sizes worth searching: at least 8 steps an epoch, and never above 512."""
+        limit = max(16, self.num_training_rows // 8)
+        largest = 1024 if self.num_training_rows > 200_000 else 512 if self.num_training_rows > 20_000 else 256
+        # Tiny batches of a large table cost minutes an epoch and find nothing that a larger batch does not.
+        smallest = 128 if self.num_training_rows > 20_000 else 64 if self.num_training_rows > 8_000 else 16
+        return [2**k for k in range(int(math.log2(smallest)), 11) if 2**k <= min(limit, largest)] or [16]

@@ -1,0 +1,58 @@
+"""Losses on logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tamiz")
+class SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy of class ids against logits, with label smoothing.
+
+    Keras' sparse cross-entropy has no smoothing, and its categorical one needs a one-hot target in the pipeline.
+    Smoothing replaces the one-hot target by ``(1 - smoothing) * y + smoothing / num_classes`` (Szegedy et al., 2016,
+    section 7).
+
+    Args:
+        smoothing: Mass moved from the true class to all classes alike, in [0, 1).
+
+    Shapes:
+        ``y_true`` (batch,) or (batch, 1) class ids, ``y_pred`` (batch, num_classes) logits; the loss is a scalar.
+    """
+
+    def __init__(self, smoothing: float = 0.0, name: str = "smoothed_crossentropy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        if not 0.0 <= smoothing < 1.0:
+            raise ValueError(f"smoothing is {smoothing}: expected a share in [0, 1)")
+        self.smoothing = float(smoothing)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the loss of every row, ``(batch,)``."""
+        ids = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        loss = ops.sparse_categorical_crossentropy(ids, y_pred, from_logits=True)
+        if self.smoothing:
+            uniform = -ops.mean(ops.log_softmax(y_pred, axis=-1), axis=-1)
+            loss = (1.0 - self.smoothing) * loss + self.smoothing * uniform
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that build the same loss."""
+        return {**super().get_config(), "smoothing": self.smoothing}
+
+
+def loss_for(num_outputs: int, *, classification: bool, smoothing: float = 0.0) -> keras.losses.Loss:
+    """Returns the loss of a network whose last layer has `num_outputs` linear units.
+
+    Args:
+        num_outputs: 1 for two classes or regression, else the number of classes.
+        classification: Whether the target is a class.
+        smoothing: Label smoothing in [0, 1); ignored by regression.
+    """
+    if not classification:
+        return keras.losses.MeanSquaredError()
+    if num_outputs == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
+    return SmoothedCrossentropy(smoothing)

@@ -1,0 +1,91 @@
+"""The part of a space that every network shares: optimizer, schedule, batch size, regularisation.
+
+Ranges follow common practice for tables: learning rates and weight decay logarithmic, and a parameter that belongs
+to one choice exists only under that choice.
+"""
+
+from __future__ import annotations
+
+import keras
+import keras_tuner
+
+from search_spaces.context import TableContext
+from search_spaces.losses import loss_for
+
+CLIP_NORM = 1.0
+"""Global gradient norm that updates are clipped to; a single bad batch must not end a trial."""
+
+
+def declare_recipe(hp: keras_tuner.HyperParameters, context: TableContext) -> None:
+    """Declares how a network is trained.
+
+    Args:
+        hp: Receives the parameters.
+        context: The table; decides the batch sizes and whether labels can be smoothed.
+    """
+    optimizer = hp.Choice("optimizer", ["adamw", "rmsprop", "sgd"], default="adamw")
+    del optimizer
+    with hp.conditional_scope("optimizer", ["adamw", "rmsprop"]):
+        hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
+    with hp.conditional_scope("optimizer", ["sgd"]):
+        hp.Float("sgd_learning_rate", 1e-3, 1e-1, sampling="log", default=1e-2)
+        hp.Float("momentum", 0.8, 0.98, default=0.9)
+    hp.Float("weight_decay", 1e-6, 1e-1, sampling="log", default=1e-3)
+    hp.Choice("schedule", ["cosine", "constant"], default="cosine")
+    with hp.conditional_scope("schedule", ["cosine"]):
+        hp.Float("warmup_share", 0.0, 0.2, default=0.05)
+    sizes = context.batch_sizes()
+    hp.Choice("batch_size", sizes, default=min(sizes, key=lambda size: abs(size - 64)), ordered=True)
+    if context.task.is_classification:
+        hp.Choice("label_smoothing", [0.0, 0.05, 0.1], default=0.0, ordered=True)
+
+
+def learning_rate_schedule(
+    hp: keras_tuner.HyperParameters, peak: float, total_steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the peak rate itself, or linear warm-up followed by a cosine down to zero over `total_steps`."""
+    if hp.get("schedule") == "constant":
+        return peak
+    warmup = min(round(hp.get("warmup_share") * total_steps), total_steps - 1)
+    if warmup == 0:
+        return keras.optimizers.schedules.CosineDecay(peak, total_steps)
+    return keras.optimizers.schedules.CosineDecay(
+        peak / warmup, total_steps - warmup, warmup_target=peak, warmup_steps=warmup
+    )
+
+
+def build_optimizer(hp: keras_tuner.HyperParameters, context: TableContext) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that `hp` asks for; weight decay is decoupled in all three."""
+    total_steps = context.total_steps(hp.get("batch_size"))
+    decay = hp.get("weight_decay")
+    match hp.get("optimizer"):
+        case "adamw":
+            rate = learning_rate_schedule(hp, hp.get("learning_rate"), total_steps)
+            # Keras' own defaults are epsilon 1e-7 and decay 0.004; the literature's are meant here.
+            return keras.optimizers.AdamW(rate, weight_decay=decay, epsilon=1e-8, global_clipnorm=CLIP_NORM)
+        case "rmsprop":
+            rate = learning_rate_schedule(hp, hp.get("learning_rate"), total_steps)
+            return keras.optimizers.RMSprop(rate, rho=0.9, weight_decay=decay, global_clipnorm=CLIP_NORM)
+        case "sgd":
+            rate = learning_rate_schedule(hp, hp.get("sgd_learning_rate"), total_steps)
+            return keras.optimizers.SGD(
+                rate, momentum=hp.get("momentum"), nesterov=True, weight_decay=decay, global_clipnorm=CLIP_NORM
+            )
+        case other:
+            raise ValueError(f"optimizer is {other!r}: expected adamw, rmsprop or sgd")
+
+
+def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: TableContext) -> keras.Model:
+    """Compiles `model` with the optimizer and loss that `hp` asks for, and returns it."""
+    optimizer = build_optimizer(hp, context)
+    # Decay pulls weight matrices towards zero; on biases, scales and shifts it only hurts.
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
+    classification = context.task.is_classification
+    loss = loss_for(
+        context.num_outputs,
+        classification=classification,
+        smoothing=hp.get("label_smoothing") if classification else 0.0,
+    )
+    # XLA on CPU compiles for longer than a small network trains.
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
+    return model

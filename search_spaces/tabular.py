@@ -1,0 +1,142 @@
+"""Networks for tables: a plain or residual MLP, and the ResNet of Gorishniy et al. (NeurIPS 2021).
+
+Inputs are the encoded table as a dictionary: ``numeric`` (batch, num_numeric) float32 and ``categorical``
+(batch, num_categorical) int32; a kind that the table does not have is absent. Outputs are float32 logits
+(batch, num_outputs), or the standardised target (batch, 1) of a regression.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import keras
+import keras_tuner
+from keras import layers
+
+from search_spaces.context import TableContext
+from search_spaces.layers.categorical_embedding import CategoricalEmbedding
+from search_spaces.recipe import compile_model, declare_recipe
+
+HyperParameters = keras_tuner.HyperParameters
+
+
+class TabularSpace(keras_tuner.HyperModel, abc.ABC):  # type: ignore[misc]
+    """A space of networks for one encoded table; usable as any KerasTuner ``HyperModel``.
+
+    Args:
+        context: The table and the task.
+    """
+
+    def __init__(self, context: TableContext) -> None:
+        super().__init__(name=type(self).__name__)
+        self.context = context
+
+    @abc.abstractmethod
+    def declare_network(self, hp: HyperParameters) -> None:
+        """Declares the parameters of the architecture."""
+
+    @abc.abstractmethod
+    def hidden(self, features: Any, hp: HyperParameters) -> Any:
+        """Returns the last hidden layer (batch, width) on top of `features` (batch, num_features)."""
+
+    def declare_hyperparameters(self, hp: HyperParameters) -> None:
+        """Declares every parameter, without building a network."""
+        if self.context.cardinalities:
+            hp.Choice("embedding_size", [2, 4, 8, 16, 32], default=8, ordered=True)
+        self.declare_network(hp)
+        declare_recipe(hp, self.context)
+
+    def build(self, hp: HyperParameters) -> keras.Model:
+        """Returns the compiled network that `hp` describes."""
+        self.declare_hyperparameters(hp)
+        inputs: dict[str, Any] = {}
+        parts = []
+        if self.context.num_numeric:
+            inputs["numeric"] = keras.Input((self.context.num_numeric,), name="numeric")
+            parts.append(inputs["numeric"])
+        if self.context.cardinalities:
+            columns = len(self.context.cardinalities)
+            inputs["categorical"] = keras.Input((columns,), name="categorical", dtype="int32")
+            embed = CategoricalEmbedding(self.context.cardinalities, size=hp.get("embedding_size"))
+            parts.append(embed(inputs["categorical"]))
+        features = parts[0] if len(parts) == 1 else layers.Concatenate()(parts)
+        # float32 even under mixed precision: a float16 softmax overflows.
+        head = layers.Dense(self.context.num_outputs, dtype="float32", name="head")
+        return compile_model(keras.Model(inputs, head(self.hidden(features, hp))), hp, self.context)
+
+
+def _initializer(activation: str) -> str:
+    """He for the ReLU family, Glorot otherwise (He et al., 2015)."""
+    return "he_normal" if activation in ("relu", "leaky_relu", "gelu") else "glorot_uniform"
+
+
+def _normalise(x: Any, kind: str) -> Any:
+    if kind == "batch":
+        # 0.99, Keras' default, needs hundreds of steps to forget its start: small tables do not have them.
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.LayerNormalization(epsilon=1e-5)(x) if kind == "layer" else x
+
+
+class MLPSpace(TabularSpace):
+    """Dense layers of one width, with optional normalisation, dropout and residual connections."""
+
+    def declare_network(self, hp: HyperParameters) -> None:
+        """Declares depth, width, activation, normalisation, dropout and the residual connection."""
+        hp.Int("depth", 1, 4, default=2)
+        hp.Choice("width", [16, 32, 64, 128, 256, 512], default=128, ordered=True)
+        hp.Choice("activation", ["relu", "gelu", "leaky_relu"], default="relu")
+        hp.Choice("normalisation", ["none", "batch", "layer"], default="batch")
+        hp.Float("dropout", 0.0, 0.5, default=0.1)
+        with hp.conditional_scope("depth", [2, 3, 4]):
+            hp.Boolean("residual", default=False)
+
+    def hidden(self, features: Any, hp: HyperParameters) -> Any:
+        """Returns the last hidden layer (batch, width): dense, normalisation, dropout, activation, and again."""
+        activation, normalisation, x = hp.get("activation"), hp.get("normalisation"), features
+        for depth in range(hp.get("depth")):
+            y = layers.Dense(
+                hp.get("width"),
+                # Batch normalisation brings its own shift.
+                use_bias=normalisation != "batch",
+                kernel_initializer=_initializer(activation),
+            )(x)
+            y = _normalise(y, normalisation)
+            if hp.get("dropout") > 0:
+                y = layers.Dropout(hp.get("dropout"))(y)
+            y = layers.Activation(activation)(y)
+            x = layers.Add()([x, y]) if depth and hp.get("residual") else y
+        return x
+
+
+class ResNetSpace(TabularSpace):
+    """Residual blocks with a normalised input (Gorishniy et al., 2021, section 3.2)."""
+
+    def declare_network(self, hp: HyperParameters) -> None:
+        """Declares blocks, widths, activation, normalisation and both dropouts."""
+        hp.Int("num_blocks", 1, 6, default=2)
+        hp.Choice("width", [32, 64, 128, 256, 512], default=128, ordered=True)
+        hp.Choice("hidden_factor", [1.0, 2.0, 4.0], default=2.0, ordered=True)
+        hp.Choice("activation", ["relu", "gelu", "leaky_relu"], default="relu")
+        hp.Choice("normalisation", ["batch", "layer"], default="batch")
+        hp.Float("dropout", 0.0, 0.5, default=0.1)
+        with hp.conditional_scope("num_blocks", [2, 3, 4, 5, 6]):
+            hp.Float("residual_dropout", 0.0, 0.3, default=0.0)
+
+    def hidden(self, features: Any, hp: HyperParameters) -> Any:
+        """Returns the normalised, activated end of the residual stream (batch, width)."""
+        width, activation = hp.get("width"), hp.get("activation")
+        dropout = hp.get("dropout")
+        residual_dropout = hp.get("residual_dropout") if hp.get("num_blocks") > 1 else 0.0
+        x = layers.Dense(width)(features)
+        for _ in range(hp.get("num_blocks")):
+            y = _normalise(x, hp.get("normalisation"))
+            y = layers.Dense(round(width * hp.get("hidden_factor")), kernel_initializer=_initializer(activation))(y)
+            y = layers.Activation(activation)(y)
+            if dropout > 0:
+                y = layers.Dropout(dropout)(y)
+            y = layers.Dense(width)(y)
+            if residual_dropout > 0:
+                y = layers.Dropout(residual_dropout)(y)
+            x = layers.Add()([x, y])
+        return layers.Activation(activation)(_normalise(x, hp.get("normalisation")))
