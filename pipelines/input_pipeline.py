@@ -1,0 +1,46 @@
+"""Encoded rows to training batches (TensorFlow)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def training_batches(
+    columns: Any, *, num_rows: int, batch_size: int, seed: int, first_epoch: int = 0
+) -> tf.data.Dataset:
+    """Returns an endless stream of batches that are a function of seed and epoch alone.
+
+    Every epoch visits the rows in a fresh order drawn from ``(seed, epoch)``, so a trial that was paused, or killed,
+    after epoch ``k`` goes on with ``first_epoch=k`` and sees exactly the batches that it would have seen. The last
+    partial batch of an epoch is dropped: a batch of two rows would ruin batch statistics, and under a strategy all
+    replicas need equal batches. The next epoch draws other rows to drop.
+
+    Args:
+        columns: Structure of tensors ``(num_rows, ...)`` held in memory.
+        num_rows: Number of rows; at least `batch_size`.
+        batch_size: Rows of a batch, over all replicas.
+        seed: Seed of the order, in [0, 2**31).
+        first_epoch: Epochs already trained.
+
+    Returns:
+        Batches in the structure of `columns`; ``num_rows // batch_size`` of them make an epoch.
+    """
+    steps = num_rows // batch_size
+
+    def batches_of_row_numbers(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(num_rows), seed=key)
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch_size], (steps, batch_size)))
+
+    # Row numbers are shuffled, not rows: the buffer is the whole table, and it costs four bytes a row.
+    row_numbers = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(batches_of_row_numbers)
+    # A whole batch is gathered at once; batching single rows costs a hundred times more.
+    batches = row_numbers.map(lambda rows: tf.nest.map_structure(lambda column: tf.gather(column, rows), columns))
+    options = tf.data.Options()
+    options.deterministic = True
+    # One host reads the whole table from memory: there are no files to shard.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # Gathering overlaps with the training step on the other core.
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
