@@ -73,7 +73,8 @@ class Predictions:
             return self.labels
         if self.probabilities is None:
             raise ValueError(f"expected a classification, got {self.task.value}; a regression has no labels")
-        return np.argmax(self.probabilities, axis=1)
+        most_probable: NDArray[np.integer] = self.probabilities.argmax(axis=1)
+        return most_probable
 
     def take(self, rows: NDArray[np.integer]) -> Predictions:
         """The same predictions on some rows only; `rows` holds row numbers, repeats allowed."""

@@ -82,41 +82,45 @@ def _one_against_rest(
 
 
 def _roc_area(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Weighted:
-    """P(score of a positive > score of a negative) + P(equal) / 2, from one sort (Mann and Whitney 1947)."""
-    order = np.argsort(scores, kind="stable")
-    ends = _last_of_equals(scores[order])
-    is_positive = positive[order].astype(np.float64)
-    has_ties = len(ends) < len(scores)
+    """P(score of a positive > score of a negative) + P(equal) / 2 (Mann and Whitney 1947)."""
+    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    sorted_scores = scores[negatives]
+    num_below = np.searchsorted(sorted_scores, scores[positives], side="left")
+    num_up_to = np.searchsorted(sorted_scores, scores[positives], side="right")
+    has_ties = bool((num_below != num_up_to).any())
 
     def weighted(weights: Float64) -> Float64:
-        sorted_weights = weights[:, order]
-        positives = sorted_weights * is_positive
-        below = np.cumsum(sorted_weights - positives, axis=1)
-        num_negatives, num_positives = below[:, -1], positives.sum(axis=1)
+        of_positives = weights.take(positives, axis=1)
+        cumulated = np.zeros((len(weights), len(negatives) + 1))
+        np.cumsum(weights.take(negatives, axis=1), axis=1, out=cumulated[:, 1:])
+        below = cumulated.take(num_below, axis=1)
         if has_ties:
-            positives = np.diff(np.cumsum(positives, axis=1)[:, ends], axis=1, prepend=0.0)
-            below = below[:, ends]
-            # A negative of the same score counts one half: the mean of those below and those up to here.
-            below[:, 1:] = (below[:, 1:] + below[:, :-1]) / 2
-            below[:, 0] /= 2
-        return _ratio(np.einsum("rn,rn->r", positives, below), num_positives * num_negatives)
+            # A negative of the same score counts one half.
+            below = (below + cumulated.take(num_up_to, axis=1)) / 2
+        area = np.einsum("rn,rn->r", of_positives, below)
+        return _ratio(area, of_positives.sum(axis=1) * cumulated[:, -1])
 
     return weighted
 
 
 def _average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Weighted:
     """Sum over thresholds of the precision there times the recall gained there, as in scikit-learn."""
-    order = np.argsort(scores, kind="stable")[::-1]
-    ends = _last_of_equals(scores[order])
-    is_positive = positive[order].astype(np.float64)
+    order = np.argsort(-scores, kind="stable")
+    positives = np.flatnonzero(positive[order])
+    sorted_scores = -scores[order]  # ascending
+    of_positives = sorted_scores[positives]
+    # Rows of equal score share a threshold: each positive is judged by what lies above or level with it.
+    last_row = np.searchsorted(sorted_scores, of_positives, side="right") - 1
+    last_positive = np.searchsorted(of_positives, of_positives, side="right") - 1
 
     def weighted(weights: Float64) -> Float64:
-        sorted_weights = weights[:, order]
-        hits = np.cumsum(sorted_weights * is_positive, axis=1)[:, ends]
-        retrieved = np.cumsum(sorted_weights, axis=1)[:, ends]
+        sorted_weights = weights.take(order, axis=1)
+        gained = sorted_weights.take(positives, axis=1)
+        hits = np.cumsum(gained, axis=1).take(last_positive, axis=1)
+        retrieved = np.cumsum(sorted_weights, axis=1).take(last_row, axis=1)
         precision = np.divide(hits, retrieved, out=np.zeros_like(hits), where=retrieved > 0)
-        gained = np.diff(hits, axis=1, prepend=0.0)
-        return _ratio(np.einsum("rn,rn->r", gained, precision), hits[:, -1])
+        return _ratio(np.einsum("rn,rn->r", gained, precision), gained.sum(axis=1))
 
     return weighted
 
@@ -247,8 +251,3 @@ def _class_totals(predictions: Predictions) -> Callable[[Float64], tuple[Float64
     true_columns = _spread(ones, y.astype(np.intp), num_classes)
     predicted_columns = _spread(ones, predicted.astype(np.intp), num_classes)
     return lambda weights: (weights @ hit_columns, weights @ true_columns, weights @ predicted_columns)
-
-
-def _last_of_equals(ordered: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Index of the last element of every run of equal numbers."""
-    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
