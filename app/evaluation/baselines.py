@@ -1,0 +1,182 @@
+"""What a model has to beat: the same answer for every row, and a linear model on the encoded features."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from app.evaluation.metrics import mape_epsilon
+from app.evaluation.predictions import Predictions
+from pipelines.schema import Task
+
+MAX_ROWS = 50_000
+MAX_ITERATIONS = 100
+
+# Rows x classes x (numbers a row): an iteration then costs about 0.1 s, the whole fit some ten seconds at most.
+_WORK = 50_000_000
+_MIN_ROWS = 2_000
+_SMALLEST_PROBABILITY = 1e-6  # of a class the fit never saw: an infinite loss would say nothing
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedRows:
+    """Rows as the encoder gives them, with their targets.
+
+    Arguments:
+        numeric: `(num_rows, num_numeric)` finite floats; the width may be 0.
+        categorical: `(num_rows, num_categorical)` ids, each in [0, cardinality); the width may be 0.
+        y: `(num_rows,)` class ids, or values in the target's units.
+
+    Raises:
+        ValueError: the arrays do not have the same number of rows, or a numeric feature is not finite.
+    """
+
+    numeric: NDArray[np.floating]
+    categorical: NDArray[np.integer]
+    y: NDArray[np.generic]
+
+    def __post_init__(self) -> None:
+        lengths = (len(self.numeric), len(self.categorical), len(self.y))
+        if len(set(lengths)) != 1 or not len(self.y):
+            raise ValueError(
+                f"expected numeric, categorical and y of the same number of rows, got {lengths}; "
+                "an empty kind of feature has the shape (num_rows, 0)"
+            )
+        if not np.isfinite(self.numeric).all():
+            raise ValueError(
+                "expected finite numeric features, got NaN or infinity; encode the rows before the baselines"
+            )
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.y)
+
+    def take(self, rows: NDArray[np.integer]) -> EncodedRows:
+        """The rows of these numbers."""
+        return EncodedRows(numeric=self.numeric[rows], categorical=self.categorical[rows], y=self.y[rows])
+
+
+def constant(train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: int = 0) -> Predictions:
+    """The classes' frequencies in training, or the mean of the target, for every test row.
+
+    Arguments:
+        train: training rows; only y is read.
+        test: rows to answer.
+        task: binary, multiclass or regression.
+        num_classes: number of classes; 0 for regression.
+    """
+    if task is Task.REGRESSION:
+        return _regression(train, test, np.full(test.num_rows, train.y.astype(np.float64).mean()))
+    counts = np.bincount(train.y.astype(np.intp), minlength=num_classes).astype(np.float64)
+    return _classification(test, task, np.tile(counts / counts.sum(), (test.num_rows, 1)))
+
+
+def linear(
+    train: EncodedRows,
+    test: EncodedRows,
+    *,
+    task: Task,
+    cardinalities: tuple[int, ...],
+    num_classes: int = 0,
+    seed: int = 0,
+) -> Predictions:
+    """Logistic regression with a light L2 penalty, or ridge regression, on the encoded features.
+
+    Numeric features are standardised and categorical ones become one column a category, as a sparse matrix. The
+    time is bounded: at most 50,000 rows are fitted (a random part, fewer with very many classes and features) and
+    at most 100 iterations made; a fit that has not converged by then is used as it stands.
+
+    Arguments:
+        train: training rows.
+        test: rows to answer.
+        task: binary, multiclass or regression.
+        cardinalities: ids of each categorical feature lie in [0, cardinality).
+        num_classes: number of classes; 0 for regression.
+        seed: chooses the rows where not all are fitted.
+
+    Raises:
+        ValueError: categorical features and cardinalities do not fit.
+    """
+    width = train.numeric.shape[1] + train.categorical.shape[1]
+    max_rows = min(MAX_ROWS, max(_MIN_ROWS, _WORK // max(1, width * num_classes)))
+    if train.num_rows > max_rows:
+        train = train.take(np.random.default_rng(seed).choice(train.num_rows, size=max_rows, replace=False))
+    if not width or (task.is_classification and (train.y == train.y[0]).all()):
+        return constant(train, test, task=task, num_classes=num_classes)
+    mean = train.numeric.mean(axis=0, dtype=np.float64)
+    deviation = train.numeric.std(axis=0, dtype=np.float64)
+    deviation[deviation == 0] = 1.0
+    features, test_features = (
+        _one_hot((rows.numeric - mean) / deviation, rows.categorical, cardinalities) for rows in (train, test)
+    )
+    with warnings.catch_warnings():
+        # Reaching the iteration limit is expected here, and no business of the user's.
+        warnings.simplefilter("ignore")
+        if task is Task.REGRESSION:
+            return _regression(train, test, _ridge(features, train.y.astype(np.float64), test_features))
+        probabilities = _logistic(features, train.y, test_features, num_classes)
+    return _classification(test, task, probabilities)
+
+
+def _ridge(
+    features: scipy.sparse.csr_array, y: NDArray[np.float64], test_features: scipy.sparse.csr_array
+) -> NDArray[np.float64]:
+    # The solver's tolerance is meant for targets of about unit size.
+    scale = float(y.std()) or 1.0
+    model = Ridge(alpha=1.0, solver="sparse_cg", max_iter=MAX_ITERATIONS, tol=1e-5)
+    model.fit(features, (y - y.mean()) / scale)
+    answers: NDArray[np.float64] = model.predict(test_features) * scale + y.mean()
+    return answers
+
+
+def _logistic(
+    features: scipy.sparse.csr_array,
+    y: NDArray[np.generic],
+    test_features: scipy.sparse.csr_array,
+    num_classes: int,
+) -> NDArray[np.float64]:
+    model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS, tol=1e-4)
+    model.fit(features, y)
+    probabilities = np.full((test_features.shape[0], num_classes), _SMALLEST_PROBABILITY)
+    probabilities[:, model.classes_.astype(np.intp)] = model.predict_proba(test_features)
+    normalised: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def _one_hot(
+    numeric: NDArray[np.float64], categorical: NDArray[np.integer], cardinalities: tuple[int, ...]
+) -> scipy.sparse.csr_array:
+    """`(num_rows, num_numeric + sum of cardinalities)`."""
+    if categorical.shape[1] != len(cardinalities):
+        raise ValueError(
+            f"expected one cardinality for each of {categorical.shape[1]} categorical features, "
+            f"got {len(cardinalities)}; pass those of the preprocessing state"
+        )
+    sizes = np.array(cardinalities, dtype=np.intp)
+    if (categorical < 0).any() or (categorical >= sizes).any():
+        raise ValueError("expected category ids in [0, cardinality), got others; encode with the same state")
+    num_rows, width = categorical.shape
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if width else sizes
+    columns = (categorical.astype(np.intp) + starts).ravel()
+    one_hot = scipy.sparse.csr_array(
+        (np.ones(num_rows * width), columns, np.arange(num_rows + 1) * width),
+        shape=(num_rows, int(sizes.sum())),
+    )
+    return scipy.sparse.csr_array(
+        scipy.sparse.hstack([scipy.sparse.csr_array(numeric), one_hot], format="csr")
+    )
+
+
+def _classification(test: EncodedRows, task: Task, probabilities: NDArray[np.float64]) -> Predictions:
+    return Predictions(task=task, y=test.y, probabilities=probabilities)
+
+
+def _regression(train: EncodedRows, test: EncodedRows, values: NDArray[np.float64]) -> Predictions:
+    epsilon = mape_epsilon(train.y.astype(np.float64))
+    return Predictions(task=Task.REGRESSION, y=test.y, values=values, mape_epsilon=epsilon)
