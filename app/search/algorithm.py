@@ -1,0 +1,170 @@
+"""An algorithm: a sampler under a scheduler, over a history of facts.
+
+Law: a suggestion depends on the recipe (name, space, seed, budgets) and on the facts so far, on nothing else.
+Randomness comes from a generator keyed by the seed and the number of trials started, so there is no random state to
+save: replaying the facts continues the sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import cast, final
+
+import numpy as np
+
+from app.search.facts_json import fact_from_json, fact_to_json
+from app.search.full_budget import FullBudget
+from app.search.random import RandomSampler
+from app.search.sampler import Sampler
+from app.search.scheduler import Scheduler
+from app.search.space import Parameter, Space
+from app.search.trial import Fact, History, Suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything an algorithm is made from.
+
+    Args:
+        name: a key of `ALGORITHMS`, or "scheduler+sampler" such as "hyperband+random".
+        space: what may be searched.
+        seed: >= 0; equal seeds give equal searches.
+        max_epochs: full budget of a trial in epochs; >= 1.
+        eta: Hyperband keeps one in `eta` trials at each rung; >= 2.
+        max_trials: no more trials than this; None for no limit.
+
+    Raises:
+        ValueError: an unknown name (the nearest is offered), or a number out of its range.
+    """
+
+    name: str
+    space: Space
+    seed: int
+    max_epochs: int
+    eta: int = 3
+    max_trials: int | None = None
+
+    def __post_init__(self) -> None:
+        _composition(self.name)
+        for field, least in (("seed", 0), ("max_epochs", 1), ("eta", 2), ("max_trials", 1)):
+            number = getattr(self, field)
+            if number is None and field == "max_trials":
+                continue
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ValueError(f"{field} is {number!r}; expected a whole number of at least {least}.")
+
+
+SAMPLERS: dict[str, Callable[[Recipe], Sampler]] = {
+    "random": lambda recipe: RandomSampler(recipe.space, seed=recipe.seed),
+}
+
+SCHEDULERS: dict[str, Callable[[Recipe], Scheduler]] = {
+    "full": lambda recipe: FullBudget(max_epochs=recipe.max_epochs, max_trials=recipe.max_trials),
+}
+
+# name -> (scheduler, sampler)
+ALGORITHMS: dict[str, tuple[str, str]] = {
+    "random": ("full", "random"),
+}
+
+
+@final
+class Algorithm:
+    """Proposes trials and learns from what they report; see the law above."""
+
+    def __init__(self, recipe: Recipe, *, history: History | None = None) -> None:
+        scheduler, sampler = _composition(recipe.name)
+        self.recipe = recipe
+        self._sampler = SAMPLERS[sampler](recipe)
+        self._scheduler = SCHEDULERS[scheduler](recipe)
+        self._history = History() if history is None else history
+        # `suggest` is pure, so its last answer can be kept until the next fact.
+        self._answers: dict[int, tuple[Suggestion, ...]] = {}
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return self.recipe.space
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Who trains next, and how long."""
+        return self._scheduler
+
+    @property
+    def history(self) -> History:
+        """All trials so far."""
+        return self._history
+
+    def suggest(self, num: int = 1) -> list[Suggestion]:
+        """Up to `num` suggestions; it changes nothing, so asking again without new facts gives the same answer.
+
+        Tell `Started(suggestion)` for those that are taken up. [] means that running trials must end first or, when
+        none runs, that the search is exhausted.
+        """
+        if num < 1:
+            raise ValueError(f"{num} suggestions asked for; expected at least 1.")
+        if num not in self._answers:
+            rng = np.random.default_rng([self.recipe.seed, len(self._history)])
+            self._answers[num] = tuple(self._scheduler.next(self._history, self._sampler, num, rng))
+        return [replace(s, hyperparameters=dict(s.hyperparameters)) for s in self._answers[num]]
+
+    def update(self, facts: Iterable[Fact]) -> None:
+        """Learn facts, in their order; raises ValueError, learning nothing, when one contradicts the history."""
+        self._history = self._history.applied(facts)
+        self._answers.clear()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nothing runs and nothing is left to suggest."""
+        return not self._history.running and not self.suggest(1)
+
+    def recommend(self) -> int | None:
+        """The number of the best trial so far; None when no trial has a finite loss."""
+        best = self._history.best
+        return None if best is None else best.number
+
+    def grow(self, parameters: Iterable[Parameter]) -> None:
+        """Add parameters discovered during the search; earlier trials count as having used their defaults."""
+        space = self.space.merged(list(parameters))
+        if space != self.space:
+            grown = Algorithm(replace(self.recipe, space=space), history=self._history)
+            self.recipe, self._sampler, self._scheduler = grown.recipe, grown._sampler, grown._scheduler
+            self._answers.clear()
+
+    def dump(self) -> dict[str, object]:
+        """A JSON object from which `load` makes an algorithm with the same future."""
+        recipe = {field: getattr(self.recipe, field) for field in Recipe.__dataclass_fields__}
+        recipe["space"] = self.space.to_json()
+        return {"version": 1, "recipe": recipe, "facts": [fact_to_json(fact) for fact in self._history.facts()]}
+
+    @classmethod
+    def load(cls, record: Mapping[str, object]) -> Algorithm:
+        """The algorithm written by `dump`; raises ValueError for another version."""
+        if record.get("version") != 1:
+            raise ValueError(f"An algorithm of version {record.get('version')!r}; this tamiz reads version 1.")
+        fields = dict(cast(Mapping[str, object], record["recipe"]))
+        fields["space"] = Space.from_json(cast(Mapping[str, object], fields["space"]))
+        algorithm = cls(Recipe(**fields))  # type: ignore[arg-type]
+        algorithm.update(fact_from_json(item) for item in cast(list[Mapping[str, object]], record["facts"]))
+        return algorithm
+
+
+def create(
+    name: str, *, space: Space, seed: int, max_epochs: int, eta: int = 3, max_trials: int | None = None
+) -> Algorithm:
+    """The algorithm called `name`; arguments and errors as in `Recipe`."""
+    return Algorithm(Recipe(name=name, space=space, seed=seed, max_epochs=max_epochs, eta=eta, max_trials=max_trials))
+
+
+def _composition(name: str) -> tuple[str, str]:
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    scheduler, plus, sampler = name.partition("+")
+    if plus and scheduler in SCHEDULERS and sampler in SAMPLERS:
+        return scheduler, sampler
+    near = get_close_matches(name, ALGORITHMS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(ALGORITHMS)}."
+    raise ValueError(f"There is no algorithm {name!r}; {hint}")

@@ -1,0 +1,50 @@
+"""Random search with a quasi-random start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from typing import final
+
+import numpy as np
+from scipy.stats import qmc
+
+from app.search.sampler import Sampler, UnitRows, draw_new
+from app.search.space import Configuration, Space
+from app.search.trial import History
+
+# A Sobol sequence covers the space more evenly than random points while they are few; a power of two keeps its balance.
+_NUM_QUASI_RANDOM = 64
+
+
+@final
+class RandomSampler(Sampler):
+    """Scrambled Sobol points first, independent uniform points after them; never the same twice.
+
+    Args:
+        space: what may be drawn.
+        seed: scrambles the Sobol sequence; >= 0.
+    """
+
+    def __init__(self, space: Space, *, seed: int) -> None:
+        self.space = space
+        self._rows = UnitRows(space)
+        scrambler = np.random.default_rng([seed, 0x50B01])
+        self._start = qmc.Sobol(len(space.parameters), scramble=True, rng=scrambler).random(_NUM_QUASI_RANDOM)
+
+    def sample(self, history: History, num: int, rng: np.random.Generator) -> list[Configuration]:
+        """See `Sampler.sample`; the Sobol point used is the one of the trial's place in the history."""
+        seen: set[Hashable] = {*self._rows.keys(history)}
+        configurations: list[Configuration] = []
+        for index in range(len(history), len(history) + num):
+            configuration = self._quasi_random(index, seen) or draw_new(self.space, seen, rng)
+            if configuration is None:
+                break
+            seen.add(self.space.key(configuration))
+            configurations.append(configuration)
+        return configurations
+
+    def _quasi_random(self, index: int, seen: Collection[Hashable]) -> Configuration | None:
+        if index >= _NUM_QUASI_RANDOM:
+            return None
+        configuration = self.space.from_units(self._start[index])
+        return None if self.space.key(configuration) in seen else configuration

@@ -1,0 +1,263 @@
+"""Trials as data: what was suggested, what was reported, how each ended, and the history that facts add up to.
+
+Losses are always minimised here; whoever maximises a metric turns its sign at the edge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from app.search.space import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The trial is over: `value` is its best loss. It is never resumed, even when it stopped before its budget."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The trial reached its budget at epoch `step` and can be resumed from there with a larger one."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The trial was given up at epoch `step` because it looked hopeless."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The trial raised, died, or reached a loss that is not a number; `reason` is for people."""
+
+    reason: str
+
+
+Outcome = Completed | Paused | Pruned | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Train this configuration until `budget` epochs are done in all.
+
+    Args:
+        trial: the trial's number, from 0; a promoted trial keeps its number.
+        hyperparameters: the configuration; inactive parameters are absent.
+        start_epoch: 0 for a new trial; above 0, resume the paused trial that has done so many epochs.
+        budget: total number of epochs after which to stop, start_epoch < budget.
+        rung: how many promotions the trial has behind it.
+        bracket: number of the bracket in the order they were started.
+    """
+
+    trial: int
+    hyperparameters: Configuration
+    start_epoch: int
+    budget: int
+    rung: int = 0
+    bracket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A suggestion was handed to a worker."""
+
+    suggestion: Suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A trial finished `epoch` epochs (counted from 1) with this validation loss."""
+
+    trial: int
+    epoch: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A trial came to its outcome."""
+
+    trial: int
+    outcome: Outcome
+
+
+Fact = Started | Reported | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One configuration and all that is known about it; `outcome` is None while it runs."""
+
+    number: int
+    hyperparameters: Configuration
+    budget: int
+    start_epoch: int = 0
+    rung: int = 0
+    bracket: int = 0
+    curve: tuple[tuple[int, float], ...] = ()
+    outcome: Outcome | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """The value it completed with, else the best loss so far; None when nothing finite was reported."""
+        if isinstance(self.outcome, Completed):
+            return self.outcome.value
+        return min((loss for _, loss in self.curve), default=None)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs trained, as far as reported."""
+        return self.curve[-1][0] if self.curve else self.start_epoch
+
+    @property
+    def suggestion(self) -> Suggestion:
+        """What was asked of the trial last; after a kill, running trials are submitted again by it."""
+        return Suggestion(
+            trial=self.number,
+            hyperparameters=self.hyperparameters,
+            start_epoch=self.start_epoch,
+            budget=self.budget,
+            rung=self.rung,
+            bracket=self.bracket,
+        )
+
+    def loss_until(self, epoch: int) -> float | None:
+        """The best loss in the first `epoch` epochs; a trial known only by its completion has that value throughout."""
+        if not self.curve:
+            return self.loss
+        return min((loss for at, loss in self.curve if at <= epoch), default=None)
+
+
+class History(Mapping[int, Trial]):
+    """Trials by number, in the order of their numbers. Never changed: `applied` returns a new history."""
+
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        self._trials = {trial.number: trial for trial in sorted(trials, key=lambda trial: trial.number)}
+
+    def __getitem__(self, number: int) -> Trial:
+        return self._trials[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __repr__(self) -> str:
+        return f"History({list(self._trials.values())!r})"
+
+    def applied(self, facts: Iterable[Fact]) -> History:
+        """The history after `facts`, in their order.
+
+        A loss that is not finite ends its trial as Failed; what is said about the trial after that changes nothing.
+
+        Raises:
+            ValueError: a fact about a trial that never started, or a start that contradicts what is known.
+        """
+        trials = dict(self._trials)
+        for fact in facts:
+            if isinstance(fact, Started):
+                number = fact.suggestion.trial
+                trials[number] = _started(trials.get(number), fact.suggestion)
+                continue
+            if fact.trial not in trials:
+                raise ValueError(f"A fact about trial {fact.trial}, which has not started: {fact!r}.")
+            trial = trials[fact.trial]
+            if isinstance(trial.outcome, Failed):
+                continue
+            trials[fact.trial] = _reported(trial, fact) if isinstance(fact, Reported) else _ended(trial, fact)
+        return History(trials.values())
+
+    def facts(self) -> Iterator[Fact]:
+        """The shortest list of facts that leads to this history."""
+        for trial in self._trials.values():
+            yield Started(trial.suggestion)
+            for epoch, loss in trial.curve:
+                yield Reported(trial.number, epoch, loss)
+            if trial.outcome is not None:
+                yield Ended(trial.number, trial.outcome)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next new trial."""
+        return max(self._trials, default=-1) + 1
+
+    @cached_property
+    def running(self) -> tuple[Trial, ...]:
+        """Trials started and not ended; after a kill these are to be submitted again (`Trial.suggestion`)."""
+        return tuple(trial for trial in self.values() if trial.outcome is None)
+
+    @cached_property
+    def completed(self) -> tuple[Trial, ...]:
+        """Trials that are over and have a value."""
+        return tuple(trial for trial in self.values() if isinstance(trial.outcome, Completed))
+
+    @cached_property
+    def paused(self) -> tuple[Trial, ...]:
+        """Trials that reached a budget and may be resumed."""
+        return tuple(trial for trial in self.values() if isinstance(trial.outcome, Paused))
+
+    @cached_property
+    def pruned(self) -> tuple[Trial, ...]:
+        """Trials given up as hopeless."""
+        return tuple(trial for trial in self.values() if isinstance(trial.outcome, Pruned))
+
+    @cached_property
+    def failed(self) -> tuple[Trial, ...]:
+        """Trials that failed."""
+        return tuple(trial for trial in self.values() if isinstance(trial.outcome, Failed))
+
+    @property
+    def best(self) -> Trial | None:
+        """The ended trial with the lowest loss (the earliest of equals); None when none has a loss."""
+        ended = [
+            (trial.loss, trial.number)
+            for trial in self.values()
+            if trial.outcome is not None and not isinstance(trial.outcome, Failed) and trial.loss is not None
+        ]
+        return self[min(ended)[1]] if ended else None
+
+
+def _started(known: Trial | None, suggestion: Suggestion) -> Trial:
+    number, start = suggestion.trial, suggestion.start_epoch
+    if known is not None and dict(known.hyperparameters) != dict(suggestion.hyperparameters):
+        raise ValueError(f"Trial {number} starts again with other hyperparameters; expected the same ones.")
+    if known is not None and isinstance(known.outcome, Completed):
+        raise ValueError(f"Trial {number} starts again although it is completed.")
+    if not 0 <= start < suggestion.budget:
+        raise ValueError(f"Trial {number} starts at epoch {start} with budget {suggestion.budget}; expected less.")
+    # A trial restarted from an earlier checkpoint reports the epochs after it again.
+    curve = () if known is None else tuple(point for point in known.curve if point[0] <= start)
+    return Trial(
+        number=number,
+        hyperparameters=dict(suggestion.hyperparameters) if known is None else known.hyperparameters,
+        budget=suggestion.budget,
+        start_epoch=start,
+        rung=suggestion.rung,
+        bracket=suggestion.bracket,
+        curve=curve,
+    )
+
+
+def _reported(trial: Trial, fact: Reported) -> Trial:
+    if not math.isfinite(fact.loss):
+        return replace(trial, outcome=Failed(f"The loss became {fact.loss} in epoch {fact.epoch}."))
+    earlier = tuple(point for point in trial.curve if point[0] < fact.epoch)
+    return replace(trial, curve=(*earlier, (fact.epoch, float(fact.loss))))
+
+
+def _ended(trial: Trial, fact: Ended) -> Trial:
+    outcome = fact.outcome
+    if isinstance(outcome, Completed):
+        if not math.isfinite(outcome.value):
+            return replace(trial, outcome=Failed(f"The trial completed with the loss {outcome.value}."))
+        outcome = Completed(float(outcome.value))
+    return replace(trial, outcome=outcome)
