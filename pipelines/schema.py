@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -47,7 +47,7 @@ class RawType(StrEnum):
     STRING = "string"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FeatureSpec:
     """One column that may be used as a feature.
 
@@ -62,6 +62,7 @@ class FeatureSpec:
     """
 
     name: str
+    _: KW_ONLY
     kind: FeatureKind
     raw_type: RawType
     reason: str
@@ -92,7 +93,7 @@ class FeatureSpec:
         return cls(**values)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TargetSpec:
     """The column that is predicted.
 
@@ -104,6 +105,7 @@ class TargetSpec:
     """
 
     name: str
+    _: KW_ONLY
     task: Task
     classes: tuple[str, ...] = ()
     reason: str = ""
@@ -200,8 +202,7 @@ def checked_fields(kind: type[Any], record: Mapping[str, Any]) -> dict[str, Any]
     for name in record:
         if name not in known:
             raise DataError(
-                f"{kind.__name__} has no field {name!r}.{suggest_name(name, known)} "
-                f"Known fields: {', '.join(known)}."
+                f"{kind.__name__} has no field {name!r}.{suggest_name(name, known)} Known fields: {', '.join(known)}."
             )
     missing = [name for name, field in known.items() if field.default is MISSING and name not in record]
     if missing:

@@ -1,0 +1,270 @@
+"""From raw columns to what a model eats, in graph operations only, so that it travels inside the SavedModel (R4).
+
+Notation: B rows in a batch, N numeric columns, Q of them mapped by quantiles with at most K knots.
+Columns are stacked first and encoded together: the number of operations does not grow with N.
+A row is encoded to the same bits whatever the batch around it: only element-wise arithmetic, which IEEE 754 fixes, and
+table look-ups are used. Sines and cosines, whose vectorised and scalar kernels differ in the last bit, are tabulated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipelines.datetime_text import ISO_8601, MAX_YEAR, PARTS, PATTERNS, days_since_epoch
+from pipelines.preprocessing import (
+    MAX_DEVIATIONS,
+    MAX_MAGNITUDE,
+    CategoricalEncoding,
+    DatetimeEncoding,
+    PreprocessingState,
+    Scaling,
+)
+from pipelines.schema import RawType
+
+# TensorFlow publishes no types; this is the edge at which its tensors are Any.
+Tensor = Any
+
+_OTHER_ID = 1
+
+
+class Encoder(tf.Module):  # type: ignore[misc]
+    """Encodes raw columns with a learned state.
+
+    Args:
+        state: What ``fit_preprocessing`` learned.
+
+    Example:
+        ``Encoder(state)({"age": tf.constant([39.0]), "job": tf.constant(["clerk"])})``
+    """
+
+    def __init__(self, state: PreprocessingState) -> None:
+        super().__init__(name="tamiz_encoder")
+        self.state = state
+        self.vocabularies = [_vocabulary_table(column) for column in state.categorical]
+        self._dates = [_DateEncoder(column) for column in state.datetimes]
+        numeric = state.numeric
+        self._fill = np.array([column.fill for column in numeric], np.float32)
+        self._mean = np.array([column.mean for column in numeric], np.float32)
+        self._inverse_scale = np.array([column.inverse_scale for column in numeric], np.float32)
+        self._indicators = [index for index, column in enumerate(numeric) if column.has_indicator]
+        quantile = [index for index, column in enumerate(numeric) if column.scaling is Scaling.QUANTILE]
+        standard = [index for index, column in enumerate(numeric) if column.scaling is Scaling.STANDARD]
+        self._standard, self._quantile = standard, quantile
+        # Both groups are computed apart and put back in the order of the columns by one gather.
+        self._order = np.argsort(np.array(standard + quantile, np.int32)).astype(np.int32)
+        self._knots, self._heights = _padded_knots(state, quantile)
+
+    def __call__(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Encode a batch.
+
+        Args:
+            raw: Column name to a tensor of shape ``(batch,)``, float32 or string; further columns are ignored.
+
+        Returns:
+            ``numeric``: float32 of shape ``(batch, num_numeric)``, finite whatever came in;
+            ``categorical``: int32 of shape ``(batch, num_categorical)``.
+
+        Raises:
+            ValueError: A column of the state is not among the raw ones.
+        """
+        absent = [name for name in self.state.raw_names if name not in raw]
+        if absent:
+            raise ValueError(f"Expected the raw columns {sorted(absent)!r}, received {sorted(raw)!r}; add them.")
+        batch = tf.shape(next(iter(raw.values())))[:1]
+        return {"numeric": self._encode_numbers(raw, batch), "categorical": self._encode_categories(raw, batch)}
+
+    def encode_in_batches(
+        self, raw: Mapping[str, NDArray[np.generic]], *, batch_size: int = 8_192
+    ) -> dict[str, NDArray[Any]]:
+        """Encode whole columns, a batch at a time so that memory stays bounded.
+
+        Args:
+            raw: What ``raw_columns`` returned, arrays of shape ``(num_rows,)``.
+            batch_size: Rows encoded at once, at least 1.
+
+        Returns:
+            The arrays of ``__call__`` for all rows.
+        """
+        # A local function: as an attribute it would be written into every SavedModel that tracks this module.
+        encode = tf.function(self.__call__, reduce_retracing=True)
+        num_rows = len(next(iter(raw.values()))) if raw else 0
+        parts = []
+        for start in range(0, max(num_rows, 1), batch_size):
+            batch = {name: tf.constant(raw[name][start : start + batch_size]) for name in self.state.raw_names}
+            parts.append(encode(batch))
+        return {key: np.concatenate([part[key].numpy() for part in parts]) for key in ("numeric", "categorical")}
+
+    def _encode_numbers(self, raw: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+        blocks, indicators = [], []
+        if self.state.numeric:
+            x = tf.stack([tf.cast(raw[column.name], tf.float32) for column in self.state.numeric], axis=1)  # (B, N)
+            missing = tf.math.is_nan(x)
+            x = tf.where(missing, self._fill, tf.clip_by_value(x, -MAX_MAGNITUDE, MAX_MAGNITUDE))
+            blocks.append(self._scale(x))
+            if self._indicators:
+                indicators.append(tf.gather(tf.cast(missing, tf.float32), self._indicators, axis=1))
+        for column, encoder in zip(self.state.datetimes, self._dates, strict=True):
+            parts, missing = encoder(raw[column.name])
+            blocks.append(parts)
+            if column.has_indicator:
+                indicators.append(tf.cast(missing, tf.float32)[:, tf.newaxis])
+        if not blocks:
+            return tf.zeros(tf.concat([batch, [0]], axis=0), tf.float32)
+        return tf.concat(blocks + indicators, axis=1)
+
+    def _scale(self, x: Tensor) -> Tensor:
+        standard = tf.gather(x, self._standard, axis=1) if self._quantile else x
+        rows = self._standard
+        standard = (standard - self._mean[rows]) * self._inverse_scale[rows]
+        standard = tf.clip_by_value(standard, -MAX_DEVIATIONS, MAX_DEVIATIONS)
+        if not self._quantile:
+            return standard
+        mapped = self._interpolate(tf.gather(x, self._quantile, axis=1))
+        return tf.gather(tf.concat([standard, mapped], axis=1), self._order, axis=1)
+
+    def _interpolate(self, x: Tensor) -> Tensor:
+        """Return the line through ``(knots, heights)`` at x, constant outside; shapes ``(B, Q)``."""
+        num_knots = self._knots.shape[1]
+        values = tf.transpose(x)  # (Q, B): searchsorted wants the sequences along the last axis
+        right = tf.searchsorted(self._knots, values, side="right")  # in [0, K]
+        right = tf.clip_by_value(right, 1, num_knots - 1)
+        low, high = (tf.gather(self._knots, index, axis=1, batch_dims=1) for index in (right - 1, right))
+        bottom, top = (tf.gather(self._heights, index, axis=1, batch_dims=1) for index in (right - 1, right))
+        # Padding repeats the last height at rising knots, so that the line is flat there.
+        share = tf.clip_by_value((values - low) / (high - low), 0.0, 1.0)
+        return tf.transpose(bottom + share * (top - bottom))
+
+    def _encode_categories(self, raw: Mapping[str, Tensor], batch: Tensor) -> Tensor:
+        if not self.state.categorical:
+            return tf.zeros(tf.concat([batch, [0]], axis=0), tf.int32)
+        ids = [
+            _look_up(table, column, raw[column.name])
+            for table, column in zip(self.vocabularies, self.state.categorical, strict=True)
+        ]
+        return tf.stack(ids, axis=1)
+
+
+class _DateEncoder:
+    """Reads the text of one column of dates and returns its parts."""
+
+    def __init__(self, column: DatetimeEncoding) -> None:
+        self._column = column
+        own = [PATTERNS[column.datetime_format]] if column.datetime_format not in (None, ISO_8601) else []
+        self._patterns = [*own, PATTERNS[ISO_8601]]
+        fill = np.datetime64(column.fill, "D").item()
+        self._fill = np.array([fill.year, fill.month, fill.day, 0, 0, 0], np.int32)
+        # Days up to 1 January of a year and up to the first of a month, from the calendar that the state was
+        # learned with; the second table has a row for common years and one for leap years.
+        years = np.arange(MAX_YEAR + 1, dtype=np.int64)
+        self._first_day = days_since_epoch(years, np.ones_like(years), np.ones_like(years)).astype(np.int32)
+        months = np.arange(1, 13, dtype=np.int64)
+        self._before_month = np.stack([_days_before(2001, months), _days_before(2000, months)]).astype(np.int32)
+        self._in_month = np.diff(np.c_[self._before_month, [365, 366]], axis=1).astype(np.int32)
+        self._month, self._weekday, self._hour = _circle(12), _circle(7), _circle(24)
+
+    def __call__(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the parts of shape ``(batch, num_parts)`` and the mask of shape ``(batch,)`` of what is no date."""
+        parts, is_date = self._read(tf.strings.strip(text))
+        parts = tf.where(is_date[:, tf.newaxis], parts, self._fill)
+        year, month, day, hour = (parts[:, index] for index in range(4))
+        days = tf.gather(self._first_day, year) + self._pick(self._before_month, year, month) + day - 1
+        weekday = tf.math.floormod(days + 3, 7)  # 1970-01-01 was a Thursday; 0 = Monday
+        column = self._column
+        columns = [
+            _clipped((tf.cast(year, tf.float32) - column.year_mean) * column.year_inverse_scale)[:, tf.newaxis],
+            _clipped((tf.cast(days, tf.float32) - column.days_mean) * column.days_inverse_scale)[:, tf.newaxis],
+            tf.gather(self._month, month - 1),
+            tf.gather(self._weekday, weekday),
+            tf.cast(weekday >= 5, tf.float32)[:, tf.newaxis],
+        ]
+        if column.has_hour:
+            columns.append(tf.gather(self._hour, hour))
+        return tf.concat(columns, axis=1), tf.logical_not(is_date)
+
+    def _read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return int32 parts of shape ``(batch, 6)`` and whether they are a date of the calendar."""
+        matched = [tf.strings.regex_full_match(text, pattern) for pattern in self._patterns]
+        canonical = tf.fill(tf.shape(text), "0 0 0 0 0 0")
+        for pattern, hit in zip(reversed(self._patterns), reversed(matched), strict=True):
+            groups = re.compile(pattern).groupindex
+            # A leading zero stands in for the digits of an absent time.
+            rewrite = " ".join(rf"0\{groups[part]}" for part in PARTS)
+            canonical = tf.where(hit, tf.strings.regex_replace(text, pattern, rewrite), canonical)
+        fields = tf.strings.split(canonical, " ").to_tensor(default_value="0", shape=[None, len(PARTS)])
+        parts = tf.strings.to_number(fields, tf.int32)
+        year, month, day = parts[:, 0], parts[:, 1], parts[:, 2]
+        last_day = self._pick(self._in_month, year, tf.clip_by_value(month, 1, 12))
+        limits = tf.stack([tf.fill(tf.shape(day), MAX_YEAR), tf.fill(tf.shape(day), 12), last_day], axis=1)
+        in_calendar = tf.reduce_all((parts[:, :3] >= 1) & (parts[:, :3] <= limits), axis=1)
+        in_day = tf.reduce_all(parts[:, 3:] <= np.array([23, 59, 59], np.int32), axis=1)
+        return parts, tf.reduce_any(tf.stack(matched), axis=0) & in_calendar & in_day
+
+    @staticmethod
+    def _pick(table: NDArray[np.int32], year: Tensor, month: Tensor) -> Tensor:
+        """Return the entry of a (common year, leap year) x month table."""
+        is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+        return tf.gather(table.reshape(-1), tf.cast(is_leap, tf.int32) * 12 + month - 1)
+
+
+def _vocabulary_table(column: CategoricalEncoding) -> Any:
+    ids = np.arange(2, 2 + len(column.vocabulary), dtype=np.int32)
+    if column.raw_type is RawType.FLOAT32:
+        keys = np.array([int(value) for value in column.vocabulary], np.int64)
+    else:
+        # The empty text is the missing value.
+        keys = np.array([b"", *(value.encode("utf-8") for value in column.vocabulary)], object)
+        ids = np.concatenate([[0], ids]).astype(np.int32)
+    # An initializer wants at least one pair; no float32 is a whole number of this size and also below 2**31.
+    if not keys.size:
+        keys, ids = np.array([np.iinfo(np.int64).min], np.int64), np.array([_OTHER_ID], np.int32)
+    pairs = tf.lookup.KeyValueTensorInitializer(keys, ids)
+    return tf.lookup.StaticHashTable(pairs, default_value=_OTHER_ID)
+
+
+def _look_up(table: Any, column: CategoricalEncoding, raw: Tensor) -> Tensor:
+    if column.raw_type is RawType.STRING:
+        return table.lookup(tf.strings.strip(raw))
+    number = tf.cast(raw, tf.float32)
+    # Whole numbers beyond 2**24 are not told apart by float32; such columns are text. The cast of what does not fit
+    # an int64 is undefined, so it is replaced first.
+    is_whole = (tf.math.round(number) == number) & (tf.abs(number) <= 2.0**31)
+    ids = table.lookup(tf.cast(tf.where(is_whole, number, 0.0), tf.int64))
+    return tf.where(tf.math.is_nan(number), 0, tf.where(is_whole, ids, _OTHER_ID))
+
+
+def _padded_knots(state: PreprocessingState, quantile: list[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return knots and heights of shape ``(Q, K)``; short rows are padded by a flat line beyond all clipped values."""
+    length = max((len(state.numeric[index].knots) for index in quantile), default=0) + 1
+    knots = np.empty((len(quantile), length), np.float32)
+    heights = np.empty((len(quantile), length), np.float32)
+    for row, index in enumerate(quantile):
+        column = state.numeric[index]
+        num = len(column.knots)
+        knots[row, :num], heights[row, :num] = column.knots, column.heights
+        # Strictly rising, so that no division by zero can happen.
+        knots[row, num:] = MAX_MAGNITUDE * (2.0 + np.arange(length - num))
+        heights[row, num:] = column.heights[-1]
+    return knots, heights
+
+
+def _circle(period: int) -> NDArray[np.float32]:
+    """Return sine and cosine of each step of a cycle, shape ``(period, 2)``."""
+    angles = 2.0 * np.pi * np.arange(period) / period
+    return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def _days_before(year: int, months: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the days of a year before the first of each month."""
+    first = np.ones_like(months)
+    start = days_since_epoch(np.array([year]), np.array([1]), np.array([1]))
+    return days_since_epoch(np.full_like(months, year), months, first) - start
+
+
+def _clipped(values: Tensor) -> Tensor:
+    return tf.clip_by_value(values, -MAX_DEVIATIONS, MAX_DEVIATIONS)
