@@ -1,0 +1,78 @@
+"""A 64-bit identity for every row, the same whatever the order of rows, columns and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.column_values import TIMESTAMP, numbers_of, plain_array
+
+_MISSING = np.uint64(0x9E3779B97F4A7C15)
+
+
+def hash_rows(table: pa.Table, *, columns: Sequence[str], seed: int = 0) -> NDArray[np.uint64]:
+    """Hash the content of every row.
+
+    Equal numbers hash equally whatever their type, so that the same rows from CSV, Parquet and a DataFrame agree.
+
+    Args:
+        table: The rows.
+        columns: Names of the columns that make a row what it is, in any order.
+        seed: Another seed gives independent hashes.
+
+    Returns:
+        uint64 of shape ``(num_rows,)``.
+    """
+    total = np.zeros(table.num_rows, np.uint64)
+    names = pd.util.hash_array(np.array(list(columns), object), categorize=False)
+    for name, name_hash in zip(columns, names, strict=True):
+        # A sum does not depend on the order of the columns; the name keeps equal values of two columns apart.
+        total += mix(hash_column(plain_array(table, name)) ^ name_hash)
+    return mix(total ^ mix(np.array([seed], np.uint64)))
+
+
+def hash_column(array: pa.Array) -> NDArray[np.uint64]:
+    """Hash every value of a column.
+
+    Args:
+        array: An array of a plain type; of another type every value that is there hashes by its text.
+
+    Returns:
+        uint64 of shape ``(num_rows,)``.
+    """
+    missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
+    if array.type == TIMESTAMP:
+        hashes = mix(np.asarray(array.cast(pa.int64()).fill_null(0)).astype(np.int64).view(np.uint64))
+    elif array.type in (pa.int64(), pa.float64(), pa.bool_(), pa.null()):
+        # Adding zero turns -0.0 into 0.0.
+        hashes = mix((np.nan_to_num(numbers_of(array), nan=0.0) + 0.0).view(np.uint64))
+    else:
+        hashes = _hash_text(array)
+    return np.where(missing, _MISSING, hashes)
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread 64-bit integers evenly: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+
+    Args:
+        values: uint64 of any shape.
+    """
+    x = values + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _hash_text(array: pa.Array) -> NDArray[np.uint64]:
+    if array.type != pa.string():
+        array = pa.array([None if value is None else repr(value) for value in array.to_pylist()], pa.string())
+    encoded = array.dictionary_encode()
+    words = np.array(encoded.dictionary.to_pylist(), object)
+    if words.size == 0:
+        return np.zeros(len(array), np.uint64)
+    hashes = pd.util.hash_array(words, categorize=False)
+    return np.asarray(hashes[np.asarray(encoded.indices.fill_null(0))], dtype=np.uint64)
