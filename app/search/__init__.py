@@ -9,6 +9,7 @@ from app.search.facts_json import (
     suggestion_from_json,
     suggestion_to_json,
 )
+from app.search.hyperband import Bracket, Hyperband, Rung, plan
 from app.search.journal import Journal, JournalError
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
@@ -32,6 +33,7 @@ __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "Boolean",
+    "Bracket",
     "Categorical",
     "Completed",
     "Condition",
@@ -41,6 +43,7 @@ __all__ = [
     "Failed",
     "Float",
     "History",
+    "Hyperband",
     "Int",
     "Journal",
     "JournalError",
@@ -50,6 +53,7 @@ __all__ = [
     "Pruned",
     "Recipe",
     "Reported",
+    "Rung",
     "Sampler",
     "Scale",
     "Scheduler",
@@ -63,6 +67,7 @@ __all__ = [
     "fact_to_json",
     "outcome_from_json",
     "outcome_to_json",
+    "plan",
     "suggestion_from_json",
     "suggestion_to_json",
 ]

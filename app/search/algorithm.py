@@ -16,6 +16,9 @@ import numpy as np
 
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.full_budget import FullBudget
+from app.search.gaussian_process import GaussianProcessSampler
+from app.search.grid import GridSampler
+from app.search.hyperband import Hyperband
 from app.search.random import RandomSampler
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
@@ -58,15 +61,21 @@ class Recipe:
 
 SAMPLERS: dict[str, Callable[[Recipe], Sampler]] = {
     "random": lambda recipe: RandomSampler(recipe.space, seed=recipe.seed),
+    "grid": lambda recipe: GridSampler(recipe.space, max_trials=recipe.max_trials),
+    "bayesian": lambda recipe: GaussianProcessSampler(recipe.space, seed=recipe.seed),
 }
 
 SCHEDULERS: dict[str, Callable[[Recipe], Scheduler]] = {
     "full": lambda recipe: FullBudget(max_epochs=recipe.max_epochs, max_trials=recipe.max_trials),
+    "hyperband": lambda recipe: Hyperband(max_epochs=recipe.max_epochs, eta=recipe.eta, max_trials=recipe.max_trials),
 }
 
 # name -> (scheduler, sampler)
 ALGORITHMS: dict[str, tuple[str, str]] = {
     "random": ("full", "random"),
+    "grid": ("full", "grid"),
+    "bayesian": ("full", "bayesian"),
+    "hyperband": ("hyperband", "bayesian"),
 }
 
 

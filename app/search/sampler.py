@@ -11,7 +11,7 @@ from app.search.parameters import Array
 from app.search.space import Configuration, Space
 from app.search.trial import History, Trial
 
-_NUM_DRAWS = 64  # tries before a finite space is walked through for what is left
+_NUM_DRAWS = 200  # tries before a finite space is walked through for what is left
 
 
 class Sampler(abc.ABC):
@@ -56,14 +56,18 @@ class UnitRows:
 
 
 def draw_new(space: Space, seen: Collection[Hashable], rng: np.random.Generator) -> Configuration | None:
-    """A uniform draw among the configurations not seen; None when there is none left."""
+    """A random configuration that is not among those seen; None when there is none left."""
     count = space.num_configurations
-    if count is None or len(seen) < count:
-        for _ in range(_NUM_DRAWS):
-            configuration = space.sample(rng)
-            if space.key(configuration) not in seen:
-                return configuration
-    if count is None or count > 2 * len(seen) + _NUM_DRAWS:
+    if count is not None and len(seen) >= count:
+        # `seen` may also hold points from before the space grew, so count what is really left.
+        return next((c for c in space.enumerate() if space.key(c) not in seen), None)
+    for _ in range(_NUM_DRAWS):
+        configuration = space.sample(rng)
+        if space.key(configuration) not in seen:
+            return configuration
+    if count is None:
         return None
-    left = [c for c in space.enumerate() if space.key(c) not in seen]
-    return left[int(rng.integers(len(left)))] if left else None
+    # What is left may be rare under uniform draws (one branch of a condition): walk from a random place.
+    start = int(rng.integers(count))
+    walk = (space.configuration_at((start + step) % count) for step in range(count))
+    return next((configuration for configuration in walk if space.key(configuration) not in seen), None)

@@ -1,0 +1,150 @@
+"""Gaussian process regression with a Matérn-5/2 kernel; arrays only, it knows no trials.
+
+Notation (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006): n points, d columns;
+    X (n, d) inputs in [0, 1];  y (n,) targets, about standard normal;  l (d,) length-scales;
+    k(x, x') = s (1 + a + a²/3) exp(-a), a = √5 r, r² = Σ ((x - x') / l)²;  K = k(X, X) + noise I = L Lᵀ;  α = K⁻¹ y.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_solve, lapack, solve_triangular
+from scipy.optimize import minimize
+
+from app.search.parameters import Array
+
+_JITTER = 1e-6
+
+# Weak priors on the logarithms (mean, standard deviation): they keep length-scales finite while points are few.
+# Distances grow with √d, so the length-scale that makes typical points neighbours does too.
+_LENGTH_PRIOR = (math.log(0.5), 1.0)
+_SIGNAL_PRIOR = (0.0, 0.7)
+_NOISE_PRIOR = (math.log(0.05), 1.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Length-scales (d,), signal variance and noise variance."""
+
+    lengths: Array
+    signal: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """What the process knows after n points: X (n, d), L (n, n) lower triangular, α (n,)."""
+
+    kernel: Kernel
+    inputs: Array
+    factor: Array
+    weights: Array
+
+    def mean(self, points: Array) -> Array:
+        """Posterior mean (m,) at points (m, d)."""
+        return np.asarray(_covariance(self.kernel, points, self.inputs) @ self.weights)
+
+    def mean_and_deviation(self, points: Array) -> tuple[Array, Array]:
+        """Posterior mean (m,) and standard deviation (m,) of the noise-free function at points (m, d)."""
+        cross = _covariance(self.kernel, points, self.inputs)
+        explained = solve_triangular(self.factor, cross.T, lower=True, check_finite=False)
+        variance = self.kernel.signal - np.einsum("ij,ij->j", explained, explained)
+        return np.asarray(cross @ self.weights), np.sqrt(np.maximum(variance, 1e-12))
+
+
+def condition(kernel: Kernel, inputs: Array, targets: Array) -> Posterior:
+    """The posterior given inputs (n, d) and targets (n,)."""
+    matrix = _covariance(kernel, inputs, inputs)
+    matrix[np.diag_indices_from(matrix)] += kernel.noise + _JITTER
+    factor = np.asarray(np.linalg.cholesky(matrix), dtype=np.float64)
+    weights = np.asarray(cho_solve((factor, True), targets, check_finite=False))
+    return Posterior(kernel=kernel, inputs=inputs, factor=factor, weights=weights)
+
+
+def extend(posterior: Posterior, points: Array) -> Posterior:
+    """The posterior after points (m, d) ended exactly as predicted: the mean stays, the uncertainty around them goes.
+
+    Ginsbourger, Le Riche, Carraro: "Kriging Is Well-Suited to Parallelize Optimization" (2010), "kriging believer".
+    The Cholesky factor grows by m rows, O(n² m).
+    """
+    kernel, num_known = posterior.kernel, len(posterior.inputs)
+    cross = solve_triangular(
+        posterior.factor, _covariance(kernel, posterior.inputs, points), lower=True, check_finite=False
+    )
+    corner = _covariance(kernel, points, points) - cross.T @ cross
+    corner[np.diag_indices_from(corner)] += kernel.noise + _JITTER
+    factor = np.zeros((num_known + len(points),) * 2)
+    factor[:num_known, :num_known] = posterior.factor
+    factor[num_known:, :num_known] = cross.T
+    factor[num_known:, num_known:] = np.linalg.cholesky(corner)
+    # A target that equals its prediction has weight zero.
+    weights = np.concatenate([posterior.weights, np.zeros(len(points))])
+    return Posterior(kernel, np.concatenate([posterior.inputs, points]), factor, weights)
+
+
+def fit(inputs: Array, targets: Array, *, max_evaluations: int = 40) -> Kernel:
+    """The kernel that maximises the marginal likelihood times weak priors (2.30 and 5.9 in the book).
+
+    Args:
+        inputs: (n, d) in [0, 1].
+        targets: (n,), about standard normal.
+        max_evaluations: of the likelihood and its gradient, each O(n³).
+    """
+    dimension = inputs.shape[1]
+    length_mean = _LENGTH_PRIOR[0] + 0.5 * math.log(max(dimension, 1))
+    means = np.array([length_mean] * dimension + [_SIGNAL_PRIOR[0], _NOISE_PRIOR[0]])
+    deviations = np.array([_LENGTH_PRIOR[1]] * dimension + [_SIGNAL_PRIOR[1], _NOISE_PRIOR[1]])
+    bounds = [(math.log(0.02), math.log(100.0))] * dimension + [
+        (math.log(0.05), math.log(20.0)),
+        (math.log(1e-5), math.log(2.0)),
+    ]
+
+    def loss(theta: Array) -> tuple[float, Array]:
+        value, gradient = _negative_log_likelihood(theta, inputs, targets)
+        scaled = (theta - means) / deviations
+        return value + 0.5 * float(scaled @ scaled), gradient + scaled / deviations
+
+    result = minimize(
+        loss, means, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxfun": max_evaluations, "ftol": 1e-5}
+    )
+    theta = np.asarray(result.x, dtype=np.float64)
+    return Kernel(lengths=np.exp(theta[:-2]), signal=float(np.exp(theta[-2])), noise=float(np.exp(theta[-1])))
+
+
+def _negative_log_likelihood(theta: Array, inputs: Array, targets: Array) -> tuple[float, Array]:
+    """Minus the log marginal likelihood at logarithms (d + 2,), and its gradient, without the constant."""
+    signal, noise = math.exp(theta[-2]), math.exp(theta[-1])
+    scaled = inputs / np.exp(theta[:-2])
+    a = np.sqrt(5.0 * _squared_distances(scaled, scaled))
+    decay = signal * np.exp(-a)
+    covariance = decay * (1.0 + a + a * a / 3.0)
+    matrix = covariance.copy()
+    matrix[np.diag_indices_from(matrix)] += noise + _JITTER
+    factor, failed = lapack.dpotrf(matrix, lower=1, clean=1)
+    if failed:
+        return 1e25, np.zeros_like(theta)
+    weights = np.asarray(cho_solve((factor, True), targets, check_finite=False))
+    value = 0.5 * float(targets @ weights) + float(np.log(np.diagonal(factor)).sum())
+    inverse, _ = lapack.dpotri(factor, lower=1)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    slope = inverse - np.outer(weights, weights)
+    # dk/dlog(l_i) = 5/3 s (1 + a) exp(-a) ((x_i - x'_i) / l_i)²; the sum over pairs becomes two matrix products.
+    pairs = slope * (decay * (1.0 + a) * (5.0 / 3.0))
+    by_length = pairs.sum(axis=1) @ (scaled * scaled) - np.einsum("ij,ij->j", scaled, pairs @ scaled)
+    by_signal = 0.5 * float(np.einsum("ij,ij->", slope, covariance))
+    by_noise = 0.5 * noise * float(np.trace(slope))
+    return value, np.concatenate([by_length, [by_signal, by_noise]])
+
+
+def _covariance(kernel: Kernel, left: Array, right: Array) -> Array:
+    a = np.sqrt(5.0 * _squared_distances(left / kernel.lengths, right / kernel.lengths))
+    return np.asarray(kernel.signal * (1.0 + a + a * a / 3.0) * np.exp(-a))
+
+
+def _squared_distances(left: Array, right: Array) -> Array:
+    """Squared distances (m, n) between rows (m, d) and (n, d); through one matrix product, hence the guard at 0."""
+    squares = np.einsum("ij,ij->i", left, left)[:, None] + np.einsum("ij,ij->i", right, right)[None, :]
+    return np.asarray(np.maximum(squares - 2.0 * (left @ right.T), 0.0))
