@@ -1,6 +1,7 @@
 """The search algorithms; numpy and scipy only."""
 
 from app.search.algorithm import ALGORITHMS, Algorithm, Recipe, create
+from app.search.choice import Choice, choose
 from app.search.facts_json import (
     fact_from_json,
     fact_to_json,
@@ -35,6 +36,7 @@ __all__ = [
     "Boolean",
     "Bracket",
     "Categorical",
+    "Choice",
     "Completed",
     "Condition",
     "Configuration",
@@ -62,6 +64,7 @@ __all__ = [
     "Suggestion",
     "Trial",
     "Value",
+    "choose",
     "create",
     "fact_from_json",
     "fact_to_json",

@@ -14,6 +14,7 @@ from typing import cast, final
 
 import numpy as np
 
+from app.search.choice import Choice, choose
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.full_budget import FullBudget
 from app.search.gaussian_process import GaussianProcessSampler
@@ -24,6 +25,8 @@ from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Parameter, Space
 from app.search.trial import Fact, History, Suggestion
+
+__all__ = ["ALGORITHMS", "SAMPLERS", "SCHEDULERS", "Algorithm", "Choice", "Recipe", "choose", "create"]
 
 
 @dataclass(frozen=True, slots=True)
