@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from pipelines.schema import Task
 
+MIN_REPLICA_BATCH = 16
+"""Rows below which a replica spends more time waiting for the others than computing."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableContext:
@@ -19,6 +22,7 @@ class TableContext:
         cardinalities: Number of ids of every encoded categorical column, bucket 0 (missing) and 1 (other) included.
         num_training_rows: Rows that one epoch sees.
         max_epochs: Epochs that learning-rate schedules are laid out for.
+        num_replicas: Copies of a network that train in step.
     """
 
     task: Task
@@ -27,15 +31,31 @@ class TableContext:
     cardinalities: tuple[int, ...]
     num_training_rows: int
     max_epochs: int
+    num_replicas: int = 1
 
     @property
     def num_outputs(self) -> int:
         """Width of the network's last layer: one logit a class, one logit for two classes, one value."""
         return self.num_classes if self.task is Task.MULTICLASS else 1
 
+    def global_batch(self, batch_size: int) -> int:
+        """Rows of one step over all replicas, for a searched `batch_size`.
+
+        The batch that is searched is global: replicas divide it, so more devices change the speed and not the
+        training. Only where a replica would get fewer than `MIN_REPLICA_BATCH` rows is the batch raised (and the
+        learning rate with it, see `search_spaces.recipe`), and it is always a multiple of the number of replicas
+        and never more than the table has.
+        """
+        rows = min(batch_size, self.num_training_rows)
+        if self.num_replicas == 1:
+            return rows
+        wanted = max(rows, MIN_REPLICA_BATCH * self.num_replicas)
+        most = self.num_training_rows // self.num_replicas * self.num_replicas
+        return max(self.num_replicas, min(wanted // self.num_replicas * self.num_replicas, most))
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """Training steps of one epoch; the last partial batch is dropped (a full one always exists)."""
-        return max(1, self.num_training_rows // batch_size)
+        return max(1, self.num_training_rows // self.global_batch(batch_size))
 
     def total_steps(self, batch_size: int) -> int:
         """Training steps that the whole schedule is laid out for."""

@@ -6,6 +6,8 @@ to one choice exists only under that choice.
 
 from __future__ import annotations
 
+import math
+
 import keras
 import keras_tuner
 
@@ -23,8 +25,7 @@ def declare_recipe(hp: keras_tuner.HyperParameters, context: TableContext) -> No
         hp: Receives the parameters.
         context: The table; decides the batch sizes and whether labels can be smoothed.
     """
-    optimizer = hp.Choice("optimizer", ["adamw", "rmsprop", "sgd"], default="adamw")
-    del optimizer
+    hp.Choice("optimizer", ["adamw", "rmsprop", "sgd"], default="adamw")
     with hp.conditional_scope("optimizer", ["adamw", "rmsprop"]):
         hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
     with hp.conditional_scope("optimizer", ["sgd"]):
@@ -54,20 +55,31 @@ def learning_rate_schedule(
     )
 
 
+def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext) -> float:
+    """Returns what the searched learning rate is multiplied by when replicas forced a larger batch.
+
+    Linear in the batch for SGD (Goyal et al., 2017), its square root for adaptive optimizers (Malladi et al., 2022).
+    The factor is 1 on a single device, and on several as long as the searched batch is large enough for all.
+    """
+    batch_size = hp.get("batch_size")
+    growth = max(1.0, context.global_batch(batch_size) / batch_size)
+    return growth if hp.get("optimizer") == "sgd" else math.sqrt(growth)
+
+
 def build_optimizer(hp: keras_tuner.HyperParameters, context: TableContext) -> keras.optimizers.Optimizer:
     """Returns the optimizer that `hp` asks for; weight decay is decoupled in all three."""
     total_steps = context.total_steps(hp.get("batch_size"))
-    decay = hp.get("weight_decay")
+    decay, factor = hp.get("weight_decay"), learning_rate_factor(hp, context)
     match hp.get("optimizer"):
         case "adamw":
-            rate = learning_rate_schedule(hp, hp.get("learning_rate"), total_steps)
+            rate = learning_rate_schedule(hp, factor * hp.get("learning_rate"), total_steps)
             # Keras' own defaults are epsilon 1e-7 and decay 0.004; the literature's are meant here.
             return keras.optimizers.AdamW(rate, weight_decay=decay, epsilon=1e-8, global_clipnorm=CLIP_NORM)
         case "rmsprop":
-            rate = learning_rate_schedule(hp, hp.get("learning_rate"), total_steps)
+            rate = learning_rate_schedule(hp, factor * hp.get("learning_rate"), total_steps)
             return keras.optimizers.RMSprop(rate, rho=0.9, weight_decay=decay, global_clipnorm=CLIP_NORM)
         case "sgd":
-            rate = learning_rate_schedule(hp, hp.get("sgd_learning_rate"), total_steps)
+            rate = learning_rate_schedule(hp, factor * hp.get("sgd_learning_rate"), total_steps)
             return keras.optimizers.SGD(
                 rate, momentum=hp.get("momentum"), nesterov=True, weight_decay=decay, global_clipnorm=CLIP_NORM
             )

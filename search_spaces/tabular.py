@@ -8,7 +8,7 @@ Inputs are the encoded table as a dictionary: ``numeric`` (batch, num_numeric) f
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import keras_tuner
@@ -18,7 +18,7 @@ from search_spaces.context import TableContext
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.recipe import compile_model, declare_recipe
 
-HyperParameters = keras_tuner.HyperParameters
+HyperParameters: TypeAlias = keras_tuner.HyperParameters
 
 
 class TabularSpace(keras_tuner.HyperModel, abc.ABC):  # type: ignore[misc]

@@ -1,0 +1,58 @@
+"""Who runs trials: the interface that local workers implement and that a cluster will."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+
+from app.execution.messages import EpochEnded, OpenRun, Reply, Request, RunOpened, RunTrial, TrialEnded
+
+Event = EpochEnded | TrialEnded
+
+
+class Executor(abc.ABC):
+    """Runs trials on workers and requests on one of them.
+
+    A trial that was submitted ends in exactly one `TrialEnded`, whatever becomes of its worker.
+    """
+
+    @property
+    @abc.abstractmethod
+    def num_free(self) -> int:
+        """Trials that can be submitted now."""
+
+    @abc.abstractmethod
+    def open(self, request: OpenRun) -> RunOpened:
+        """Opens an experiment on every worker, and on every worker that replaces one.
+
+        Raises:
+            WorkerError: A worker cannot open it.
+        """
+
+    @abc.abstractmethod
+    def submit(self, request: RunTrial) -> None:
+        """Starts a trial on a free worker."""
+
+    @abc.abstractmethod
+    def events(self, *, timeout: float) -> Sequence[Event]:
+        """Returns what happened, waiting at most `timeout` seconds for the first event."""
+
+    @abc.abstractmethod
+    def stop_trials(self) -> None:
+        """Asks every trial in flight to end soon; each still sends its `TrialEnded`."""
+
+    @abc.abstractmethod
+    def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
+        """Sends a request to a free worker and waits for its answer.
+
+        Args:
+            request: Anything but a trial.
+            on_epoch: Receives the epochs of a training that the request starts.
+
+        Raises:
+            WorkerError: The worker died or could not do it; the message says why.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends all workers; harmless when called twice."""

@@ -1,0 +1,226 @@
+"""What coordinator and workers say to each other; plain data, no TensorFlow.
+
+The messages travel through a pipe between two processes of the same program and are never written to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.evaluation.predictions import Predictions
+from app.search.space import Parameter, Space, Value
+from app.search.trial import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """Open an experiment: load and encode its rows, declare its space. Answered by `RunOpened`.
+
+    Attributes:
+        directory: The run directory.
+        objective: Name of the metric to select by.
+        max_epochs: Epochs of a trial at full budget.
+        seed: The experiment's seed.
+    """
+
+    directory: str
+    objective: str
+    max_epochs: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOpened:
+    """A worker has opened the experiment.
+
+    Attributes:
+        space: The declared space.
+        devices: One sentence on devices and precision.
+        num_replicas: Replicas of MirroredStrategy.
+    """
+
+    space: Space
+    devices: str
+    num_replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTrial:
+    """Train a trial; answered by `EpochEnded` for every epoch and one `TrialEnded`.
+
+    Attributes:
+        number: The trial.
+        hyperparameters: Active parameters.
+        budget: Epochs to reach.
+        space: The space as the coordinator knows it.
+        deadline: Time (seconds since the epoch) at which to stop; infinity for none.
+    """
+
+    number: int
+    hyperparameters: Mapping[str, Value]
+    budget: int
+    space: Space
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopTrial:
+    """End the trial in flight at the next look at the messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochEnded:
+    """A trial, or the final training (`trial` is None), has trained an epoch.
+
+    Attributes:
+        trial: The trial.
+        epoch: Epochs trained so far.
+        loss: The objective as a number to minimise.
+        scalars: Tag -> value for TensorBoard.
+        wall_time: When, in seconds since the epoch.
+    """
+
+    trial: int | None
+    epoch: int
+    loss: float
+    scalars: Mapping[str, float]
+    wall_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialEnded:
+    """A trial has ended or paused.
+
+    Attributes:
+        trial: The trial.
+        outcome: How (R7).
+        num_parameters: Weights of its network; 0 if none was built.
+        seconds: Wall time that it took this time.
+        new_parameters: Parameters that the space revealed only now.
+        disk_full: The failure is the machine's, not the trial's: nothing can be written any more.
+        memory: Resident memory of the worker, in bytes.
+    """
+
+    trial: int
+    outcome: Outcome
+    num_parameters: int = 0
+    seconds: float = 0.0
+    new_parameters: tuple[Parameter, ...] = ()
+    disk_full: bool = False
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainFinal:
+    """Train the winner from scratch and save it. Answered by `FinalTrained`.
+
+    Attributes:
+        hyperparameters: The winner's parameters.
+        epochs: Epochs to train.
+        deadline: Time (seconds since the epoch) at which to stop.
+    """
+
+    hyperparameters: Mapping[str, Value]
+    epochs: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalTrained:
+    """The final model is saved.
+
+    Attributes:
+        epochs: Epochs trained.
+        num_parameters: Weights of the network.
+        seconds: Wall time.
+    """
+
+    epochs: int
+    num_parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTest:
+    """Open the sealed test rows and predict them with the saved model. Answered by `TestOpened`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestOpened:
+    """Predictions of the final model on the test rows.
+
+    Attributes:
+        predictions: What the model answered, beside the truth.
+        features: The encoded test rows, for the baselines.
+    """
+
+    predictions: Predictions
+    features: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportModel:
+    """Export the saved model. Answered by `ModelExported`.
+
+    Attributes:
+        extra_files: Name -> content of files for assets.extra.
+    """
+
+    extra_files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelExported:
+    """The model is exported but not yet verified.
+
+    Attributes:
+        directory: The staged version directory.
+        cases: File of raw rows and the answers that the Keras model gives on them.
+    """
+
+    directory: str
+    cases: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predict:
+    """Answer raw rows with an exported model. Answered by `Predicted`.
+
+    Attributes:
+        directory: The version directory of the SavedModel.
+        columns: Raw columns, each ``(num_rows,)`` float32 or bytes.
+    """
+
+    directory: str
+    columns: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Named outputs of the exported model, each with ``num_rows`` rows."""
+
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFailed:
+    """A request could not be met.
+
+    Attributes:
+        reason: One line for people.
+        users_mistake: Whether the user can mend it, such as a space module that does not import.
+        details: Traceback, for the log.
+    """
+
+    reason: str
+    users_mistake: bool
+    details: str = ""
+
+
+Request = OpenRun | RunTrial | StopTrial | TrainFinal | OpenTest | ExportModel | Predict
+Reply = RunOpened | EpochEnded | TrialEnded | FinalTrained | TestOpened | ModelExported | Predicted | RequestFailed

@@ -1,0 +1,292 @@
+"""The search itself: ask the algorithm, hand trials to workers, tell the algorithm what came of them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import final
+
+from app.errors import SearchError
+from app.execution.executor import Executor
+from app.execution.messages import EpochEnded, RunTrial, TrialEnded
+from app.run_directory import RunDirectory
+from app.search.algorithm import Algorithm
+from app.search.trial import Failed, History, Paused, Started, Suggestion
+from app.search_record import SearchRecord
+
+FIRST_TRIALS = 5
+"""When all of the first trials fail, something is wrong with the data or the space, and the search ends."""
+
+FINISHING_SECONDS = 22.0
+"""Test, baselines, export, verification and report on a slow machine; a tiny model needs about half of it."""
+
+REFIT_FACTOR = 1.35
+"""The final training has the validation rows too, and traces its graph anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBudget:
+    """Wall-clock time for everything, final training and export included.
+
+    Attributes:
+        end: When everything is to be done, in seconds since the epoch; infinity without a limit.
+        finishing: Seconds to keep for what comes after the final training.
+    """
+
+    end: float
+    finishing: float
+
+    @classmethod
+    def starting_at(cls, start: float, *, seconds: float) -> TimeBudget:
+        """Returns the budget of `seconds` from `start`; 0 seconds for no limit.
+
+        A budget too short for a search and a proper end is split in halves.
+        """
+        if not seconds:
+            return cls(end=math.inf, finishing=0.0)
+        return cls(end=start + seconds, finishing=min(FINISHING_SECONDS, seconds / 2))
+
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self.end - time.time()
+
+    def trial_deadline(self, refit_seconds: float) -> float:
+        """Returns when a trial that starts now has to stop.
+
+        What it may take is bounded twice: the best trial so far must still be refitted after it, and so must the
+        trial itself if it becomes the best.
+        """
+        if math.isinf(self.end):
+            return math.inf
+        now = time.time()
+        usable = self.end - self.finishing - now
+        return now + min(usable - refit_seconds, usable / (1.0 + REFIT_FACTOR))
+
+
+@final
+class Interrupts:
+    """Ctrl-C once ends the search and finishes with the best so far; twice leaves at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextmanager
+    def caught(self, on_first: Callable[[], None]) -> Iterator[Interrupts]:
+        """Handles Ctrl-C (and SIGTERM) inside the block.
+
+        Args:
+            on_first: Called when it comes the first time.
+        """
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            if self.requested:
+                raise KeyboardInterrupt
+            self.requested = True
+            on_first()
+
+        try:
+            before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: whoever runs us there handles signals
+            yield self
+            return
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchView:
+    """What a person watching a search sees.
+
+    Attributes:
+        history: All trials.
+        best: Best value of the objective so far; None before there is one.
+        seconds_left: Seconds until the end of the budget; infinity without one.
+        max_trials: Most trials to start; None for no limit.
+    """
+
+    history: History
+    best: float | None
+    seconds_left: float
+    max_trials: int | None
+
+
+@final
+class SearchLoop:
+    """Runs trials until the budget is spent, the space exhausted, or someone interrupts.
+
+    Args:
+        algorithm: Suggests trials; knows the facts of earlier sessions.
+        executor: Runs them.
+        record: Writes the journal.
+        directory: The experiment.
+        budget: Time for everything.
+        keep: Number of best trials whose state stays on disk.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        *,
+        executor: Executor,
+        record: SearchRecord,
+        directory: RunDirectory,
+        budget: TimeBudget,
+        keep: int,
+    ) -> None:
+        self._algorithm = algorithm
+        self._executor = executor
+        self._record = record
+        self._directory = directory
+        self._budget = budget
+        self._keep = keep
+        # Trials that were running when an earlier session was killed go first, from their saved state.
+        self._waiting = [trial.suggestion for trial in algorithm.history.running]
+        self._running: set[int] = set()
+        self._closing = False
+
+    def run(self, *, interrupts: Interrupts, show: Callable[[SearchView], None]) -> str:
+        """Searches; returns in a few words why it ended.
+
+        Args:
+            interrupts: Says when someone wants it to end.
+            show: Receives the state after every event.
+
+        Raises:
+            SearchError: The first trials all failed, the disk is full, or no trial has a result.
+        """
+        while True:
+            reason = self._reason_to_close(interrupts)
+            if not reason:
+                reason = self._submit()
+            if not self._running:
+                break
+            for event in self._executor.events(timeout=0.2):
+                self._handle(event)
+            show(self._view())
+        if self._record.history.best is None:
+            raise SearchError(self._why_nothing(reason))
+        return reason
+
+    def _reason_to_close(self, interrupts: Interrupts) -> str:
+        """Returns why no further trial starts, or nothing."""
+        if interrupts.requested:
+            if not self._closing:
+                self._closing = True
+                self._executor.stop_trials()
+            return "interrupted"
+        if self._time_is_up():
+            return "the time is used up"
+        return ""
+
+    def _time_is_up(self) -> bool:
+        if math.isinf(self._budget.end) or not self._record.history.best:
+            # The first trial starts whatever is left: without any, there is nothing to finish with.
+            return not math.isinf(self._budget.end) and bool(self._record.history) and self._budget.left() <= 0
+        usable = self._budget.trial_deadline(self._refit_seconds()) - time.time()
+        taken = list(self._record.progress.seconds.values())
+        return usable < min(2.0, 0.5 * statistics.median(taken)) if taken else usable <= 0
+
+    def _submit(self) -> str:
+        """Starts as many trials as fit; returns why there is none left, or nothing."""
+        while self._executor.num_free:
+            suggestion = self._waiting.pop(0) if self._waiting else self._next_suggestion()
+            if suggestion is None:
+                return "" if self._running else "all trials are done"
+            deadline = self._budget.trial_deadline(self._refit_seconds())
+            if self._record.history.best is None:
+                # Nothing to fall back on yet: the first trial gets what there is, and is cut rather than refused.
+                deadline = max(deadline, time.time() + 0.5 * max(self._budget.left(), 0.0))
+            self._running.add(suggestion.trial)
+            self._executor.submit(
+                RunTrial(
+                    number=suggestion.trial,
+                    hyperparameters=suggestion.hyperparameters,
+                    budget=suggestion.budget,
+                    space=self._algorithm.space,
+                    deadline=deadline,
+                )
+            )
+        return ""
+
+    def _next_suggestion(self) -> Suggestion | None:
+        suggestions = self._algorithm.suggest(1)
+        if not suggestions:
+            return None
+        self._algorithm.update([Started(suggestions[0])])
+        self._record.started(suggestions[0])
+        return suggestions[0]
+
+    def _handle(self, event: EpochEnded | TrialEnded) -> None:
+        known = len(self._record.progress.facts)
+        if isinstance(event, EpochEnded):
+            self._record.epoch_ended(event)
+        else:
+            self._running.discard(event.trial)
+            if event.disk_full:
+                # Not written down: the trial is not at fault, and goes on when there is room again.
+                raise SearchError(event.outcome.reason if isinstance(event.outcome, Failed) else "the disk is full")
+            self._record.trial_ended(event)
+        self._algorithm.update(self._record.progress.facts[known:])
+        if isinstance(event, TrialEnded):
+            self._after_trial(event)
+
+    def _after_trial(self, event: TrialEnded) -> None:
+        if event.new_parameters:
+            self._algorithm.grow(event.new_parameters)
+            self._record.grow(self._algorithm.space)
+        self._delete_states_of_losers()
+        ended = [trial for trial in self._record.history.values() if trial.outcome is not None]
+        if len(ended) == FIRST_TRIALS and all(isinstance(trial.outcome, Failed) for trial in ended):
+            raise SearchError(f"the first {FIRST_TRIALS} trials all failed; the last one: {_failure(ended)}")
+
+    def _delete_states_of_losers(self) -> None:
+        """Keeps the state of the best trials and of those that may be resumed."""
+        trials = [trial for trial in self._record.history.values() if trial.outcome is not None]
+        with_loss = [trial for trial in trials if trial.loss is not None and not isinstance(trial.outcome, Failed)]
+        best = sorted(with_loss, key=lambda trial: (trial.loss or 0.0, trial.number))[: self._keep]
+        kept = {trial.number for trial in best} | {t.number for t in trials if isinstance(t.outcome, Paused)}
+        for trial in trials:
+            if trial.number not in kept:
+                shutil.rmtree(self._directory.trial_state(trial.number), ignore_errors=True)
+
+    def _refit_seconds(self) -> float:
+        """Seconds that the final training of the best trial so far will take."""
+        progress = self._record.progress
+        best = progress.history.best
+        if best is None or not best.epochs:
+            return 0.0
+        share = progress.best_epoch(best) / best.epochs
+        # Building and tracing are paid whatever the number of epochs.
+        return REFIT_FACTOR * progress.seconds.get(best.number, 0.0) * max(share, 0.5)
+
+    def _view(self) -> SearchView:
+        best = self._record.history.best
+        search = self._record.progress.search
+        return SearchView(
+            history=self._record.history,
+            best=None if best is None or best.loss is None else self._record.objective.from_loss(best.loss),
+            seconds_left=self._budget.left(),
+            max_trials=search.max_trials if search else None,
+        )
+
+    def _why_nothing(self, reason: str) -> str:
+        trials = list(self._record.history.values())
+        if any(isinstance(trial.outcome, Failed) for trial in trials):
+            return f"no trial succeeded ({reason}); the last failure: {_failure(trials)}"
+        return f"no trial finished an epoch ({reason}): give the search more --time"
+
+
+def _failure(trials: list[object]) -> str:
+    failures = [trial.outcome.reason for trial in trials if isinstance(getattr(trial, "outcome", None), Failed)]  # type: ignore[attr-defined]
+    return failures[-1] if failures else "unknown"

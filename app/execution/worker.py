@@ -1,0 +1,289 @@
+"""A worker process: holds TensorFlow, opens one experiment, and does what the coordinator asks, one thing at a time.
+
+Started by `app.execution.local_executor` as a fresh interpreter; it lives for the whole experiment, so TensorFlow is
+imported, the data encoded and the devices initialised once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from app.errors import TamizError
+from app.execution.messages import (
+    EpochEnded,
+    ExportModel,
+    FinalTrained,
+    OpenRun,
+    OpenTest,
+    Predict,
+    Predicted,
+    Reply,
+    Request,
+    RequestFailed,
+    RunOpened,
+    RunTrial,
+    StopTrial,
+    TrainFinal,
+    TrialEnded,
+)
+from app.run_directory import RunDirectory
+from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
+from app.training.seeding import derive_seed
+from pipelines.errors import DataError
+from search_spaces.catalogue import SpaceError
+
+if TYPE_CHECKING:
+    from app.training.final_model import FinalModel
+    from app.training.trainer import EpochResult, Trainer, TrainingResult, Verdict
+    from tf_serving.predictor import SavedModelPredictor
+
+
+def main(connection_handle: int, lifeline: int) -> None:
+    """Serves requests until the coordinator says good-bye or dies.
+
+    Args:
+        connection_handle: File descriptor of the two-way connection to the coordinator.
+        lifeline: File descriptor that reads end-of-file when the coordinator is gone, however it went.
+    """
+    _die_with_coordinator(lifeline)
+    # A space of the user's own is imported from where the command runs; last, so that it shadows nothing of ours.
+    sys.path.append(str(Path.cwd()))
+    import tensorflow as tf
+
+    del tf  # imported now so that the first request does not wait for it
+    worker = Worker(Connection(connection_handle))
+    # A closed connection is the coordinator's good-bye.
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        worker.serve()
+
+
+@final
+class Worker:
+    """Answers requests over a connection.
+
+    Args:
+        connection: Two-way connection to the coordinator.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._directory: RunDirectory | None = None
+        self._seed = 0
+        self._trainer: Trainer | None = None
+        self._final: FinalModel | None = None
+        self._predictors: dict[str, SavedModelPredictor] = {}
+
+    def serve(self) -> None:
+        """Answers requests for ever.
+
+        Raises:
+            EOFError: The coordinator closed the connection.
+        """
+        while True:
+            request: Request = self._connection.recv()
+            if isinstance(request, StopTrial):
+                continue  # it crossed with the end of the trial that it meant
+            self._connection.send(self._answer(request))
+
+    def _answer(self, request: Request) -> Reply:
+        try:
+            match request:
+                case OpenRun():
+                    return self._open(request)
+                case RunTrial():
+                    return self._run_trial(request)
+                case TrainFinal():
+                    return self._train_final(request)
+                case OpenTest():
+                    return self._final_model().open_test()
+                case ExportModel():
+                    return self._final_model().export(request)
+                case Predict():
+                    return Predicted(self._predictor(request.directory).predict(request.columns))
+                case _:
+                    raise TypeError(f"a worker does not know {type(request).__name__}")
+        except Exception as error:
+            if isinstance(error, (EOFError, ConnectionError)):
+                raise
+            details = traceback.format_exc()
+            print(details, file=sys.stderr, flush=True)
+            known = isinstance(error, (TamizError, SpaceError, DataError))
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            return RequestFailed(reason=_one_line(reason), users_mistake=known, details=details)
+
+    def _open(self, request: OpenRun) -> RunOpened:
+        from app.evaluation.metrics import METRICS
+        from app.training.declaration import declare
+        from app.training.strategy import prepare_devices
+        from app.training.trainer import Trainer
+        from app.training.trial_data import load_trial_data
+
+        directory = RunDirectory(request.directory)
+        _log_to(directory.logs / f"worker-{os.getpid()}.log")
+        config = directory.read_config()
+        placement = prepare_devices(config.training)
+        trainer = Trainer(
+            load_trial_data(directory, weighting=config.training.class_weights),
+            space_name=config.search.space,
+            objective=METRICS[request.objective],
+            placement=placement,
+            max_epochs=request.max_epochs,
+            patience=config.training.patience,
+        )
+        space = declare(trainer.space())
+        self._directory, self._seed, self._trainer = directory, request.seed, trainer
+        return RunOpened(space=space, devices=placement.description, num_replicas=placement.num_replicas)
+
+    def _run_trial(self, request: RunTrial) -> TrialEnded:
+        from app.training.checkpoint import CheckpointError, DiskFullError
+        from app.training.trainer import NonFiniteError
+
+        trainer, directory = self._opened()
+        start = time.perf_counter()
+        outcome: Outcome
+        try:
+            result = trainer.train_trial(
+                request.hyperparameters,
+                known=request.space,
+                budget=request.budget,
+                seed=derive_seed(self._seed, "trial", request.number),
+                state=directory.trial_state(request.number),
+                report=self._reporter(request.number),
+                ask=self._asker(request.deadline),
+            )
+        except (EOFError, ConnectionError):
+            raise
+        except DiskFullError as error:
+            return TrialEnded(trial=request.number, outcome=Failed(str(error)), disk_full=True)
+        except (NonFiniteError, SpaceError, CheckpointError) as error:
+            outcome = Failed(_one_line(str(error)))
+        except MemoryError:
+            outcome = Failed("out of memory")
+        except Exception as error:  # whatever a trial raises is a failed trial, and the search goes on
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
+            kind = "out of memory" if type(error).__name__ == "ResourceExhaustedError" else type(error).__name__
+            outcome = Failed(_one_line(f"{kind}: {error}"))
+        else:
+            return TrialEnded(
+                trial=request.number,
+                outcome=_outcome(result, trainer.max_epochs, self._last_losses),
+                num_parameters=result.num_parameters,
+                seconds=result.seconds,
+                new_parameters=result.new_parameters,
+                memory=_resident_bytes(),
+            )
+        seconds = time.perf_counter() - start
+        return TrialEnded(trial=request.number, outcome=outcome, seconds=seconds, memory=_resident_bytes())
+
+    def _train_final(self, request: TrainFinal) -> FinalTrained:
+        from app.training.final_model import train_final_model
+
+        trainer, directory = self._opened()
+        self._final, trained = train_final_model(
+            trainer,
+            directory,
+            request=request,
+            seed=derive_seed(self._seed, "final"),
+            report=self._reporter(None),
+            ask=self._asker(request.deadline),
+        )
+        return trained
+
+    def _final_model(self) -> FinalModel:
+        from app.training.final_model import load_final_model
+
+        if self._final is None:
+            trainer, directory = self._opened()
+            self._final = load_final_model(trainer, directory)
+        return self._final
+
+    def _predictor(self, directory: str) -> SavedModelPredictor:
+        from tf_serving.predictor import SavedModelPredictor
+
+        if directory not in self._predictors:
+            self._predictors = {directory: SavedModelPredictor(Path(directory))}
+        return self._predictors[directory]
+
+    def _opened(self) -> tuple[Trainer, RunDirectory]:
+        if self._trainer is None or self._directory is None:
+            raise RuntimeError("no experiment is open in this worker: expected OpenRun first")
+        return self._trainer, self._directory
+
+    def _reporter(self, trial: int | None) -> Callable[[EpochResult], None]:
+        trainer, _ = self._opened()
+        self._last_losses: list[float] = []
+
+        def report(result: EpochResult) -> None:
+            loss = trainer.objective.to_loss(result.objective)
+            self._last_losses.append(loss)
+            self._connection.send(
+                EpochEnded(trial=trial, epoch=result.epoch, loss=loss, scalars=result.scalars, wall_time=time.time())
+            )
+
+        return report
+
+    def _asker(self, deadline: float) -> Callable[[], Verdict]:
+        from app.training.trainer import Verdict
+
+        def ask() -> Verdict:
+            if self._connection.poll():
+                message = self._connection.recv()
+                if not isinstance(message, StopTrial):
+                    raise TypeError(f"{type(message).__name__} came during a trial: expected StopTrial")
+                return Verdict.STOP
+            return Verdict.STOP if time.time() >= deadline else Verdict.GO_ON
+
+        return ask
+
+
+def _outcome(result: TrainingResult, max_epochs: int, losses: list[float]) -> Outcome:
+    """Returns how a trial that raised nothing has ended (R7)."""
+    from app.training.trainer import End
+
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if result.end is End.STOPPED:
+        return Pruned(result.epoch)
+    if not finite:
+        return Failed("the objective is not defined on the validation rows")
+    if result.end is End.BUDGET and result.epoch < max_epochs:
+        return Paused(result.epoch)
+    return Completed(min(finite))
+
+
+def _log_to(path: Path) -> None:
+    """Sends whatever this process and its libraries print to a file of the run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
+def _die_with_coordinator(lifeline: int) -> None:
+    """Ends this process at once when the coordinator is gone, even in the middle of a long TensorFlow call."""
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _one_line(text: str, limit: int = 400) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"

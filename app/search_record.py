@@ -1,0 +1,223 @@
+"""What a search has done so far: the journal on disk, and TensorBoard's view of it.
+
+The journal is the truth (R8): all of this is rebuilt from it when an experiment is resumed or looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast, final
+
+from app.evaluation.metrics import METRICS, Metric
+from app.execution.messages import EpochEnded, TrialEnded
+from app.run_directory import RunDirectory
+from app.search import journal
+from app.search.facts_json import fact_from_json, fact_to_json
+from app.search.space import Space
+from app.search.trial import Ended, Fact, History, Reported, Started, Suggestion, Trial
+from app.tensorboard import TrialEventWriter, write_experiment_summary
+
+FACT_EVENTS = ("started", "reported", "ended")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What is searched and how; fixed once, so that a resumed search goes on with it.
+
+    Attributes:
+        algorithm: Name of the algorithm, never ``auto``.
+        reason: Why this algorithm.
+        objective: Name of the metric to select by.
+        max_epochs: Epochs of a trial at full budget.
+        seed: Seed of the experiment.
+        max_trials: Most trials to start; None for no limit.
+    """
+
+    algorithm: str
+    reason: str
+    objective: str
+    max_epochs: int
+    seed: int
+    max_trials: int | None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a journal says.
+
+    Attributes:
+        history: All trials.
+        facts: The facts in their order.
+        parameters: Trial -> weights of its network.
+        seconds: Trial -> wall time of its training.
+        space: What is searched, as far as known.
+        search: How it is searched; None before the search began.
+        stages: Stage after the search -> its details.
+        spent: Seconds that earlier sessions took.
+    """
+
+    history: History = field(default_factory=History)
+    facts: list[Fact] = field(default_factory=list)
+    parameters: dict[int, int] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    space: Space | None = None
+    search: Search | None = None
+    stages: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    spent: float = 0.0
+    _session: tuple[float, float] | None = None
+
+    def apply(self, record: Mapping[str, Any]) -> None:
+        """Learns one record of the journal."""
+        self._count_time(record)
+        event = record["event"]
+        if event in FACT_EVENTS:
+            fact = fact_from_json(record)
+            self.facts.append(fact)
+            self.history = self.history.applied([fact])
+            if isinstance(fact, Ended):
+                self.parameters[fact.trial] = record.get("parameters") or self.parameters.get(fact.trial, 0)
+                self.seconds[fact.trial] = self.seconds.get(fact.trial, 0.0) + record.get("seconds", 0.0)
+        elif event == "search":
+            self.search = Search(**record["search"])
+            self.space = Space.from_json(record["space"])
+        elif event == "space":
+            self.space = Space.from_json(record["space"])
+        elif event == "stage":
+            self.stages[record["stage"]] = record["details"]
+
+    def best_epoch(self, trial: Trial) -> int:
+        """Returns the epoch (from 1) at which `trial` was best."""
+        return min(trial.curve, key=lambda point: (point[1], point[0]))[0]
+
+    def _count_time(self, record: Mapping[str, Any]) -> None:
+        """A session lasts from its first record to its last: a killed one cannot say when it ended."""
+        now = cast(float, record.get("time", 0.0))
+        if record["event"] == "session" or self._session is None:
+            if self._session is not None:
+                self.spent += self._session[1] - self._session[0]
+            self._session = (now, now)
+        else:
+            self._session = (self._session[0], max(now, self._session[1]))
+
+    def close_session(self) -> None:
+        """Counts the last session of a finished journal."""
+        if self._session is not None:
+            self.spent += self._session[1] - self._session[0]
+            self._session = None
+
+
+def read_progress(directory: RunDirectory) -> Progress:
+    """Returns what the journal of an experiment says.
+
+    Raises:
+        JournalError: The journal is broken or from a newer version.
+    """
+    progress = Progress()
+    if directory.journal_file.exists():
+        for record in journal.read(directory.journal_file):
+            if record["event"] != "journal":
+                progress.apply(record)
+    progress.close_session()
+    return progress
+
+
+@final
+class SearchRecord:
+    """Writes the journal and TensorBoard's files of a search that is going on.
+
+    Args:
+        directory: The experiment; its journal is created or continued.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.progress = read_progress(directory)
+        self._directory = directory
+        self._boards: dict[int, TrialEventWriter] = {}
+        self._started_at = time.time()
+        self._journal = journal.Journal.open(directory.journal_file)
+        self._write({"event": "session"}, durable=True)
+
+    @property
+    def history(self) -> History:
+        """All trials so far."""
+        return self.progress.history
+
+    @property
+    def objective(self) -> Metric:
+        """The metric to select by; known once the search is."""
+        if self.progress.search is None:
+            raise RuntimeError("the search has not begun: expected begin() first")
+        return METRICS[self.progress.search.objective]
+
+    def elapsed(self) -> float:
+        """Seconds that all sessions of this experiment have taken, this one included."""
+        return self.progress.spent + time.time() - self._started_at
+
+    def begin(self, search: Search, space: Space) -> None:
+        """Records what is searched and how."""
+        content = {name: getattr(search, name) for name in Search.__slots__}
+        self._write({"event": "search", "search": content, "space": space.to_json()}, durable=True)
+        self._summarise(space)
+
+    def started(self, suggestion: Suggestion) -> None:
+        """Records that a trial starts or goes on."""
+        self._write(fact_to_json(Started(suggestion)), durable=True)
+        name = f"trial {suggestion.trial:04d}"
+        self._board(suggestion.trial).hparams_start(suggestion.hyperparameters, group_name=name)
+
+    def epoch_ended(self, event: EpochEnded) -> bool:
+        """Records an epoch of a trial; returns False for one that was known: a resumed trial tells its past again."""
+        if event.trial is None or event.epoch <= self.history[event.trial].epochs:
+            return False
+        fact = Reported(event.trial, event.epoch, event.loss)
+        self._write({**fact_to_json(fact), "scalars": dict(event.scalars)}, durable=False)
+        self._board(event.trial).scalars(event.epoch, event.scalars, wall_time=event.wall_time)
+        return True
+
+    def trial_ended(self, event: TrialEnded) -> None:
+        """Records the end or pause of a trial."""
+        fact = fact_to_json(Ended(event.trial, event.outcome))
+        costs = {"parameters": event.num_parameters, "seconds": round(event.seconds, 3)}
+        self._write({**fact, **costs}, durable=True)
+        trial = self.history[event.trial]
+        metrics = {} if trial.loss is None else {self.objective.name: self.objective.from_loss(trial.loss)}
+        board = self._board(event.trial)
+        board.hparams_end(trial.outcome or event.outcome, metrics=metrics)
+        board.close()
+        del self._boards[event.trial]
+
+    def grow(self, space: Space) -> None:
+        """Records that the space has grown."""
+        self._write({"event": "space", "space": space.to_json()}, durable=True)
+        self._summarise(space)
+
+    def stage_done(self, stage: str, **details: Any) -> None:
+        """Records that a stage after the search is done."""
+        self._write({"event": "stage", "stage": stage, "details": details}, durable=True)
+
+    def final_board(self) -> TrialEventWriter:
+        """Returns the writer of the final training's own event files."""
+        return TrialEventWriter(self._directory.best)
+
+    def close(self) -> None:
+        """Closes the journal and the event files."""
+        for board in self._boards.values():
+            board.close()
+        self._journal.close()
+
+    def _write(self, record: Mapping[str, Any], *, durable: bool) -> None:
+        stamped = {**record, "time": round(time.time(), 3)}
+        self._journal.append(stamped, durable=durable)
+        self.progress.apply(stamped)
+
+    def _summarise(self, space: Space) -> None:
+        write_experiment_summary(
+            self._directory.trials, parameters=space.parameters, metrics=[self.objective.name]
+        )
+
+    def _board(self, number: int) -> TrialEventWriter:
+        if number not in self._boards:
+            self._boards[number] = TrialEventWriter(self._directory.trial(number))
+        return self._boards[number]

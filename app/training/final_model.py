@@ -1,0 +1,139 @@
+"""The winner: trained from scratch, saved, judged once on the sealed test rows, staged for export (TensorFlow)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from app.errors import WorkerError
+from app.evaluation.metrics import mape_epsilon
+from app.execution.messages import ExportModel, FinalTrained, ModelExported, TestOpened, TrainFinal
+from app.run_directory import RunDirectory, read_json, write_json
+from app.training.trainer import Ask, Report, Trainer
+from app.training.trial_data import encode_rows, read_arrow
+from pipelines.raw_columns import raw_columns
+from search_spaces.answers import AnswerForm
+from search_spaces.user_space import arrange, input_form
+from tf_serving.export import stage_saved_model
+from tf_serving.hostile_rows import hostile_rows
+from tf_serving.verify import write_cases
+
+MAX_VERIFIED_ROWS = 2000
+"""Held-out rows that the export is compared on; the hostile ones come on top."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FinalModel:
+    """The final network as it was saved.
+
+    Attributes:
+        trainer: Where the data and devices are.
+        directory: The experiment.
+        model: The network, reloaded from its file outside any distribution strategy: inside one, every replica has
+            batch statistics of its own, and the predictions of the live network differ from the saved one's.
+        answers: How its output becomes an answer.
+    """
+
+    trainer: Trainer
+    directory: RunDirectory
+    model: keras.Model
+    answers: AnswerForm
+
+    def open_test(self) -> TestOpened:
+        """Opens the sealed test rows and predicts them."""
+        data = self.trainer.data
+        rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
+        epsilon = 0.0 if data.schema.target.task.is_classification else mape_epsilon(data.training.y)
+        predictions = self.trainer.predict(self.model, self.answers, rows, mape_epsilon=epsilon)
+        return TestOpened(predictions=predictions, features=rows.features)
+
+    def export(self, request: ExportModel) -> ModelExported:
+        """Stages the SavedModel, and writes raw rows with the answers that the Keras model gives on them."""
+        data = self.trainer.data
+        raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
+        staged = stage_saved_model(
+            lambda columns: self._answer(data.encoder(columns)),
+            track=[self.model, data.encoder],
+            schema=data.schema,
+            directory=self.directory.exports / self.directory.read_config().name,
+            sample={name: column[:32] for name, column in raw.items()},
+            extra_files=request.extra_files,
+        )
+        cases = self.directory.best / "verification.npz"
+        self._write_cases(cases, {name: column[:MAX_VERIFIED_ROWS] for name, column in raw.items()})
+        self._write_graph(staged)
+        return ModelExported(directory=str(staged), cases=str(cases))
+
+    def _answer(self, encoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        context = self.trainer.context(rows=self.trainer.data.training.num_rows)
+        output = self.model(arrange(encoded, input_form(self.model), context), training=False)
+        return self.answers.answer(output)
+
+    def _write_cases(self, path: Path, held_out: Mapping[str, NDArray[Any]]) -> None:
+        """Encodes outside the exported graph and asks the Keras model: the other way to the same answers (R5)."""
+        hostile = hostile_rows(held_out)
+        raw = {name: np.concatenate([held_out[name], hostile[name]]) for name in held_out}
+        encoded = self.trainer.data.encoder.encode_in_batches(raw)
+        expected = self._answer({name: tf.constant(array) for name, array in encoded.items()})
+        write_cases(path, raw, {name: tensor.numpy() for name, tensor in expected.items()})
+
+    def _write_graph(self, staged: Path) -> None:
+        """Keeps the winner's graph for TensorBoard, without the weights."""
+        signature = tf.saved_model.load(str(staged)).signatures["serving_default"]
+        graph = signature.graph.as_graph_def()
+        (self.directory.best / "graph.pb").write_bytes(graph.SerializeToString())
+
+
+def train_final_model(
+    trainer: Trainer, directory: RunDirectory, *, request: TrainFinal, seed: int, report: Report, ask: Ask
+) -> tuple[FinalModel, FinalTrained]:
+    """Trains the winner from scratch, saves it and reloads it.
+
+    Args:
+        trainer: Where the data and devices are.
+        directory: The experiment.
+        request: Hyperparameters, epochs.
+        seed: Seed of weights, dropout and data order.
+        report: Receives every epoch.
+        ask: Says whether to go on.
+    """
+    start = time.perf_counter()
+    model, answers, epochs = trainer.train_final(
+        request.hyperparameters, epochs=request.epochs, seed=seed, report=report, ask=ask
+    )
+    directory.best.mkdir(exist_ok=True)
+    temporary = directory.best / "partial.keras"
+    model.save(temporary)
+    temporary.replace(directory.model_file)
+    write_json(directory.best / "answers.json", answers.to_json())
+    trained = FinalTrained(
+        epochs=epochs, num_parameters=model.count_params(), seconds=time.perf_counter() - start
+    )
+    del model
+    return load_final_model(trainer, directory), trained
+
+
+def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:
+    """Loads the saved network, in Keras' safe mode.
+
+    Raises:
+        WorkerError: It was not saved, or cannot be loaded.
+    """
+    answers = AnswerForm.from_json(read_json(directory.best / "answers.json"))
+    try:
+        model = keras.models.load_model(directory.model_file, safe_mode=True, compile=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise WorkerError(
+            f"cannot load {directory.model_file}: {error}; a model of your own has to be one that Keras can save and "
+            f"load (custom layers registered with keras.saving.register_keras_serializable, no Lambda)"
+        ) from error
+    return FinalModel(trainer, directory, model, answers)

@@ -1,0 +1,88 @@
+"""Which devices a worker trains on, and in which precision (TensorFlow).
+
+With several devices a `tf.distribute.MirroredStrategy` keeps one replica on each; the batch is global and divided
+among them. `search_spaces.recipe.replica_batch` has the arithmetic of batch and learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from app.config import Precision, TrainingConfig
+from app.errors import ConfigError
+
+TENSOR_CORES = (7, 0)
+"""CUDA compute capability from which float16 is faster than float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a worker trains.
+
+    Attributes:
+        strategy: TensorFlow's distribution strategy.
+        description: One sentence for people.
+    """
+
+    strategy: Any
+    description: str
+
+    @property
+    def num_replicas(self) -> int:
+        """Number of copies of the network that train in step."""
+        return int(self.strategy.num_replicas_in_sync)
+
+
+def prepare_devices(config: TrainingConfig) -> Placement:
+    """Chooses devices and precision; call once, before TensorFlow touches a device.
+
+    Args:
+        config: Devices and precision that the user asked for.
+
+    Raises:
+        ConfigError: A device does not exist here.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # Without this TensorFlow takes all memory of every GPU at its first operation.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    devices = list(config.devices) or [f"GPU:{index}" for index in range(len(gpus))] or ["CPU:0"]
+    _split_cpu(devices)
+    known = {device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()}
+    for device in devices:
+        if device not in known:
+            raise ConfigError(f"device {device} does not exist here: expected one of {', '.join(sorted(known))}")
+    if not any(device.startswith("GPU") for device in devices):
+        # Rewriting the graph costs half a second a trial and gains nothing for small networks on a CPU.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    mixed = _mixed_precision(config.precision, devices, gpus)
+    keras.config.set_dtype_policy("mixed_float16" if mixed else "float32")
+    precision = "mixed float16" if mixed else "float32"
+    if len(devices) == 1:
+        strategy = tf.distribute.get_strategy()
+        if config.devices and devices != ["CPU:0"]:
+            strategy = tf.distribute.OneDeviceStrategy(devices[0])
+        return Placement(strategy, f"{devices[0]}, {precision}")
+    strategy = tf.distribute.MirroredStrategy(devices)
+    return Placement(strategy, f"MirroredStrategy over {', '.join(devices)}, {precision}")
+
+
+def _split_cpu(devices: Sequence[str]) -> None:
+    """Makes as many logical CPUs as `devices` names."""
+    wanted = sum(device.startswith("CPU") for device in devices)
+    if wanted > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
+
+
+def _mixed_precision(precision: Precision, devices: Sequence[str], gpus: Sequence[Any]) -> bool:
+    if precision is not Precision.AUTO:
+        return precision is Precision.MIXED
+    used = [gpu for index, gpu in enumerate(gpus) if f"GPU:{index}" in devices]
+    capabilities = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in used]
+    return bool(capabilities) and all(c is not None and tuple(c) >= TENSOR_CORES for c in capabilities)

@@ -1,0 +1,192 @@
+"""The rows that trials train and select on, encoded once for a whole experiment (TensorFlow).
+
+The sealed test rows are in a file of their own that nothing here opens (R6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from app.config import ClassWeighting
+from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
+from app.run_directory import RunDirectory, read_json
+from pipelines.encoder import Encoder
+from pipelines.preprocessing import PreprocessingState
+from pipelines.raw_columns import encode_target, raw_columns
+from pipelines.schema import DatasetSchema
+from pipelines.splits import Split
+from search_spaces.answers import AnswerForm
+from search_spaces.context import TableContext
+
+SPLIT_COLUMN = "__tamiz_split__"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """Encoded features and target of some rows.
+
+    Attributes:
+        features: ``numeric`` (num_rows, num_numeric) float32 and ``categorical`` (num_rows, num_categorical) int32.
+        y: ``(num_rows,)``: int32 class ids, or float32 values in the user's units.
+    """
+
+    features: Mapping[str, NDArray[Any]]
+    y: NDArray[Any]
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.y)
+
+    def take(self, rows: NDArray[np.bool_]) -> EncodedRows:
+        """Returns the rows where `rows` is true."""
+        return EncodedRows({name: array[rows] for name, array in self.features.items()}, self.y[rows])
+
+    def __eq__(self, other: object) -> bool:
+        """Identity: arrays are not compared."""
+        return self is other
+
+
+@dataclass(frozen=True, slots=True)
+class TrialData:
+    """What every trial of an experiment works on.
+
+    Attributes:
+        schema: The columns.
+        encoder: Raw columns -> encoded features, in the graph.
+        training: Training rows.
+        validation: Rows that select.
+        class_weights: Weight of every class in the loss; empty when all weigh the same.
+        target_mean: Mean of the training target; 0 for classification.
+        target_scale: Standard deviation of the training target; 1 for classification.
+    """
+
+    schema: DatasetSchema
+    state: PreprocessingState
+    encoder: Encoder
+    training: EncodedRows
+    validation: EncodedRows
+    class_weights: tuple[float, ...]
+    target_mean: float
+    target_scale: float
+
+    def context(self, *, max_epochs: int, num_training_rows: int, num_replicas: int) -> TableContext:
+        """Returns what a space has to know."""
+        target = self.schema.target
+        return TableContext(
+            task=target.task,
+            num_classes=len(target.classes),
+            num_numeric=len(self.state.numeric_names),
+            cardinalities=tuple(self.state.cardinalities),
+            num_training_rows=num_training_rows,
+            max_epochs=max_epochs,
+            num_replicas=num_replicas,
+        )
+
+    def answer_form(self, *, logits: bool) -> AnswerForm:
+        """Returns how a network's raw output becomes an answer."""
+        return AnswerForm(
+            task=self.schema.target.task,
+            classes=self.schema.target.classes,
+            logits=logits,
+            class_weights=self.class_weights,
+            target_mean=self.target_mean,
+            target_scale=self.target_scale,
+        )
+
+    def training_target(self, rows: EncodedRows) -> NDArray[Any]:
+        """Returns the target as a loss takes it, ``(num_rows, 1)``: class ids, or standardised values."""
+        if self.schema.target.task.is_classification:
+            return rows.y.reshape(-1, 1).astype(np.int32)
+        standardised: NDArray[Any] = ((rows.y - self.target_mean) / self.target_scale).astype(np.float32)
+        return standardised.reshape(-1, 1)
+
+    def row_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
+        """Returns the weight of every row in the loss ``(num_rows,)``, or None when all weigh the same."""
+        if not self.class_weights:
+            return None
+        return np.asarray(self.class_weights, np.float32)[rows.y]
+
+
+def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> TrialData:
+    """Opens an experiment's rows, encoding them if no worker did so before (R5).
+
+    Args:
+        directory: The experiment.
+        weighting: Whether rare classes weigh more.
+    """
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
+    encoder = Encoder(state)
+    table = read_arrow(directory.development_file)
+    splits = table.column(SPLIT_COLUMN).to_numpy()
+    rows = encode_rows(table, schema, encoder, cache=directory.encoded)
+    training, validation = rows.take(splits == Split.TRAIN), rows.take(splits == Split.VALIDATION)
+    mean, scale = 0.0, 1.0
+    if not schema.target.task.is_classification:
+        mean, scale = float(training.y.mean()), float(training.y.std()) or 1.0
+    return TrialData(
+        schema=schema,
+        state=state,
+        encoder=encoder,
+        training=training,
+        validation=validation,
+        class_weights=_class_weights(schema, training.y, weighting),
+        target_mean=mean,
+        target_scale=scale,
+    )
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Reads a table of a run directory, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def encode_rows(
+    table: pa.Table, schema: DatasetSchema, encoder: Encoder, *, cache: Path | None = None
+) -> EncodedRows:
+    """Encodes a table that has its target.
+
+    Args:
+        table: The rows.
+        schema: The columns.
+        encoder: Raw columns -> encoded features.
+        cache: Folder that keeps the arrays for the next worker; None encodes anew.
+    """
+    names = ("numeric", "categorical", "target")
+    if cache is not None and cache.is_dir():
+        numeric, categorical, y = (np.load(cache / f"{name}.npy", mmap_mode="r") for name in names)
+        return EncodedRows({"numeric": numeric, "categorical": categorical}, np.asarray(y))
+    features = encoder.encode_in_batches(raw_columns(table, schema))
+    y = encode_target(table, schema.target)
+    if cache is not None:
+        temporary = cache.with_name(f".{cache.name}")
+        temporary.mkdir(parents=True, exist_ok=True)
+        for name, array in zip(names, (features["numeric"], features["categorical"], y), strict=True):
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        temporary.rename(cache)
+    return EncodedRows(features, y)
+
+
+def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:
+    """Returns encoded features as tensors."""
+    return {name: tf.constant(array) for name, array in features.items()}
+
+
+def _class_weights(schema: DatasetSchema, y: NDArray[Any], weighting: ClassWeighting) -> tuple[float, ...]:
+    """Inverse class frequencies, scaled so that the mean weight of a row is 1."""
+    if not schema.target.task.is_classification or weighting is ClassWeighting.NEVER:
+        return ()
+    if weighting is ClassWeighting.AUTO and imbalance_ratio(y) <= IMBALANCE_LIMIT:
+        return ()
+    counts = np.bincount(y, minlength=len(schema.target.classes))
+    return tuple(float(weight) for weight in len(y) / (len(counts) * np.maximum(counts, 1)))
