@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.column_values import (
+    has_leading_zeros,
     numbers_of,
     parse_numbers,
     plain_array,
@@ -101,12 +102,13 @@ def encode_target(table: pa.Table, target: TargetSpec) -> NDArray[np.int32] | ND
         )
     if target.task is Task.REGRESSION:
         return _regression_values(array, target)
-    ids = pc.index_in(class_labels(array), value_set=pa.array(target.classes, pa.string()))
+    labels = class_labels(array)
+    ids = pc.index_in(labels, value_set=pa.array(target.classes, pa.string()))
     if ids.null_count:
         row = int(np.flatnonzero(np.asarray(pc.is_null(ids)))[0])
         raise DataError(
             f"Expected one of the classes {list_names(target.classes)} in the target {target.name!r}, "
-            f"received {class_labels(array)[row].as_py()!r} in row {row + 1}; mend it or train again."
+            f"received {labels[row].as_py()!r} in row {row + 1}; mend it or train again."
         )
     return np.asarray(ids, dtype=np.int32)
 
@@ -115,8 +117,11 @@ def class_labels(array: pa.Array) -> pa.Array:
     """Return the values of a target as the text of their class labels; whole numbers carry no ``.0``.
 
     Args:
-        array: An array of a plain type.
+        array: An array of a plain type. Text that holds numbers only, leading zeros aside, counts as numbers.
     """
+    if array.type == pa.string() and not has_leading_zeros(array):
+        numbers = parse_numbers(array)
+        array = numbers if numbers.null_count == array.null_count else array
     return text_of(array)
 
 

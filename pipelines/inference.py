@@ -1,0 +1,346 @@
+"""What each column means, guessed from its values; every guess carries the numbers that led to it.
+
+The guess reads the training rows only. Whether a column can be used at all (infinite values, numbers mixed with text)
+is a question to all rows, since all of them will be encoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.column_values import (
+    PLAIN_TYPES,
+    TIMESTAMP,
+    has_leading_zeros,
+    is_whole,
+    num_distinct,
+    numbers_of,
+    parse_numbers,
+    plain_array,
+    present_numbers,
+    require_column,
+    take_rows,
+    truth_of,
+)
+from pipelines.datetime_text import ISO_8601, recognise_format
+from pipelines.errors import DataError
+from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec
+from pipelines.target_inference import drop_rows_without_target, infer_target
+
+__all__ = ["Override", "check_columns", "drop_rows_without_target", "infer_features", "infer_target"]
+
+Override = FeatureKind | Literal["ignore"]
+
+_TABLE_KINDS = (FeatureKind.NUMERIC, FeatureKind.BOOLEAN, FeatureKind.CATEGORICAL, FeatureKind.DATETIME)
+_AS_TEXT = (FeatureKind.CATEGORICAL, FeatureKind.TEXT, FeatureKind.DATETIME, "ignore")
+
+_MIXED_SHARE = 0.9
+_DATE_SHARE = 0.95
+_NEAR_UNIQUE_SHARE = 0.95
+_MANY_ROWS = 1_000
+_TEXT_MIN_DISTINCT = 50
+_TEXT_SHARE = 0.5
+_TEXT_MIN_WORDS = 4.0
+# Below this every whole number has its own float32.
+_EXACT_FLOAT32 = 2**24
+_ID_NAME = re.compile(
+    r"(?:^|[_\s.:-])(?:id|ids|uuid|guid|key|index|idx|rownames?|row[_\s.-]?(?:number|num|no|id|names?))$"
+    r"|^unnamed: ?\d+$",
+    re.IGNORECASE,
+)
+_CAMEL_ID = re.compile(r"(?<=[a-z0-9])I[dD]$")
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    kind: FeatureKind
+    reason: str
+    used: bool = True
+    datetime_format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column: all of its rows, and the facts of its training rows that every rule asks for."""
+
+    name: str
+    whole: pa.Array
+    train: pa.Array
+    distinct: int = field(init=False)
+    present: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "distinct", num_distinct(self.train) if self.train.type in PLAIN_TYPES else 0)
+        object.__setattr__(self, "present", len(self.train) - self.train.null_count)
+
+    @property
+    def facts(self) -> str:
+        """The counts in words."""
+        return f"{self.distinct:,} distinct values in {self.present:,} rows"
+
+
+def check_columns(
+    table: pa.Table, *, target: str | None = None, overrides: Mapping[str, Override] | None = None
+) -> None:
+    """Refuse columns that hold infinite numbers, or mostly numbers and some text.
+
+    Called on the table as it was read, the row numbers in the messages are those of the file.
+
+    Args:
+        table: The rows.
+        target: Column that is judged elsewhere.
+        overrides: Column name to kind; a column that is to be categorical, text, a date or ignored may be mixed.
+
+    Raises:
+        DataError: The first column that cannot be used.
+    """
+    overrides = overrides or {}
+    for name in table.column_names:
+        override = overrides.get(name)
+        if name == target or override == "ignore":
+            continue
+        array = plain_array(table, name)
+        numbers = array
+        if array.type == pa.string():
+            numbers = parse_numbers(array)
+            if override not in _AS_TEXT:
+                _refuse_mixed(name, array, numbers, must_be_number=override is FeatureKind.NUMERIC)
+        if numbers.type == pa.float64() and override not in _AS_TEXT:
+            _refuse_infinite(name, numbers)
+
+
+def _refuse_mixed(name: str, array: pa.Array, numbers: pa.Array, *, must_be_number: bool) -> None:
+    present = len(array) - array.null_count
+    wrong = numbers.null_count - array.null_count
+    if wrong == 0 or (wrong > (1 - _MIXED_SHARE) * present and not must_be_number):
+        return
+    row = int(np.flatnonzero(pc.and_(numbers.is_null(), array.is_valid()))[0])
+    value = array[row].as_py()
+    raise DataError(
+        f"Expected numbers in column {name!r}, but {wrong:,} of {present:,} values are none, the first {value!r} in "
+        f"row {row + 1}; mend them, read them as missing (--missing {value!r}), or use the column as text "
+        f"(--feature {name}=categorical)."
+    )
+
+
+def _refuse_infinite(name: str, numbers: pa.Array) -> None:
+    infinite = np.isinf(numbers_of(numbers))
+    if infinite.any():
+        raise DataError(
+            f"Expected finite numbers in column {name!r}, but {int(infinite.sum()):,} are infinite, the first in row "
+            f"{int(np.flatnonzero(infinite)[0]) + 1}; mend them, leave them empty, or drop the column "
+            f"(--feature {name}=ignore)."
+        )
+
+
+def infer_features(
+    table: pa.Table,
+    target: TargetSpec,
+    *,
+    rows: NDArray[np.bool_] | None = None,
+    overrides: Mapping[str, Override] | None = None,
+    group: str | None = None,
+    time_column: str | None = None,
+) -> DatasetSchema:
+    """Say what each column means and which ones are used.
+
+    Args:
+        table: All rows.
+        target: What is predicted.
+        rows: Mask of shape ``(num_rows,)``: the training rows; None for all.
+        overrides: Column name to kind, or to ``"ignore"``.
+        group: Column whose equal values stay in one split; it is no feature.
+        time_column: Column that orders the splits; it is no feature.
+
+    Raises:
+        DataError: An override names no column or a kind that the column cannot have, a column cannot be used (see
+            ``check_columns``), or none is left.
+    """
+    overrides = dict(overrides or {})
+    for name in overrides:
+        require_column(table, name, role="column")
+    if target.name in overrides:
+        raise DataError(f"Column {target.name!r} is the target; its task is set by --task, not by --feature.")
+    roles: dict[str, str] = {}
+    if group is not None:
+        roles[require_column(table, group, role="group column")] = "keeps its rows in one split"
+    if time_column is not None:
+        roles[require_column(table, time_column, role="time column")] = (
+            "orders the splits; a model must not learn the position in time"
+        )
+    ignored: dict[str, Override] = {name: "ignore" for name in roles}
+    check_columns(table, target=target.name, overrides=ignored | overrides)
+    features = []
+    for name in table.column_names:
+        if name == target.name:
+            continue
+        whole = plain_array(table, name)
+        column = _Column(name, whole, take_rows(whole, rows))
+        guess = _overridden(column, overrides[name]) if name in overrides else _guess(column)
+        if name in roles:
+            guess = _Guess(guess.kind, f"not a feature: {roles[name]}", used=False)
+        features.append(_spec(column, guess))
+    schema = DatasetSchema(features=tuple(features), target=target, group=group, time_column=time_column)
+    if not schema.used_features:
+        why = "; ".join(f"{feature.name}: {feature.reason}" for feature in features[:5])
+        raise DataError(
+            f"No column can be used to predict {target.name!r} ({why or 'there is no other'}); "
+            "add columns or set a kind with --feature NAME=KIND."
+        )
+    return schema
+
+
+def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
+    array = column.whole
+    whole = array.type == pa.bool_() or (array.type in (pa.int64(), pa.float64()) and is_whole(array))
+    raw_type = RawType.STRING
+    if guess.kind in (FeatureKind.NUMERIC, FeatureKind.BOOLEAN):
+        raw_type = RawType.FLOAT32
+    elif guess.kind is FeatureKind.CATEGORICAL and whole:
+        largest = np.abs(present_numbers(array)).max(initial=0)
+        raw_type = RawType.FLOAT32 if largest <= _EXACT_FLOAT32 else RawType.STRING
+    return FeatureSpec(
+        column.name,
+        kind=guess.kind,
+        raw_type=raw_type,
+        reason=guess.reason,
+        used=guess.used,
+        integer=array.type in (pa.int64(), pa.bool_()),
+        datetime_format=guess.datetime_format,
+    )
+
+
+def _overridden(column: _Column, override: Override) -> _Guess:
+    if override == "ignore":
+        return _Guess(_guess_kind_only(column), "dropped: the user ignores it", used=False)
+    if override is FeatureKind.TEXT:
+        return _Guess(override, "set by the user; dropped: tables do not read text yet", used=False)
+    if override not in _TABLE_KINDS:
+        raise DataError(
+            f"Expected one of {', '.join(_TABLE_KINDS)}, text or ignore for column {column.name!r}, "
+            f"received {override}."
+        )
+    if column.whole.type not in PLAIN_TYPES:
+        raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
+    if override is FeatureKind.DATETIME:
+        return _overridden_datetime(column)
+    if override in (FeatureKind.NUMERIC, FeatureKind.BOOLEAN) and column.whole.type == TIMESTAMP:
+        raise DataError(f"Column {column.name!r} holds dates, which cannot be used as {override}; use datetime.")
+    return _Guess(override, f"set by the user: {column.facts}")
+
+
+def _overridden_datetime(column: _Column) -> _Guess:
+    if column.whole.type == TIMESTAMP:
+        return _Guess(FeatureKind.DATETIME, "set by the user: timestamps")
+    datetime_format, share, _ = None, 0.0, False
+    if column.whole.type == pa.string():
+        datetime_format, share, _ = recognise_format(column.train)
+    if datetime_format is None:
+        raise DataError(
+            f"Expected dates in column {column.name!r}, such as 2024-01-31 or 31/01/2024 12:00, received "
+            f"{column.whole.drop_null().slice(0, 1).to_pylist()}; give it another kind."
+        )
+    reason = f"set by the user: {share:.0%} of {column.present:,} values read as {datetime_format}"
+    return _Guess(FeatureKind.DATETIME, reason, datetime_format=_stored(datetime_format))
+
+
+def _guess_kind_only(column: _Column) -> FeatureKind:
+    return _guess(column).kind
+
+
+def _guess(column: _Column) -> _Guess:
+    kind = column.train.type
+    if kind not in PLAIN_TYPES:
+        return _Guess(FeatureKind.TEXT, f"dropped: type {kind} is not read", used=False)
+    if column.present == 0:
+        by_type = FeatureKind.NUMERIC if kind in (pa.int64(), pa.float64()) else FeatureKind.CATEGORICAL
+        return _Guess(by_type, f"dropped: missing in all {len(column.train):,} training rows", used=False)
+    guess = _guess_by_type(column)
+    if column.distinct == 1 and column.train.null_count == 0:
+        value = column.train[0].as_py()
+        return _Guess(guess.kind, f"dropped: constant, {value!r} in all {column.present:,} training rows", used=False)
+    return guess
+
+
+def _guess_by_type(column: _Column) -> _Guess:
+    kind = column.train.type
+    if kind == pa.bool_():
+        return _Guess(FeatureKind.BOOLEAN, "true or false")
+    if kind == TIMESTAMP:
+        return _Guess(FeatureKind.DATETIME, f"timestamps, {column.facts}")
+    if kind == pa.string():
+        return _guess_text(column)
+    return _guess_number(column, column.train)
+
+
+def _guess_number(column: _Column, numbers: pa.Array) -> _Guess:
+    if not is_whole(numbers):
+        return _Guess(FeatureKind.NUMERIC, f"numbers with decimals, {column.facts}")
+    values = present_numbers(numbers)
+    low, high = values.min(), values.max()
+    if column.distinct == 2 and low == 0 and high == 1 and truth_of(column.whole).null_count == column.whole.null_count:
+        return _Guess(FeatureKind.BOOLEAN, f"only 0 and 1 in {column.present:,} rows")
+    identifier = _identifier_reason(column, values)
+    if identifier:
+        return _Guess(FeatureKind.NUMERIC, f"dropped as an identifier: {identifier}", used=False)
+    return _Guess(FeatureKind.NUMERIC, f"whole numbers, {column.facts}")
+
+
+def _identifier_reason(column: _Column, values: NDArray[np.float64] | None) -> str | None:
+    """Return why a column identifies its row, or None.
+
+    A measurement in whole numbers may well be distinct in every row of a small table, so that whole numbers must also
+    be numbered through, sorted, named like an identifier, or distinct over many rows.
+    """
+    share = column.distinct / max(column.present, 1)
+    if column.present < 10 or share < _NEAR_UNIQUE_SHARE:
+        return None
+    if _ID_NAME.search(column.name) or _CAMEL_ID.search(column.name):
+        return f"its name, and {column.facts}"
+    if share < 1:
+        return None
+    if values is None or column.present >= _MANY_ROWS:
+        return f"distinct in all {column.present:,} rows"
+    if values.max() - values.min() < 2 * values.size:
+        return f"numbered through, {column.facts}"
+    steps = np.diff(values)
+    if (steps > 0).all() or (steps < 0).all():
+        return f"distinct and sorted in all {column.present:,} rows"
+    return None
+
+
+def _guess_text(column: _Column) -> _Guess:
+    if parse_numbers(column.whole).null_count == column.whole.null_count and not has_leading_zeros(column.whole):
+        guess = _guess_number(column, parse_numbers(column.train))
+        return _Guess(guess.kind, f"{guess.reason} (text that holds numbers only)", used=guess.used)
+    datetime_format, share, ambiguous = recognise_format(column.train)
+    if datetime_format is not None and share >= _DATE_SHARE:
+        reason = f"{share:.1%} of {column.present:,} values read as {datetime_format}"
+        if ambiguous:
+            reason += "; day and month could be exchanged"
+        return _Guess(FeatureKind.DATETIME, reason, datetime_format=_stored(datetime_format))
+    words = float(pc.mean(pc.add(pc.count_substring_regex(column.train, r"\s+"), 1)).as_py())
+    facts = f"{column.facts}, {words:.1f} words on average"
+    distinct_share = column.distinct / column.present
+    many = column.distinct > _TEXT_MIN_DISTINCT
+    if many and words > _TEXT_MIN_WORDS:
+        return _Guess(FeatureKind.TEXT, f"dropped as free text: {facts}", used=False)
+    identifier = _identifier_reason(column, None)
+    if identifier:
+        return _Guess(FeatureKind.CATEGORICAL, f"dropped as an identifier: {identifier}", used=False)
+    if many and distinct_share > _TEXT_SHARE:
+        return _Guess(FeatureKind.TEXT, f"dropped as text of high cardinality: {facts}", used=False)
+    zeros = ", codes with leading zeros" if has_leading_zeros(column.train) else ""
+    return _Guess(FeatureKind.CATEGORICAL, f"text{zeros}, {column.facts}")
+
+
+def _stored(datetime_format: str) -> str | None:
+    return None if datetime_format == ISO_8601 else datetime_format
