@@ -113,7 +113,7 @@ def _from_uint64(array: pa.Array) -> pa.Array:
     try:
         return array.cast(pa.int64())
     except pa.ArrowInvalid:
-        return array.cast(pa.float64())
+        return array.cast(pa.float64(), safe=False)
 
 
 def parse_numbers(text: pa.Array) -> pa.Array:
@@ -162,7 +162,7 @@ def present_numbers(array: pa.Array) -> NDArray[np.float64]:
     Args:
         array: An int64, float64 or bool array.
     """
-    return np.asarray(array.drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.asarray(array.drop_null().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def numbers_of(array: pa.Array) -> NDArray[np.float64]:
@@ -174,7 +174,8 @@ def numbers_of(array: pa.Array) -> NDArray[np.float64]:
     if array.type == pa.string():
         array = parse_numbers(array)
     elif array.type in (pa.bool_(), pa.int64(), pa.null()):
-        array = array.cast(pa.float64())
+        # Beyond 2**53 an integer is rounded, which Arrow calls unsafe.
+        array = array.cast(pa.float64(), safe=False)
     return np.array(array.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 

@@ -176,7 +176,7 @@ def infer_features(
         roles[require_column(table, time_column, role="time column")] = (
             "orders the splits; a model must not learn the position in time"
         )
-    ignored: dict[str, Override] = {name: "ignore" for name in roles}
+    ignored: dict[str, Override] = dict.fromkeys(roles, "ignore")
     check_columns(table, target=target.name, overrides=ignored | overrides)
     features = []
     for name in table.column_names:

@@ -1,0 +1,237 @@
+"""CSV files: encoding, delimiter and decimal comma are recognised, types are found column by column.
+
+All fields are read as text first and converted afterwards, so that the type of a column depends on all of its values
+and never on where a block of the file happens to end.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from pipelines.column_values import has_leading_zeros
+from pipelines.errors import DataError
+from pipelines.sources.memory import check_column_names
+from pipelines.sources.options import DELIMITERS, Parsed, ReadOptions
+
+_SAMPLE_BYTES = 1 << 16
+_SAMPLE_ROWS = 200
+_BLOCK_BYTES = 1 << 24
+# Longest first: the mark of UTF-32 begins with the one of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_MAGIC = {b"PAR1": "Parquet; name it .parquet", b"PK\x03\x04": "a zip archive or an Excel sheet; save it as CSV"}
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\x0b\x1a\x1b"))
+_NAMES = {"\t": "tab", " ": "blank"}
+_COMMA_NUMBER = re.compile(r"^\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*$")
+_POINT_NUMBER = re.compile(r"^\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*$")
+
+
+def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
+    """Read the bytes of a CSV file.
+
+    Args:
+        content: The file.
+        options: How to read it; what is left open is recognised.
+
+    Raises:
+        DataError: The bytes are no text, not in the encoding, or no table.
+    """
+    text, encoding = _to_utf8(content, options)
+    first_line = 1 + text.count(b"\n", 0, len(text) - len(text.lstrip(b"\r\n")))
+    text = text.lstrip(b"\r\n")  # Arrow would take an empty line above the header for the header
+    sample = _sample_lines(text)
+    if not sample:
+        raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
+    delimiter = options.delimiter or _recognise_delimiter(sample)
+    rows = list(csv.reader(sample, delimiter=delimiter))[:_SAMPLE_ROWS]
+    if len(rows) == 1 and len(text) <= _SAMPLE_BYTES:
+        raise DataError(f"Expected rows, but {options.name!r} has a header and no row below it.")
+    decimal = options.decimal or _recognise_decimal(rows[1:], delimiter)
+    names, renamed = _column_names(rows[0], options)
+    try:
+        table = _read_text_table(text, names, delimiter=delimiter)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            _why_unreadable(text, error, delimiter=delimiter, name=options.name, line=first_line)
+        ) from error
+    missing = pa.array(sorted(set(options.missing_values) | {""}))
+
+    def convert(name: str) -> pa.ChunkedArray:
+        keep_text = name in options.text_columns
+        return _convert(table.column(name), missing=missing, decimal=decimal, keep_text=keep_text)
+
+    # Arrow computes without the interpreter's lock, so threads share the columns out.
+    with ThreadPoolExecutor() as pool:
+        columns = dict(zip(names, pool.map(convert, names), strict=True))
+    notes = []
+    if encoding not in ("utf-8", options.encoding):
+        notes.append(f"Encoding recognised as {encoding}.")
+    if options.delimiter is None and delimiter != ",":
+        notes.append(f"Delimiter recognised as {_NAMES.get(delimiter, delimiter)!r}.")
+    if options.decimal is None and decimal != ".":
+        notes.append("Decimal comma recognised.")
+    if renamed:
+        notes.append(f"{renamed} column(s) without a name were named by their position.")
+    return Parsed(pa.table(columns), tuple(notes))
+
+
+def _to_utf8(content: bytes, options: ReadOptions) -> tuple[bytes, str]:
+    """Return the text as UTF-8 without a byte order mark, and the name of the encoding that it had."""
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    encoding = options.encoding or marked
+    if encoding is None:
+        _refuse_binary(content, options)
+        encoding = _recognise_encoding(content, options)
+    try:
+        text = content.decode(encoding)
+    except LookupError as error:
+        raise DataError(
+            f"Expected the name of an encoding such as utf-8, cp1252 or utf-16, received {encoding!r}."
+        ) from error
+    except UnicodeError as error:
+        raise DataError(_wrong_encoding(content, encoding, error, options)) from error
+    if "\0" in text:
+        raise DataError(
+            f"Expected text, but {options.name!r} holds NUL characters; it is not a CSV file in {encoding}."
+        )
+    plain = codecs.lookup(encoding).name == "utf-8"
+    encoded = content if plain else text.removeprefix("\ufeff").encode("utf-8")
+    return encoded.removeprefix(codecs.BOM_UTF8), "utf-8" if encoding == "utf-8-sig" else encoding
+
+
+def _refuse_binary(content: bytes, options: ReadOptions) -> None:
+    kind = next((kind for magic, kind in _MAGIC.items() if content.startswith(magic)), None)
+    if kind:
+        raise DataError(f"Expected a CSV file, but {options.name!r} is {kind}.")
+    sample = content[:_SAMPLE_BYTES]
+    num_control = len(sample) - len(sample.translate(None, delete=_CONTROL))
+    position = content.find(b"\0")
+    if position >= 0 or num_control > 0.01 * len(sample):
+        where = f"a NUL byte at offset {position:,}" if position >= 0 else f"{num_control:,} control characters"
+        raise DataError(
+            f"Expected a CSV file, but {options.name!r} is not text ({where}); convert it to CSV or Parquet."
+        )
+
+
+def _recognise_encoding(content: bytes, options: ReadOptions) -> str:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # Valid UTF-8 sequences before the bad byte say that the file is UTF-8 and damaged, not of another encoding.
+        if not content[: error.start].isascii():
+            raise DataError(_wrong_encoding(content, "utf-8", error, options)) from error
+        return "cp1252"
+    return "utf-8"
+
+
+def _wrong_encoding(content: bytes, encoding: str, error: UnicodeError, options: ReadOptions) -> str:
+    where = ""
+    if isinstance(error, UnicodeDecodeError):
+        byte = content[error.start : error.start + 1].hex().upper()
+        where = f", but byte 0x{byte} at offset {error.start:,} is none"
+    return (
+        f"Expected text in {encoding} in {options.name!r}{where}; name the right one with --encoding, such as cp1252."
+    )
+
+
+def _sample_lines(text: bytes) -> list[str]:
+    sample = text[:_SAMPLE_BYTES].decode("utf-8", errors="ignore")
+    lines = io.StringIO(sample, newline="").read().splitlines(keepends=True)
+    # The last line of a cut sample is half a line.
+    return lines[:-1] if len(text) > _SAMPLE_BYTES and len(lines) > 1 else lines
+
+
+def _recognise_delimiter(lines: list[str]) -> str:
+    def score(delimiter: str) -> tuple[float, int]:
+        rows = [row for row in csv.reader(lines[:_SAMPLE_ROWS], delimiter=delimiter) if row]
+        width = len(rows[0]) if rows else 1
+        # Half a quoted field may end the sample, which is one row out of many.
+        same = sum(len(row) == width for row in rows) / max(len(rows), 1)
+        return (round(same, 1), width) if width > 1 else (0.0, 0)
+
+    return max(DELIMITERS, key=score)
+
+
+def _recognise_decimal(rows: list[list[str]], delimiter: str) -> str:
+    if delimiter == ",":
+        return "."
+    fields = [field for row in rows for field in row]
+    commas = sum(bool(_COMMA_NUMBER.match(field)) for field in fields)
+    points = sum(bool(_POINT_NUMBER.match(field)) for field in fields)
+    return "," if commas > points else "."
+
+
+def _column_names(header: list[str], options: ReadOptions) -> tuple[list[str], int]:
+    stripped = [name.strip() for name in header]
+    names = [name or f"column_{index + 1}" for index, name in enumerate(stripped)]
+    check_column_names(names, options.name)
+    return names, sum(not name for name in stripped)
+
+
+def _read_text_table(text: bytes, names: list[str], *, delimiter: str) -> pa.Table:
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows_after_names=1, block_size=_BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in text),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+
+
+def _why_unreadable(text: bytes, error: Exception, *, delimiter: str, name: str, line: int) -> str:
+    """Find the first row with too few or too many fields; Arrow's own message does not know its line."""
+    reader = csv.reader(io.StringIO(text.decode("utf-8"), newline=""), delimiter=delimiter)
+    width = len(next(reader))
+    try:
+        for row in reader:
+            if row and len(row) != width:
+                shown = delimiter.join(row)
+                shown = shown if len(shown) <= 60 else shown[:57] + "..."
+                return (
+                    f"Expected {width} fields in every row of {name!r}, but line {line + reader.line_num - 1} has "
+                    f"{len(row)}: {shown!r}; mend this line, or name the delimiter with --delimiter."
+                )
+    except csv.Error as broken:
+        error = broken
+    reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+    return f"{name!r} cannot be read as CSV ({reason}); look for an unclosed quote or another delimiter."
+
+
+def _convert(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, keep_text: bool) -> pa.ChunkedArray:
+    """Return a column of text as the narrowest of int64, float64, bool and string."""
+    text = pc.utf8_trim_whitespace(column)
+    text = pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
+    if text.null_count == len(text):
+        return text if keep_text else pa.chunked_array([pa.nulls(len(text))])
+    if keep_text or has_leading_zeros(text):
+        return text
+    numbers = pc.replace_substring(text, ",", ".") if decimal == "," else text
+    for type_ in (pa.int64(), pa.float64()):
+        try:
+            # A few values settle most columns; Arrow converts all of them before it reports a failure.
+            numbers.slice(0, _SAMPLE_ROWS).cast(type_)
+            converted = numbers.cast(type_)
+        except pa.ArrowInvalid:
+            continue
+        # Arrow reads 0x1F as an integer; people who write it mean a code.
+        hexadecimal = type_ == pa.int64() and pc.any(pc.match_substring(numbers, "x", ignore_case=True)).as_py()
+        return text if hexadecimal else converted
+    return _truths(text)
+
+
+def _truths(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    lower = pc.utf8_lower(text)
+    is_true, is_false = pc.equal(lower, "true"), pc.equal(lower, "false")
+    return is_true if pc.all(pc.or_(is_true, is_false)).as_py() else text
