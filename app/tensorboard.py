@@ -201,7 +201,8 @@ def write_experiment_summary(
 
 
 def _hparam_info(parameter: Parameter) -> api_pb2.HParamInfo:
-    info = api_pb2.HParamInfo(name=parameter.name)
+    # What is searched differs between trials: TensorBoard's tables show such columns without being asked.
+    info = api_pb2.HParamInfo(name=parameter.name, differs=True)
     match parameter:
         case Float() | Int():
             info.type = api_pb2.DATA_TYPE_FLOAT64

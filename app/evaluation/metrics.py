@@ -15,6 +15,7 @@ from app.evaluation.predictions import Predictions
 from pipelines.schema import Task
 
 __all__ = [
+    "IMBALANCE_LIMIT",
     "METRICS",
     "Direction",
     "Metric",

@@ -1,0 +1,151 @@
+"""The trials of a search as a table, best first."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Hashable, Iterable
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from app.evaluation.metrics import Metric
+from app.evaluation.number_text import number_text, seconds_text
+from app.search.space import Configuration, Value
+
+FIXED_COLUMNS = ("trial", "value", "epochs", "parameters", "seconds", "status", "reason")
+FAILED = "failed"
+
+_MAX_HYPERPARAMETERS = 5  # more do not fit beside the rest on a terminal of usual width
+_MAX_REASON = 60
+
+_COLUMN_TYPES = {bool: "boolean", int: "Int64", float: "float64", str: "str"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRow:
+    """One trial of the leaderboard.
+
+    Arguments:
+        trial: its number.
+        status: completed, paused, pruned, failed or running.
+        hyperparameters: the active ones, in the order of the space.
+        value: best validation value of the objective; None if it has none.
+        epochs: epochs trained.
+        parameters: number of weights of the network.
+        seconds: wall time of training.
+        reason: why it failed, else empty.
+    """
+
+    trial: int
+    status: str
+    hyperparameters: Configuration
+    value: float | None = None
+    epochs: int = 0
+    parameters: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
+    """The trials as a table: best value first, then those without a value, then the failed ones.
+
+    Arguments:
+        rows: the trials in any order.
+        metric: whose values they hold; its direction decides what is best.
+
+    Returns:
+        The columns `FIXED_COLUMNS`, then one column a hyperparameter in order of first appearance, with a missing
+        value where it is not active. A hyperparameter called like a fixed column gets ` (hyperparameter)` behind.
+    """
+    ordered = sorted(rows, key=lambda row: _rank(row, metric))
+    names = list(dict.fromkeys(name for row in ordered for name in row.hyperparameters))
+    columns: dict[str, pd.Series] = {
+        "trial": pd.Series([row.trial for row in ordered], dtype="int64"),
+        "value": pd.Series(
+            [math.nan if row.value is None else row.value for row in ordered], dtype="float64"
+        ),
+        "epochs": pd.Series([row.epochs for row in ordered], dtype="int64"),
+        "parameters": pd.Series([row.parameters for row in ordered], dtype="int64"),
+        "seconds": pd.Series([row.seconds for row in ordered], dtype="float64"),
+        "status": pd.Series([row.status for row in ordered], dtype="str"),
+        "reason": pd.Series([row.reason for row in ordered], dtype="str"),
+    }
+    for name in names:
+        values = [row.hyperparameters.get(name) for row in ordered]
+        title = f"{name} (hyperparameter)" if name in FIXED_COLUMNS else name
+        columns[title] = pd.Series(values, dtype=_column_type(values))
+    return pd.DataFrame(columns)
+
+
+def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10) -> Table:
+    """The first rows for a terminal, with the columns that tell them apart.
+
+    Hyperparameters that are the same in all rows shown are left out, and at most five are kept; the reason appears
+    if a failed trial is among the rows.
+
+    Arguments:
+        board: made by `leaderboard`.
+        metric: whose values it holds.
+        max_rows: rows at most, at least 1.
+    """
+    shown = board.head(max_rows)
+    hyperparameters = [name for name in board.columns if name not in FIXED_COLUMNS]
+    varying = [name for name in hyperparameters if _differs(shown[name])][:_MAX_HYPERPARAMETERS]
+    has_reasons = bool((shown["reason"] != "").any())
+    hidden = len(board) - len(shown)
+    table = Table(caption=f"and {hidden} more" if hidden > 0 else None)
+    for title in ("trial", metric.name, "epochs", "weights", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for name in varying:
+        table.add_column(Text(str(name)), overflow="fold")
+    if has_reasons:
+        table.add_column("reason", overflow="fold")
+    for row in shown.to_dict("records"):
+        cells = [
+            number_text(row["trial"]),
+            number_text(row["value"]),
+            number_text(row["epochs"]),
+            number_text(row["parameters"]),
+            seconds_text(row["seconds"]),
+            str(row["status"]),
+            *(cell_text(row[name]) for name in varying),
+        ]
+        if has_reasons:
+            cells.append(_shortened(str(row["reason"])))
+        # Text, not str: names and reasons may hold what rich takes for markup.
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def cell_text(value: object) -> str:
+    """A hyperparameter's value for a table; `-` where it is not active."""
+    return "-" if value is None or value is pd.NA else number_text(value)
+
+
+def _rank(row: TrialRow, metric: Metric) -> tuple[int, float, int]:
+    if row.status == FAILED:
+        return (2, 0.0, row.trial)
+    if row.value is None or not math.isfinite(row.value):
+        return (1, 0.0, row.trial)
+    return (0, metric.to_loss(row.value), row.trial)
+
+
+def _column_type(values: list[Value | None]) -> str:
+    """Types that know missing values: a whole number that is not always active must not turn into a float."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) == 1:
+        return _COLUMN_TYPES[kinds.pop()]
+    return "float64" if kinds == {int, float} else "object"
+
+
+def _differs(values: pd.Series) -> bool:
+    distinct: set[Hashable] = {None if pd.isna(value) else value for value in values}
+    return len(distinct) > 1
+
+
+def _shortened(reason: str) -> str:
+    line = reason.splitlines()[0] if reason else ""
+    return line if len(line) <= _MAX_REASON else line[: _MAX_REASON - 1] + "…"
