@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,7 +126,8 @@ def escape(text: str) -> str:
         text: Any text, such as a column name.
     """
     one_line = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~$&-])", r"\\\1", one_line)
+    escaped = re.sub(r"([\\`*_\[\]<>#|~$&])", r"\\\1", one_line)
+    return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", escaped)  # what would begin a list
 
 
 def _data_section(data: CardData) -> str:
@@ -159,19 +162,25 @@ def _metrics_section(metrics: Sequence[CardMetric]) -> str:
 
 def _call_section(card: ModelCard) -> str:
     body = json.dumps({"instances": [card.sample_instance]}, ensure_ascii=False)
-    inputs = ";".join(f"{name}=[{value!r}]" for name, value in card.sample_instance.items())
-    call = f"""POST http://localhost:8501/v1/models/{card.name}:predict
-{body}"""
-    command = f"saved_model_cli run --dir {card.name}/1 --tag_set serve --signature_def serving_default \\\n"
-    command += f"  --input_exprs {_shell_quoted(inputs)}"
-    return (
-        "## Calling it\n\nOver REST, with TensorFlow Serving or `tamiz serve`:\n\n"
-        f"{_fenced(call)}\n\nWithout a server:\n\n{_fenced(command)}"
+    call = f"POST http://localhost:8501/v1/models/{card.name}:predict\n{body}"
+    section = f"## Calling it\n\nOver REST, with TensorFlow Serving or `tamiz serve`:\n\n{_fenced(call)}"
+    if any("=" in name or ";" in name for name in card.sample_instance):
+        return section  # saved_model_cli splits its argument there and knows no quoting
+    inputs = ";".join(f"{name}=[{_literal(value)}]" for name, value in card.sample_instance.items())
+    command = (
+        f"saved_model_cli run --dir export/{card.name}/1 --tag_set serve --signature_def serving_default \\\n"
+        f"  --input_exprs {shlex.quote(inputs)}"
     )
+    return f"{section}\n\nWithout a server:\n\n{_fenced(command)}"
+
+
+def _literal(value: Any) -> str:
+    # saved_model_cli evaluates Python literals, among which there is no NaN.
+    return repr(0.0 if isinstance(value, float) and not math.isfinite(value) else value)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header)]
+    lines = [[escape(cell) for cell in header], ["---"] * len(header)]
     lines += [[escape(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -185,7 +194,3 @@ def _fenced(text: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"
-
-
-def _shell_quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"

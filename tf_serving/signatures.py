@@ -36,7 +36,7 @@ def parameter_names(columns: Sequence[str]) -> tuple[str, ...]:
 
     Ordinary names are cleaned as TensorFlow cleans keywords, so that the loaded function takes the column names as
     keywords. Where a name cannot be a parameter, or two would become one, all are numbered instead; the loaded
-    function then takes the columns by position, in this order.
+    function then takes the columns by position too, in this order.
 
     Args:
         columns: Distinct names, none empty.
@@ -148,7 +148,7 @@ def _cleaned(column: str) -> str:
 
 
 def _is_parameter(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name) and name != "self"
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "self"
 
 
 def _raw_dtype(feature: FeatureSpec) -> tf.DType:

@@ -55,9 +55,9 @@ def _add_column(arrays: dict[str, Column], key: str, *, name: str, values: Colum
             f"{values.shape}."
         )
     encoded = [value.encode() if isinstance(value, str) else value for value in values.tolist()]
-    wrong = next((value for value in encoded if not isinstance(value, bytes)), None)
-    if wrong is not None:
-        raise ValueError(f"Expected text in {name!r}, received {type(wrong).__name__} ({wrong!r}).")
+    wrong = [value for value in encoded if not isinstance(value, bytes)]
+    if wrong:
+        raise ValueError(f"Expected text in {name!r}, received {type(wrong[0]).__name__} ({wrong[0]!r}).")
     arrays[key] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
     arrays[f"{key}_offsets"] = np.cumsum([0, *(len(value) for value in encoded)], dtype=np.int64)
     return True

@@ -40,8 +40,8 @@ class VerificationReport:
     Attributes:
         num_rows: Rows compared.
         batch_sizes: Batch sizes in which every signature on raw columns was called.
-        max_difference: Largest difference seen: absolute for probabilities, |got - expected| / (1 + |expected|)
-            for all other numbers.
+        max_difference: Largest difference seen: absolute for probabilities; for all other numbers divided by
+            1 + max(|expected|, median of |expected| over all rows).
         seconds: Time of loading and comparing, without the import of TensorFlow.
     """
 
@@ -71,6 +71,7 @@ class VerificationProcess:
                 env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
                 text=True,
                 encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for this process, which decides what it means
             )
         except OSError as error:
             self._log.close()
@@ -103,7 +104,7 @@ class VerificationProcess:
         Args:
             saved_model_dir: Directory that holds saved_model.pb, published or still staged.
             cases_path: What ``write_cases`` wrote.
-            tolerance: Largest accepted difference, > 0: absolute for probabilities, scaled by 1 + |expected| otherwise.
+            tolerance: Largest accepted difference, > 0, measured as ``VerificationReport.max_difference``.
             timeout_seconds: Longest wait in seconds, what is left of TensorFlow's import included.
 
         Raises:
@@ -194,7 +195,7 @@ def verify_in_fresh_process(
     Args:
         saved_model_dir: Directory that holds saved_model.pb, published or still staged.
         cases_path: What ``write_cases`` wrote.
-        tolerance: Largest accepted difference, > 0: absolute for probabilities, scaled by 1 + |expected| otherwise.
+        tolerance: Largest accepted difference, > 0, measured as ``VerificationReport.max_difference``.
         timeout_seconds: Longest wait in seconds, the import of TensorFlow included.
         interpreter: Python interpreter that has TensorFlow.
 
