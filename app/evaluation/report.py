@@ -1,0 +1,305 @@
+"""report.html: one static page with everything worth knowing about an experiment, without outside resources.
+
+Names of columns, classes and files come from the user's data and may hold anything, so every text passes through
+`escape`, and the page's own policy forbids scripts and outside resources in case one slips through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from app.evaluation.intervals import MetricEstimate
+from app.evaluation.leaderboard import cell_text
+from app.evaluation.metrics import METRICS, Metric
+from app.evaluation.number_text import number_text, seconds_text
+from app.evaluation.progress_chart import progress_chart
+from app.evaluation.sealed_test import SealedTestReport
+from app.search.space import Configuration
+
+_MAX_LEADERBOARD_ROWS = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """The data as the head of the page tells it.
+
+    Arguments:
+        source: where the table came from.
+        target: column predicted.
+        task: of the target, in words.
+        num_features: features used.
+        num_rows: rows in all.
+        num_train: rows trained on.
+        num_validation: rows that selected.
+        num_test: rows sealed until the end.
+    """
+
+    source: str
+    target: str
+    task: str
+    num_features: int
+    num_rows: int
+    num_train: int
+    num_validation: int
+    num_test: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFinding:
+    """Something found in the data; `severity` is a word such as info or warning."""
+
+    severity: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReportWinner:
+    """The trial that won.
+
+    Arguments:
+        trial: its number.
+        hyperparameters: its configuration.
+        epochs: epochs of its final training.
+        parameters: number of weights.
+    """
+
+    trial: int
+    hyperparameters: Configuration
+    epochs: int
+    parameters: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NextCommand:
+    """A command to go on with, and what it does."""
+
+    command: str
+    purpose: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ReportContent:
+    """All that the page shows.
+
+    Arguments:
+        name: of the experiment.
+        data: the data.
+        objective: metric the search followed.
+        algorithm: how it searched, and why so.
+        seconds: wall time of everything.
+        leaderboard: made by `leaderboard.leaderboard`.
+        progress: best validation value of each trial, in the order they ended; NaN for a failed one.
+        findings: about the data.
+        winner: None if no trial ended well.
+        test: None if the test rows were not opened.
+        commands: to go on with.
+    """
+
+    name: str
+    data: DataSummary
+    objective: Metric
+    algorithm: str
+    seconds: float
+    leaderboard: pd.DataFrame
+    progress: Sequence[float]
+    findings: Sequence[ReportFinding] = ()
+    winner: ReportWinner | None = None
+    test: SealedTestReport | None = None
+    commands: Sequence[NextCommand] = ()
+
+
+def render_report(content: ReportContent) -> str:
+    """The page as HTML text in UTF-8; readable in light and dark, on paper and on a telephone."""
+    sections = [
+        _header(content),
+        "" if content.test is None else _test(content.test),
+        "" if content.winner is None else _winner(content.winner),
+        _section("Search", _search(content)),
+        _section(f"Leaderboard ({len(content.leaderboard):,} trials)", _leaderboard(content)),
+        _section("Findings in the data", _findings(content.findings)),
+        _section("Next", _commands(content.commands)) if content.commands else "",
+    ]
+    return _PAGE.format(title=escape(content.name), style=_STYLE, body="\n".join(filter(None, sections)))
+
+
+def escape(text: object) -> str:
+    """Text for HTML bodies and attributes; control characters, which no page may hold, become a replacement."""
+    visible = "".join(
+        character if _is_visible(character) else "\N{REPLACEMENT CHARACTER}" for character in str(text)
+    )
+    return html.escape(visible, quote=True)
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
+
+
+def _header(content: ReportContent) -> str:
+    data = content.data
+    facts = {
+        "Data": data.source,
+        "Target": f"{data.target} ({data.task})",
+        "Rows": f"{data.num_rows:,}: {data.num_train:,} to train, {data.num_validation:,} to select, "
+        f"{data.num_test:,} sealed for the test",
+        "Features": f"{data.num_features:,}",
+        "Objective": f"{content.objective.name} on the validation rows, {content.objective.direction.value}d "
+        f"({content.objective.description})",
+        "Time": seconds_text(content.seconds),
+    }
+    return f"<header><h1>{escape(content.name)}</h1>{_definitions(facts)}</header>"
+
+
+def _test(test: SealedTestReport) -> str:
+    heads = ["metric", "model", *(f"{name} baseline" for name in test.baselines)]
+    rows = []
+    for estimate in test.model:
+        others = [test.estimate(estimate.name, baseline=name) for name in test.baselines]
+        mark = " (objective)" if estimate.name == test.objective else ""
+        arrow = "↑" if METRICS[estimate.name].direction == "maximize" else "↓"
+        cells = [f"{escape(estimate.name + mark)} {arrow}", *(_estimate(one) for one in (estimate, *others))]
+        rows.append(cells)
+    verdicts = _list(escape(sentence[:1].upper() + sentence[1:]) for sentence in test.verdicts())
+    caption = (
+        f"{test.num_rows:,} rows, opened once. In brackets 95 % intervals from {test.num_resamples:,} bootstrap "
+        "resamples. ↑ more is better, ↓ less is better."
+    )
+    body = verdicts + _table(heads, rows) + f"<p class=note>{caption}</p>"
+    body += "".join(f"<p class=note>{escape(note)}</p>" for note in test.notes)
+    return _section("Sealed test", body + _confusion(test))
+
+
+def _confusion(test: SealedTestReport) -> str:
+    if test.confusion is None:
+        return ""
+    rows = []
+    for label, counts in zip(test.classes, test.confusion, strict=True):
+        # Shaded by the share of the true class: the eye sees recall, whatever the classes' sizes.
+        total = max(1, sum(counts))
+        cells = (
+            f'<td style="--share:{round(100 * count / total)}%" class=shaded>{count:,}</td>'
+            for count in counts
+        )
+        rows.append(f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>")
+    heads = "".join(f"<th>{escape(label)}</th>" for label in test.classes)
+    return (
+        "<h3>Confusion matrix</h3><p class=note>True classes in rows, predicted ones in columns.</p>"
+        f"<div class=wide><table><tr><th></th>{heads}</tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _winner(winner: ReportWinner) -> str:
+    facts = {
+        "Epochs": number_text(winner.epochs),
+        "Weights": number_text(winner.parameters),
+        **{name: cell_text(value) for name, value in winner.hyperparameters.items()},
+    }
+    return _section(f"Winner: trial {winner.trial}", _definitions(facts))
+
+
+def _search(content: ReportContent) -> str:
+    chart = progress_chart(content.progress, metric=content.objective)
+    return f"<p>{escape(content.algorithm)}</p>{chart}"
+
+
+def _leaderboard(content: ReportContent) -> str:
+    board = content.leaderboard
+    shown = board.head(_MAX_LEADERBOARD_ROWS)
+    heads = [content.objective.name if name == "value" else str(name) for name in board.columns]
+    rows = [
+        [
+            escape(seconds_text(value) if name == "seconds" else cell_text(value))
+            for name, value in row.items()
+        ]
+        for row in shown.to_dict("records")
+    ]
+    hidden = len(board) - len(shown)
+    rest = f"<p class=note>and {hidden:,} more in the journal</p>" if hidden else ""
+    return _table(heads, rows) + rest
+
+
+def _findings(findings: Sequence[ReportFinding]) -> str:
+    if not findings:
+        return "<p>Nothing remarkable.</p>"
+    return _list(f"<b>{escape(finding.severity)}</b> {escape(finding.message)}" for finding in findings)
+
+
+def _commands(commands: Sequence[NextCommand]) -> str:
+    return "".join(
+        f"<p>{escape(one.purpose)}</p><pre><code>{escape(one.command)}</code></pre>" for one in commands
+    )
+
+
+def _estimate(estimate: MetricEstimate | None) -> str:
+    if estimate is None:
+        return "-"
+    value = escape(number_text(estimate.value))
+    if estimate.low is None or estimate.high is None:
+        return value
+    low, high = escape(number_text(estimate.low)), escape(number_text(estimate.high))
+    return f"{value} <span class=note>[{low}, {high}]</span>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """`heads` are plain text; `rows` are HTML already."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _definitions(facts: Mapping[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
+
+
+def _list(items: Iterable[str]) -> str:
+    body = "".join(f"<li>{item}</li>" for item in items)
+    return f"<ul>{body}</ul>" if body else ""
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="generator" content="tamiz">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1b1f24; --soft: #59636e; --back: #ffffff; --line: #d1d9e0;
+  --panel: #f6f8fa; --accent: #0969da; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9198a1; --back: #0d1117; --line: #3d444d;
+  --panel: #151b23; --accent: #4493f8; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 64rem;
+  margin: 0 auto; padding: 1.5rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.8rem; } h2 { font-size: 1.25rem; border-bottom: 1px solid var(--line); margin-top: 2.2rem; }
+h3 { font-size: 1rem; }
+.note { color: var(--soft); font-size: .875rem; }
+.wide { overflow-x: auto; overflow-wrap: normal; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
+th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line); max-width: 24rem; }
+th { color: var(--soft); font-weight: 600; } td { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+th:first-child, td:first-child { text-align: left; }
+td.shaded { background: color-mix(in srgb, var(--accent) calc(var(--share) * .6), transparent); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; }
+pre { background: var(--panel); border: 1px solid var(--line); padding: .6rem .8rem; overflow-x: auto; }
+svg { width: 100%; max-width: 46rem; height: auto; display: block; }
+svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); stroke-width: 1; }
+svg .best { stroke: var(--accent); stroke-width: 2; fill: none; } svg .trial { fill: var(--soft); opacity: .6; }
+"""
