@@ -144,7 +144,7 @@ def _survivors(members: Sequence[Trial], *, level: int, budget: int, places: int
     ranked = []
     for trial in members:
         promoted = trial.rung > level
-        loss = trial.loss_until(budget)
+        loss = trial.loss if isinstance(trial.outcome, Completed) else trial.loss_until(budget)
         eligible = isinstance(trial.outcome, Paused | Completed) and loss is not None
         if promoted or eligible:
             # Those already promoted keep their place, even if a restart has lost their early losses.

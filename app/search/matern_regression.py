@@ -18,6 +18,10 @@ from app.search.parameters import Array
 
 _JITTER = 1e-6
 
+# Believed targets are nearly free of noise: with the learned noise a batch would try the same place again. Not quite
+# free, so that equal points leave the matrix positive definite.
+_BELIEF_NOISE = 1e-4
+
 # Weak priors on the logarithms (mean, standard deviation): they keep length-scales finite while points are few.
 # Distances grow with √d, so the length-scale that makes typical points neighbours does too.
 _LENGTH_PRIOR = (math.log(0.5), 1.0)
@@ -75,7 +79,7 @@ def extend(posterior: Posterior, points: Array) -> Posterior:
         posterior.factor, _covariance(kernel, posterior.inputs, points), lower=True, check_finite=False
     )
     corner = _covariance(kernel, points, points) - cross.T @ cross
-    corner[np.diag_indices_from(corner)] += kernel.noise + _JITTER
+    corner[np.diag_indices_from(corner)] += _BELIEF_NOISE
     factor = np.zeros((num_known + len(points),) * 2)
     factor[:num_known, :num_known] = posterior.factor
     factor[num_known:, :num_known] = cross.T

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from app.search import ALGORITHMS, Float, Int, Space, choose
+
+FINITE = Space([Int("a", 1, 5), Int("b", 1, 4)])
+INFINITE = Space([Float("a", 0.0, 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("space", "num_rows", "time_seconds", "max_trials", "max_epochs", "name", "reason"),
+    [
+        (FINITE, 1000, None, 20, 10, "grid", "the space has only 20 configurations and about 20 full trials fit"),
+        (FINITE, 1000, None, None, 10, "grid", "the budget has no limit, so each is tried once"),
+        (FINITE, 1000, None, 19, 10, "bayesian", "about 19 full trials fit the budget and the space has 2 parameters"),
+        (INFINITE, 1000, None, 9, 10, "random", "about 9 full trials fit the budget, too few for a model"),
+        (INFINITE, 1000, 300.0, None, 10, "bayesian", "the space has 1 parameter, so a model"),
+        (INFINITE, 40_000, 300.0, None, 27, "hyperband", "with 40,000 rows an epoch is expensive"),
+        (INFINITE, 40_000, 300.0, None, 8, "bayesian", "a model"),
+        (INFINITE, 40_000, None, 100, 27, "bayesian", "about 100 full trials"),
+    ],
+)
+def test_choice_follows_budget_and_size_and_says_why(
+    space: Space,
+    num_rows: int,
+    time_seconds: float | None,
+    max_trials: int | None,
+    max_epochs: int,
+    name: str,
+    reason: str,
+) -> None:
+    choice = choose(
+        space=space, num_rows=num_rows, time_seconds=time_seconds, max_trials=max_trials, max_epochs=max_epochs
+    )
+    assert choice.name == name
+    assert reason in choice.reason
+    assert choice.name in ALGORITHMS
+
+
+def test_measured_epoch_counts_more_than_the_rows() -> None:
+    choice = choose(
+        space=INFINITE, num_rows=100, time_seconds=60.0, max_trials=None, max_epochs=10, seconds_per_epoch_guess=3.0
+    )
+    assert choice.name == "random"
+    assert choice.reason.startswith("about 2 full trials")

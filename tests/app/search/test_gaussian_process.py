@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from app.search import (
+    Algorithm,
+    Categorical,
+    Completed,
+    Condition,
+    Configuration,
+    Ended,
+    Failed,
+    Float,
+    Paused,
+    Reported,
+    Scale,
+    Space,
+    Started,
+    create,
+)
+
+SPACE = Space(
+    [
+        Float("rate", 1e-5, 1.0, scale=Scale.LOG),
+        Float("width", 0.0, 1.0),
+        Categorical("kind", ("a", "b", "c", "d")),
+        Float("extra", 0.0, 1.0, conditions=(Condition("kind", ("c",)),)),
+    ]
+)
+
+
+def bowl(configuration: Configuration) -> float:
+    """Least (0) at rate 0.01, width 0.7, kind c, extra 0.2."""
+    rate, width = float(configuration["rate"]), float(configuration["width"])
+    extra = abs(float(configuration["extra"]) - 0.2) if configuration["kind"] == "c" else 1.0
+    return (math.log10(rate) + 2.0) ** 2 + 4.0 * (width - 0.7) ** 2 + extra
+
+
+def search(name: str, seed: int, loss: Callable[[Configuration], float], num: int = 40) -> Algorithm:
+    algorithm = create(name, space=SPACE, seed=seed, max_epochs=1)
+    for _ in range(num):
+        suggestion = algorithm.suggest(1)[0]
+        algorithm.update([Started(suggestion), Ended(suggestion.trial, Completed(loss(suggestion.hyperparameters)))])
+    return algorithm
+
+
+def best(algorithm: Algorithm) -> float:
+    trial = algorithm.history.best
+    return math.inf if trial is None or trial.loss is None else trial.loss
+
+
+def test_model_beats_random_search_by_far() -> None:
+    model = [best(search("bayesian", seed, bowl)) for seed in range(4)]
+    random = [best(search("random", seed, bowl)) for seed in range(4)]
+    assert np.mean(model) < 0.35 * np.mean(random)
+
+
+def test_only_the_order_of_losses_matters() -> None:
+    plain, stretched = search("bayesian", 0, bowl, 20), search("bayesian", 0, lambda c: math.exp(9 * bowl(c)), 20)
+    assert [t.hyperparameters for t in plain.history.values()] == [
+        t.hyperparameters for t in stretched.history.values()
+    ]
+
+
+def test_region_of_failures_is_avoided() -> None:
+    algorithm = create("bayesian", space=SPACE, seed=0, max_epochs=1)
+    failures = []
+    for _ in range(50):
+        suggestion = algorithm.suggest(1)[0]
+        crash = float(suggestion.hyperparameters["width"]) > 0.5
+        outcome = Failed("out of memory") if crash else Completed(bowl(suggestion.hyperparameters))
+        algorithm.update([Started(suggestion), Ended(suggestion.trial, outcome)])
+        failures.append(crash)
+    # The optimum lies among the failures, so without learning from them nearly all later trials would fail.
+    assert np.mean(failures[:10]) > 0.3
+    assert np.mean(failures[30:]) < 0.25
+
+
+@pytest.mark.parametrize("num", [2, 8])
+def test_parallel_suggestions_keep_apart(num: int) -> None:
+    algorithm = search("bayesian", 0, bowl, 25)
+    columns = np.array([SPACE.encode(s.hyperparameters) for s in algorithm.suggest(num)])
+    distances = np.linalg.norm(columns[:, None] - columns[None], axis=2)
+    assert distances[np.triu_indices(num, 1)].min() > 0.02
+
+
+def test_running_trials_push_the_next_suggestion_away() -> None:
+    algorithm = search("bayesian", 0, bowl, 25)
+    first = algorithm.suggest(1)[0]
+    algorithm.update([Started(first)])
+    second = algorithm.suggest(1)[0]
+    gap = SPACE.encode(first.hyperparameters) - SPACE.encode(second.hyperparameters)
+    assert np.linalg.norm(gap) > 0.02
+
+
+def test_batch_starts_with_the_suggestion_of_a_smaller_batch() -> None:
+    algorithm = search("bayesian", 0, bowl, 15)
+    assert algorithm.suggest(3)[:1] == algorithm.suggest(1)
+
+
+def test_short_trials_are_not_mistaken_for_bad_ones() -> None:
+    # Half of the trials stopped at 1 of 9 epochs and look much worse; the good ones among them still guide.
+    algorithm = create("bayesian", space=SPACE, seed=0, max_epochs=9)
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        suggestion = algorithm.suggest(1)[0] if number < 10 else None
+        configuration = SPACE.sample(rng) if suggestion is None else suggestion.hyperparameters
+        short = number % 2 == 0
+        loss = bowl(configuration) + (20.0 if short else 0.0)
+        start = create("random", space=SPACE, seed=0, max_epochs=1 if short else 9).suggest(1)[0]
+        start = type(start)(number, configuration, start_epoch=0, budget=1 if short else 9)
+        end = Ended(number, Paused(1) if short else Completed(loss))
+        algorithm.update([Started(start), Reported(number, start.budget, loss), end])
+    suggested = [bowl(suggestion.hyperparameters) for suggestion in algorithm.suggest(5)]
+    assert np.median(suggested) < 1.5
+    assert np.median([bowl(SPACE.sample(rng)) for _ in range(500)]) > 3.0
