@@ -50,7 +50,7 @@ class TrialEventWriter:
     trial that is resumed after a kill repeats the epochs since its last saved state. Every call is flushed, so a
     running search is seen live.
 
-    Arguments:
+    Args:
         directory: of the trial; made if missing.
 
     Raises:
@@ -81,7 +81,7 @@ class TrialEventWriter:
     def scalars(self, step: int, values: Mapping[str, float], *, wall_time: float | None = None) -> None:
         """Write one epoch's numbers.
 
-        Arguments:
+        Args:
             step: epochs done; a tag already written at this step or a later one is skipped.
             values: by tag: `train/loss`, `val/loss`, `val/<metric>`, `learning_rate`. Not finite is shown as such.
             wall_time: seconds since the epoch of the clock; None for now.
@@ -99,7 +99,7 @@ class TrialEventWriter:
     ) -> None:
         """Write the trial's hyperparameters; skipped where a resumed trial has them already.
 
-        Arguments:
+        Args:
             hyperparameters: the active ones.
             group_name: what the HParams table calls the row; trials of one name are averaged there.
             wall_time: seconds since the epoch of the clock; None for now.
@@ -125,7 +125,7 @@ class TrialEventWriter:
         The HParams plugin knows success and failure only, and TensorBoard keeps the first end it reads of a trial:
         a trial that pauses, is resumed and then fails stays a success there. The exact end is in the text `status`.
 
-        Arguments:
+        Args:
             outcome: completed, paused and pruned are successes.
             metrics: by name, as declared to `write_experiment_summary`; may be empty.
             wall_time: seconds since the epoch of the clock; None for now.
@@ -169,7 +169,7 @@ def write_experiment_summary(
 ) -> None:
     """Tell the HParams plugin the hyperparameters with their domains, and the metrics of its table.
 
-    Arguments:
+    Args:
         directory: the trials' parent. The record is replaced as a whole, so a space that grew is written again.
         parameters: of the space.
         metrics: names as given to `TrialEventWriter.hparams_end`.

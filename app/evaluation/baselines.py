@@ -27,7 +27,7 @@ _SMALLEST_PROBABILITY = 1e-6  # of a class the fit never saw: an infinite loss w
 class EncodedRows:
     """Rows as the encoder gives them, with their targets.
 
-    Arguments:
+    Args:
         numeric: `(num_rows, num_numeric)` finite floats; the width may be 0.
         categorical: `(num_rows, num_categorical)` ids, each in [0, cardinality); the width may be 0.
         y: `(num_rows,)` class ids, or values in the target's units.
@@ -57,6 +57,11 @@ class EncodedRows:
         """Number of rows."""
         return len(self.y)
 
+    @property
+    def features(self) -> dict[str, NDArray[np.generic]]:
+        """The features by kind, as networks take them."""
+        return {"numeric": self.numeric, "categorical": self.categorical}
+
     def take(self, rows: NDArray[np.integer]) -> EncodedRows:
         """The rows of these numbers."""
         return EncodedRows(numeric=self.numeric[rows], categorical=self.categorical[rows], y=self.y[rows])
@@ -65,7 +70,7 @@ class EncodedRows:
 def constant(train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: int = 0) -> Predictions:
     """The classes' frequencies in training, or the mean of the target, for every test row.
 
-    Arguments:
+    Args:
         train: training rows; only y is read.
         test: rows to answer.
         task: binary, multiclass or regression.
@@ -92,7 +97,7 @@ def linear(
     time is bounded: at most 50,000 rows are fitted (a random part, fewer with very many classes and features) and
     at most 100 iterations made; a fit that has not converged by then is used as it stands.
 
-    Arguments:
+    Args:
         train: training rows.
         test: rows to answer.
         task: binary, multiclass or regression.

@@ -30,7 +30,7 @@ _CHUNK = 100_000
 class MetricEstimate:
     """A metric on the test rows with its 95 % interval.
 
-    Arguments:
+    Args:
         name: the metric's name.
         value: on all rows.
         low: 2.5th percentile over the resamples; None if the metric is defined on less than half of them.
@@ -76,7 +76,7 @@ class MetricEstimate:
 class Estimates:
     """Metrics with intervals, and what there is to know about how they were made.
 
-    Arguments:
+    Args:
         metrics: one estimate a metric, in the order of reports.
         num_resamples: bootstrap resamples drawn.
         notes: metrics left out, fewer resamples or fewer rows than usual, each with the reason.
@@ -95,7 +95,7 @@ def estimate_metrics(predictions: Predictions, *, seed: int, num_resamples: int 
     not enough, the rows are a random part of the test rows weighted up to the full number (the bag of little
     bootstraps, Kleiner et al. 2014, with one bag and Poisson weights). The notes say so.
 
-    Arguments:
+    Args:
         predictions: of the model on the test rows.
         seed: same seed and predictions, same intervals; another model on the same rows is drawn alike.
         num_resamples: at least 1.

@@ -7,6 +7,8 @@ import math
 from collections.abc import Hashable, Iterable
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -17,8 +19,9 @@ from app.search.space import Configuration, Value
 FIXED_COLUMNS = ("trial", "value", "epochs", "parameters", "seconds", "status", "reason")
 FAILED = "failed"
 
-_MAX_HYPERPARAMETERS = 5  # more do not fit beside the rest on a terminal of usual width
 _MAX_REASON = 60
+_REASON_WIDTH = 30  # kept free for reasons; longer ones wrap
+_PADDING = 3  # a blank on both sides of a column and the rule between two
 
 _COLUMN_TYPES = {bool: "boolean", int: "Int64", float: "float64", str: "str"}
 
@@ -27,7 +30,7 @@ _COLUMN_TYPES = {bool: "boolean", int: "Int64", float: "float64", str: "str"}
 class TrialRow:
     """One trial of the leaderboard.
 
-    Arguments:
+    Args:
         trial: its number.
         status: completed, paused, pruned, failed or running.
         hyperparameters: the active ones, in the order of the space.
@@ -51,7 +54,7 @@ class TrialRow:
 def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     """The trials as a table: best value first, then those without a value, then the failed ones.
 
-    Arguments:
+    Args:
         rows: the trials in any order.
         metric: whose values they hold; its direction decides what is best.
 
@@ -79,44 +82,47 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10) -> Table:
+def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10, width: int = 80) -> Table:
     """The first rows for a terminal, with the columns that tell them apart.
 
-    Hyperparameters that are the same in all rows shown are left out, and at most five are kept; the reason appears
-    if a failed trial is among the rows.
+    Hyperparameters that are the same in all rows shown are left out, then those for which there is no room. The
+    reason appears if a failed trial is among the rows.
 
-    Arguments:
+    Args:
         board: made by `leaderboard`.
         metric: whose values it holds.
         max_rows: rows at most, at least 1.
+        width: of the terminal, in characters.
     """
     shown = board.head(max_rows)
-    hyperparameters = [name for name in board.columns if name not in FIXED_COLUMNS]
-    varying = [name for name in hyperparameters if _differs(shown[name])][:_MAX_HYPERPARAMETERS]
-    has_reasons = bool((shown["reason"] != "").any())
+    columns = {
+        "trial": [number_text(value) for value in shown["trial"].tolist()],
+        metric.name: [number_text(value) for value in shown["value"].tolist()],
+        "epochs": [number_text(value) for value in shown["epochs"].tolist()],
+        "weights": [number_text(value) for value in shown["parameters"].tolist()],
+        "time": [seconds_text(value) for value in shown["seconds"].tolist()],
+        "status": shown["status"].tolist(),
+    }
+    reasons = [_shortened(reason) for reason in shown["reason"].tolist()]
+    room = width - 1 - sum(_width(title, cells) for title, cells in columns.items())
+    room -= min(_width("reason", reasons), _REASON_WIDTH) if any(reasons) else 0
+    for name in board.columns:
+        if name not in FIXED_COLUMNS and _differs(shown[name]):
+            cells = [cell_text(value) for value in shown[name].tolist()]
+            room -= _width(str(name), cells)
+            if room < 0:
+                break
+            columns[str(name)] = cells
     hidden = len(board) - len(shown)
-    table = Table(caption=f"and {hidden} more" if hidden > 0 else None)
-    for title in ("trial", metric.name, "epochs", "weights", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for name in varying:
-        table.add_column(Text(str(name)), overflow="fold")
-    if has_reasons:
-        table.add_column("reason", overflow="fold")
-    for row in shown.to_dict("records"):
-        cells = [
-            number_text(row["trial"]),
-            number_text(row["value"]),
-            number_text(row["epochs"]),
-            number_text(row["parameters"]),
-            seconds_text(row["seconds"]),
-            str(row["status"]),
-            *(cell_text(row[name]) for name in varying),
-        ]
-        if has_reasons:
-            cells.append(_shortened(str(row["reason"])))
+    table = Table(box=SIMPLE_HEAD, caption=f"and {hidden:,} more" if hidden > 0 else None)
+    for title in columns:
         # Text, not str: names and reasons may hold what rich takes for markup.
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_column(Text(title), justify="left" if title == "status" else "right", no_wrap=True)
+    if any(reasons):
+        table.add_column("reason", overflow="fold")
+        columns["reason"] = reasons
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 
@@ -144,6 +150,10 @@ def _column_type(values: list[Value | None]) -> str:
 def _differs(values: pd.Series) -> bool:
     distinct: set[Hashable] = {None if pd.isna(value) else value for value in values}
     return len(distinct) > 1
+
+
+def _width(title: str, cells: list[str]) -> int:
+    return max(map(cell_len, [title, *cells])) + _PADDING
 
 
 def _shortened(reason: str) -> str:

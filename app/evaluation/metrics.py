@@ -53,7 +53,7 @@ class Needs(enum.StrEnum):
 class Metric:
     """One number that says how good predictions are.
 
-    Arguments:
+    Args:
         name: key in `METRICS`.
         direction: which way is better.
         needs: labels, probabilities (classification) or values (regression).
@@ -204,7 +204,7 @@ def available_metrics(predictions: Predictions) -> tuple[Metric, ...]:
 def default_objective(task: Task, *, imbalance_ratio: float = 1.0) -> Objective:
     """The metric a search follows unless told otherwise, with the reason.
 
-    Arguments:
+    Args:
         task: binary, multiclass or regression.
         imbalance_ratio: rows of the most frequent class over rows of the rarest, >= 1.
 

@@ -16,7 +16,7 @@ _SUM_TOLERANCE = 1e-3  # a float32 softmax over thousands of classes sums to 1 w
 class Predictions:
     """What a model answered on some rows, and what is true there.
 
-    Arguments:
+    Args:
         task: binary, multiclass or regression.
         y: `(num_rows,)`; class ids in [0, num_classes) or the target's values in the user's units.
         probabilities: `(num_rows, num_classes)`, rows summing to 1; two columns for a binary task, the

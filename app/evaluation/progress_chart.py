@@ -22,7 +22,7 @@ def progress_chart(values: Sequence[float], *, metric: Metric) -> str:
     The vertical axis runs over the best values and the middle of the rest: a few hopeless trials would otherwise
     flatten the curve; their dots are put on the edge.
 
-    Arguments:
+    Args:
         values: best validation value of each trial in the order they ended; NaN for one without.
         metric: whose values they are.
     """

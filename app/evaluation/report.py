@@ -28,7 +28,7 @@ _MAX_LEADERBOARD_ROWS = 50
 class DataSummary:
     """The data as the head of the page tells it.
 
-    Arguments:
+    Args:
         source: where the table came from.
         target: column predicted.
         task: of the target, in words.
@@ -61,7 +61,7 @@ class ReportFinding:
 class ReportWinner:
     """The trial that won.
 
-    Arguments:
+    Args:
         trial: its number.
         hyperparameters: its configuration.
         epochs: epochs of its final training.
@@ -86,7 +86,7 @@ class NextCommand:
 class ReportContent:
     """All that the page shows.
 
-    Arguments:
+    Args:
         name: of the experiment.
         data: the data.
         objective: metric the search followed.
@@ -209,17 +209,17 @@ def _search(content: ReportContent) -> str:
 def _leaderboard(content: ReportContent) -> str:
     board = content.leaderboard
     shown = board.head(_MAX_LEADERBOARD_ROWS)
-    heads = [content.objective.name if name == "value" else str(name) for name in board.columns]
+    # The reason is long and mostly empty: at the end it pushes nothing out of sight.
+    names = [name for name in board.columns if name != "reason"]
+    names += ["reason"] if (shown["reason"] != "").any() else []
+    heads = {"value": content.objective.name, "seconds": "time", "parameters": "weights"}
     rows = [
-        [
-            escape(seconds_text(value) if name == "seconds" else cell_text(value))
-            for name, value in row.items()
-        ]
+        [escape(seconds_text(row[name]) if name == "seconds" else cell_text(row[name])) for name in names]
         for row in shown.to_dict("records")
     ]
     hidden = len(board) - len(shown)
     rest = f"<p class=note>and {hidden:,} more in the journal</p>" if hidden else ""
-    return _table(heads, rows) + rest
+    return _table([heads.get(name, str(name)) for name in names], rows) + rest
 
 
 def _findings(findings: Sequence[ReportFinding]) -> str:

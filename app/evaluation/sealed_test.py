@@ -21,7 +21,7 @@ _VERSION = 1
 class SealedTestReport:
     """What the test rows, opened once, say about the model.
 
-    Arguments:
+    Args:
         objective: name of the metric the search followed.
         num_rows: number of test rows.
         num_resamples: bootstrap resamples behind the intervals.
@@ -120,7 +120,7 @@ def report_sealed_test(
 
     The same seed draws the same resamples for all of them, so that their intervals can be compared.
 
-    Arguments:
+    Args:
         model: the model's predictions.
         baselines: predictions on the same rows, by name.
         objective: the metric the search followed.
