@@ -18,8 +18,8 @@ class CardMetric:
     Attributes:
         name: Name of the metric.
         value: Value on the test split.
-        low: Lower end of the 95 % interval.
-        high: Upper end of the 95 % interval.
+        low: Lower end of the 95 % interval; NaN where there is none.
+        high: Upper end of the 95 % interval; NaN where there is none.
         baselines: Value of each baseline by its name.
     """
 
@@ -82,7 +82,7 @@ class ModelCard:
         preprocessing: Sentences about what happens to the raw values inside the graph.
         limits: Sentences about what the model is not good for.
         versions: Version of each program by its name.
-        sample_instance: One row as in ``{"instances": [...]}``.
+        sample_instance: One row as in ``{"instances": [...]}``; empty to point to the sample request instead.
     """
 
     name: str
@@ -151,7 +151,7 @@ def _metrics_section(metrics: Sequence[CardMetric]) -> str:
         (
             metric.name,
             f"{metric.value:.4g}",
-            f"{metric.low:.4g} to {metric.high:.4g}",
+            "" if math.isnan(metric.low) or math.isnan(metric.high) else f"{metric.low:.4g} to {metric.high:.4g}",
             *(f"{metric.baselines[name]:.4g}" if name in metric.baselines else "" for name in baselines),
         )
         for metric in metrics
@@ -161,6 +161,9 @@ def _metrics_section(metrics: Sequence[CardMetric]) -> str:
 
 
 def _call_section(card: ModelCard) -> str:
+    if not card.sample_instance:
+        request = f"curl -d @assets.extra/sample_request.json http://localhost:8501/v1/models/{card.name}:predict"
+        return f"## Calling it\n\nWith TensorFlow Serving or `tamiz serve`:\n\n{_fenced(request)}"
     body = json.dumps({"instances": [card.sample_instance]}, ensure_ascii=False)
     call = f"POST http://localhost:8501/v1/models/{card.name}:predict\n{body}"
     section = f"## Calling it\n\nOver REST, with TensorFlow Serving or `tamiz serve`:\n\n{_fenced(call)}"

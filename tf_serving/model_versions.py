@@ -65,19 +65,16 @@ def versions(directory: Path) -> tuple[int, ...]:
         directory: ``<base>/<model name>``; may be missing. Everything but integer directories is ignored,
             as TensorFlow Serving does.
     """
-    if not directory.is_dir():
-        return ()
-    found = {int(entry.name) for entry in directory.iterdir() if VERSION.fullmatch(entry.name) and entry.is_dir()}
-    return tuple(sorted(found))
+    return tuple(sorted({int(entry.name) for entry in _numbered(directory) if entry.is_dir()}))
 
 
 def next_version(directory: Path) -> int:
     """Return the version after the highest one present; 1 in an empty or missing directory.
 
     Args:
-        directory: ``<base>/<model name>``.
+        directory: ``<base>/<model name>``. Files with a number for a name count too: they are in the way.
     """
-    return max(versions(directory), default=0) + 1
+    return max((int(entry.name) for entry in _numbered(directory)), default=0) + 1
 
 
 def create_staging(directory: Path) -> Path:
@@ -144,19 +141,18 @@ def publish(staging: Path) -> Path:
         ExportError: The directory cannot be renamed.
     """
     directory = _checked_staging(staging).parent
-    for _ in range(100):  # another process may publish between the look and the rename
+    while True:
         target = directory / str(next_version(directory))
         try:
             os.rename(staging, target)
         except OSError as error:
-            if target.exists():
+            if target.exists():  # another process published between the look and the rename
                 continue
             raise ExportError(
                 f"Cannot publish the export as {target}: {error.strerror}; check the directory and export again."
             ) from error
         sync_directory(directory)
         return target
-    raise ExportError(f"Cannot publish the export in {directory}: other exports keep taking the next version.")
 
 
 def sync_directory(directory: Path) -> None:
@@ -171,6 +167,12 @@ def sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _numbered(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return [entry for entry in directory.iterdir() if VERSION.fullmatch(entry.name)]
 
 
 def _checked_staging(staging: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,23 @@ def finish_signatures(directory: Path, features: Sequence[FeatureSpec]) -> None:
             function.allowed_positional_arguments = len(keywords)
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
     fingerprinting_utils.write_fingerprint(str(directory))  # of the file as it is now
+
+
+def call_signature(signature: Any, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Call ``serving_default`` of a loaded model, whatever the columns are called.
+
+    Args:
+        signature: ``tf.saved_model.load(...).signatures["serving_default"]``.
+        columns: Tensors of shape (batch,) by column name, in the order of the schema.
+
+    Returns:
+        Output tensors by name.
+    """
+    if parameter_names(tuple(columns)) == tuple(map(_cleaned, columns)):
+        outputs = signature(**columns)
+    else:
+        outputs = signature(*columns.values())
+    return dict(outputs)
 
 
 def _rename_inputs(signature: Any, column_of: dict[str, str]) -> None:

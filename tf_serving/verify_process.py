@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = {"keras", "tf_keras", "keras_tuner", "app", "pipelines", "search_spaces", "tf_serving", "tamiz"}
-MAX_SINGLE_ROWS = 512
+MAX_BATCHES = 128  # of each size and loader; a call costs milliseconds, and the whole is compared anyway
 MAX_EXAMPLES = 32
 
 Columns = dict[str, Any]  # name -> numpy array (num_rows, ...)
@@ -209,12 +209,13 @@ def check_batches(
 
 
 def batches(num_rows: int, batch_size: int) -> Iterator[Any]:
-    """Yield row numbers in full batches, rows repeated where there are too few."""
+    """Yield row numbers in full batches, rows repeated where there are too few and sampled where there are too many."""
     import numpy as np
 
-    if batch_size == 1 and num_rows > MAX_SINGLE_ROWS:
+    most = MAX_BATCHES * batch_size
+    if num_rows > most:
         # Half from the end, where the hostile rows are, half from everywhere.
-        half = MAX_SINGLE_ROWS // 2
+        half = most // 2
         chosen = np.concatenate(
             [np.linspace(0, num_rows - half - 1, half).astype(int), np.arange(num_rows - half, num_rows)]
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,34 @@ def test_versions_count_up_and_failed_exports_leave_none(penguins: Any, tmp_path
     with pytest.raises(AssertionError, match="untracked"):
         export_saved_model(penguins.answer, sample=penguins.raw, **(arguments | {"track": ()}))
     assert sorted(entry.name for entry in directory.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "columns", [{"a b": "float", "c": "text"}, {"a b": "float", "a.b": "float", "self": "integer"}]
+)
+def test_a_loaded_signature_is_called_with_any_column_names(
+    model_of: Callable[..., Any], tmp_path: Path, columns: dict[str, str]
+) -> None:
+    import tensorflow as tf
+
+    from tf_serving.signatures import call_signature
+
+    model = model_of(columns)
+    loaded = tf.saved_model.load(stage(model, tmp_path / "names"))
+    tensors = {name: tf.constant(values) for name, values in model.raw.items()}
+    outputs = call_signature(loaded.signatures["serving_default"], tensors)
+    np.testing.assert_allclose(outputs["probabilities"], model.expected(model.raw)["probabilities"], atol=1e-6)
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(penguins: Any, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))  # the nearest thing to a full disk
+    try:
+        with pytest.raises(ExportError, match=r"Cannot write the export to .*check space and permissions"):
+            stage(penguins, tmp_path / "penguins")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "penguins").iterdir()) == []
 
 
 def test_an_unwritable_place_is_an_export_error(penguins: Any, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +84,17 @@ def test_a_missing_number_becomes_a_literal_on_the_command_line() -> None:
     text = model_card(card(value=float("nan")))
     assert '{"bill length": NaN}' in text
     assert "'bill length=[0.0]'" in text
+
+
+def test_a_card_without_a_row_points_to_the_sample_request() -> None:
+    text = model_card(replace(card(), sample_instance={}))
+    assert "curl -d @assets.extra/sample_request.json http://localhost:8501/v1/models/penguins:predict" in text
+    assert "saved_model_cli" not in text
+
+
+def test_a_metric_without_an_interval_leaves_its_cell_empty() -> None:
+    metric = CardMetric(name="accuracy", value=0.5, low=float("nan"), high=float("nan"))
+    assert "| accuracy | 0.5 |  |" in model_card(replace(card(), metrics=[metric]))
 
 
 @pytest.mark.parametrize("column", ["a=b", "a;b"])

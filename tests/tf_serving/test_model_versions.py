@@ -50,9 +50,9 @@ def test_an_accepted_name_is_one_visible_path_component(name: str) -> None:
 def test_versions_are_the_integer_directories(tmp_path: Path) -> None:
     for name in ("1", "10", "2", "03", ".export-x", "latest", "-1", "1.5", "٣", "9" * 30):
         (tmp_path / name).mkdir()
-    (tmp_path / "99").write_text("a file is no version")
+    (tmp_path / "99").write_text("a file is no version, but takes the number")
     assert versions(tmp_path) == (1, 2, 3, 10)
-    assert next_version(tmp_path) == 11
+    assert next_version(tmp_path) == 100
 
 
 def test_a_missing_directory_has_no_versions(tmp_path: Path) -> None:
