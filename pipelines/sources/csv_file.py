@@ -56,7 +56,7 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
     if not sample:
         raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
     delimiter = options.delimiter or _recognise_delimiter(sample)
-    rows = list(csv.reader(sample, delimiter=delimiter))[:_SAMPLE_ROWS]
+    rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:_SAMPLE_ROWS]
     if len(rows) == 1 and len(text) <= _SAMPLE_BYTES:
         raise DataError(f"Expected rows, but {options.name!r} has a header and no row below it.")
     decimal = options.decimal or _recognise_decimal(rows[1:], delimiter)
@@ -67,6 +67,7 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
         raise DataError(
             _why_unreadable(text, error, delimiter=delimiter, name=options.name, line=first_line)
         ) from error
+    _refuse_open_quote(text, table, name=options.name, line=first_line)
     missing = pa.array(sorted(set(options.missing_values) | {""}))
 
     def convert(name: str) -> pa.ChunkedArray:
@@ -194,19 +195,33 @@ def _why_unreadable(text: bytes, error: Exception, *, delimiter: str, name: str,
     """Find the first row with too few or too many fields; Arrow's own message does not know its line."""
     reader = csv.reader(io.StringIO(text.decode("utf-8"), newline=""), delimiter=delimiter)
     width = len(next(reader))
+    start = line + reader.line_num
     try:
         for row in reader:
             if row and len(row) != width:
                 shown = delimiter.join(row)
                 shown = shown if len(shown) <= 60 else shown[:57] + "..."
                 return (
-                    f"Expected {width} fields in every row of {name!r}, but line {line + reader.line_num - 1} has "
-                    f"{len(row)}: {shown!r}; mend this line, or name the delimiter with --delimiter."
+                    f"Expected {width} fields in every row of {name!r}, but line {start} has {len(row)}: {shown!r}; "
+                    "mend this line, or name the delimiter with --delimiter."
                 )
+            start = line + reader.line_num
     except csv.Error as broken:
         error = broken
     reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
     return f"{name!r} cannot be read as CSV ({reason}); look for an unclosed quote or another delimiter."
+
+
+def _refuse_open_quote(text: bytes, table: pa.Table, *, name: str, line: int) -> None:
+    """Refuse a file whose last field swallowed all lines after a quote that is never closed; Arrow accepts it."""
+    if table.num_rows == 0 or text.count(b'"') % 2 == 0:
+        return
+    last = table.column(table.num_columns - 1)[-1].as_py()
+    if "\n" in last or "\r" in last:
+        line += text.count(b"\n", 0, len(text) - len(last.encode("utf-8")))
+        raise DataError(
+            f"Expected every quote in {name!r} to be closed, but the one opened in line {line} is not; close it."
+        )
 
 
 def _convert(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, keep_text: bool) -> pa.ChunkedArray:
