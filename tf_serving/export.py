@@ -118,9 +118,8 @@ def stage_saved_model(
         _sync(staging)
     except (OSError, tf.errors.OpError) as error:
         discard(staging)
-        reason = error.strerror if isinstance(error, OSError) else error.message
         raise ExportError(
-            f"Cannot write the export to {directory}: {reason}; check space and permissions, then export again."
+            f"Cannot write the export to {directory}: {_reason(error)}; check space and permissions, then export again."
         ) from error
     except BaseException:
         discard(staging)
@@ -162,6 +161,13 @@ def _trace(
         if isinstance(resource, tf.saved_model.experimental.TrackableResource)
     ]
     return root, signatures
+
+
+def _reason(error: Any) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # "{{node ...}} /path/to/file; No space left on device [Op:SaveV2]"
+    return str(error.message).rpartition("; ")[2].partition(" [Op:")[0]
 
 
 def _write_extra_files(
