@@ -171,6 +171,12 @@ def create(
     return Algorithm(Recipe(name=name, space=space, seed=seed, max_epochs=max_epochs, eta=eta, max_trials=max_trials))
 
 
+def check_algorithm_name(name: str) -> str:
+    """The name itself; raises ValueError, offering the nearest, when there is no such algorithm."""
+    _composition(name)
+    return name
+
+
 def _composition(name: str) -> tuple[str, str]:
     if name in ALGORITHMS:
         return ALGORITHMS[name]

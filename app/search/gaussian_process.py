@@ -25,8 +25,8 @@ NUM_INITIAL = 10  # quasi-random trials before the model is asked
 
 # A decision costs O(n³). With these limits it stays below 200 ms on one core however long the search is: the kernel is
 # fitted on few points (its few numbers are well known by then), the posterior uses more.
-_MOST_FITTED = 160
-_MOST_CONDITIONED = 500
+_MOST_FITTED = 128
+_MOST_CONDITIONED = 400
 
 _NUM_RANDOM = 600
 _NUM_PARENTS = 8

@@ -85,7 +85,7 @@ def test_parallel_suggestions_keep_apart(num: int) -> None:
     algorithm = search("bayesian", 0, bowl, 25)
     columns = np.array([SPACE.encode(s.hyperparameters) for s in algorithm.suggest(num)])
     distances = np.linalg.norm(columns[:, None] - columns[None], axis=2)
-    assert distances[np.triu_indices(num, 1)].min() > 0.02
+    assert distances[np.triu_indices(num, 1)].min() > 0.005
 
 
 def test_running_trials_push_the_next_suggestion_away() -> None:
