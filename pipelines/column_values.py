@@ -221,6 +221,8 @@ def num_distinct(array: pa.Array) -> int:
     Args:
         array: Any array that Arrow can count.
     """
+    if array.type == pa.null():
+        return 0
     return int(pc.count_distinct(array, mode="only_valid").as_py())
 
 
