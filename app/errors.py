@@ -21,3 +21,16 @@ class SearchError(TamizError):
 
 class WorkerError(TamizError):
     """A worker process could not do what it was asked."""
+
+
+def is_users_to_mend(error: BaseException) -> bool:
+    """Returns whether an error is told in one line rather than as a traceback.
+
+    Every room has its own errors; those of the rooms below know nothing of this one.
+    """
+    from app.search.journal import JournalError
+    from pipelines.errors import DataError
+    from search_spaces.catalogue import SpaceError
+    from tf_serving.errors import ExportError
+
+    return isinstance(error, (TamizError, DataError, SpaceError, ExportError, JournalError))

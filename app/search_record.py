@@ -5,6 +5,7 @@ The journal is the truth (R8): all of this is rebuilt from it when an experiment
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from app.run_directory import RunDirectory
 from app.search import journal
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.space import Space
-from app.search.trial import Ended, Fact, History, Reported, Started, Suggestion, Trial
+from app.search.trial import Ended, Fact, Failed, History, Reported, Started, Suggestion, Trial
 from app.tensorboard import TrialEventWriter, write_experiment_summary
 
 FACT_EVENTS = ("started", "reported", "ended")
@@ -66,6 +67,7 @@ class Progress:
     search: Search | None = None
     stages: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     spent: float = 0.0
+    _ties: dict[int, dict[int, float]] = field(default_factory=dict)
     _session: tuple[float, float] | None = None
 
     def apply(self, record: Mapping[str, Any]) -> None:
@@ -76,6 +78,9 @@ class Progress:
             fact = fact_from_json(record)
             self.facts.append(fact)
             self.history = self.history.applied([fact])
+            if isinstance(fact, Reported):
+                loss = record.get("scalars", {}).get("val/loss")
+                self._ties.setdefault(fact.trial, {})[fact.epoch] = math.inf if loss is None else loss
             if isinstance(fact, Ended):
                 self.parameters[fact.trial] = record.get("parameters") or self.parameters.get(fact.trial, 0)
                 self.seconds[fact.trial] = self.seconds.get(fact.trial, 0.0) + record.get("seconds", 0.0)
@@ -87,9 +92,24 @@ class Progress:
         elif event == "stage":
             self.stages[record["stage"]] = record["details"]
 
+    @property
+    def best(self) -> Trial | None:
+        """The ended trial with the best objective; None when none has one.
+
+        On few validation rows many trials share the best accuracy; the validation loss tells them apart.
+        """
+        ended = [trial for trial in self.history.values() if trial.outcome is not None and trial.curve]
+        ended = [trial for trial in ended if not isinstance(trial.outcome, Failed)]
+        return min(ended, key=lambda trial: (*self._score(trial), trial.number), default=None)
+
     def best_epoch(self, trial: Trial) -> int:
-        """Returns the epoch (from 1) at which `trial` was best."""
-        return min(trial.curve, key=lambda point: (point[1], point[0]))[0]
+        """Returns the epoch (from 1) at which `trial` was best; equal objectives are told apart by the loss."""
+        ties = self._ties.get(trial.number, {})
+        return min((loss, ties.get(epoch, math.inf), epoch) for epoch, loss in trial.curve)[2]
+
+    def _score(self, trial: Trial) -> tuple[float, float]:
+        epoch = self.best_epoch(trial)
+        return dict(trial.curve)[epoch], self._ties.get(trial.number, {}).get(epoch, math.inf)
 
     def _count_time(self, record: Mapping[str, Any]) -> None:
         """A session lasts from its first record to its last: a killed one cannot say when it ended."""
@@ -97,7 +117,7 @@ class Progress:
         if record["event"] == "session" or self._session is None:
             if self._session is not None:
                 self.spent += self._session[1] - self._session[0]
-            self._session = (now, now)
+            self._session = (cast(float, record.get("started", now)), now)
         else:
             self._session = (self._session[0], max(now, self._session[1]))
 
@@ -129,15 +149,16 @@ class SearchRecord:
 
     Args:
         directory: The experiment; its journal is created or continued.
+        started: When this session began, in seconds since the epoch.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(self, directory: RunDirectory, *, started: float) -> None:
         self.progress = read_progress(directory)
         self._directory = directory
         self._boards: dict[int, TrialEventWriter] = {}
-        self._started_at = time.time()
+        self._started = started
         self._journal = journal.Journal.open(directory.journal_file)
-        self._write({"event": "session"}, durable=True)
+        self._write({"event": "session", "started": round(started, 3)}, durable=True)
 
     @property
     def history(self) -> History:
@@ -153,7 +174,7 @@ class SearchRecord:
 
     def elapsed(self) -> float:
         """Seconds that all sessions of this experiment have taken, this one included."""
-        return self.progress.spent + time.time() - self._started_at
+        return self.progress.spent + time.time() - self._started
 
     def begin(self, search: Search, space: Space) -> None:
         """Records what is searched and how."""

@@ -18,7 +18,7 @@ from app.execution.executor import Executor
 from app.execution.messages import EpochEnded, RunTrial, TrialEnded
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
-from app.search.trial import Failed, History, Paused, Started, Suggestion
+from app.search.trial import Failed, History, Paused, Started, Suggestion, Trial
 from app.search_record import SearchRecord
 
 FIRST_TRIALS = 5
@@ -78,27 +78,22 @@ class Interrupts:
         self.requested = False
 
     @contextmanager
-    def caught(self, on_first: Callable[[], None]) -> Iterator[Interrupts]:
-        """Handles Ctrl-C (and SIGTERM) inside the block.
-
-        Args:
-            on_first: Called when it comes the first time.
-        """
+    def caught(self) -> Iterator[None]:
+        """Handles Ctrl-C and SIGTERM inside the block."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             del number, frame
             if self.requested:
                 raise KeyboardInterrupt
             self.requested = True
-            on_first()
 
         try:
             before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not in the main thread: whoever runs us there handles signals
-            yield self
+            yield
             return
         try:
-            yield self
+            yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -174,7 +169,7 @@ class SearchLoop:
             for event in self._executor.events(timeout=0.2):
                 self._handle(event)
             show(self._view())
-        if self._record.history.best is None:
+        if self._record.progress.best is None:
             raise SearchError(self._why_nothing(reason))
         return reason
 
@@ -190,7 +185,7 @@ class SearchLoop:
         return ""
 
     def _time_is_up(self) -> bool:
-        if math.isinf(self._budget.end) or not self._record.history.best:
+        if math.isinf(self._budget.end) or not self._record.progress.best:
             # The first trial starts whatever is left: without any, there is nothing to finish with.
             return not math.isinf(self._budget.end) and bool(self._record.history) and self._budget.left() <= 0
         usable = self._budget.trial_deadline(self._refit_seconds()) - time.time()
@@ -204,7 +199,7 @@ class SearchLoop:
             if suggestion is None:
                 return "" if self._running else "all trials are done"
             deadline = self._budget.trial_deadline(self._refit_seconds())
-            if self._record.history.best is None:
+            if self._record.progress.best is None:
                 # Nothing to fall back on yet: the first trial gets what there is, and is cut rather than refused.
                 deadline = max(deadline, time.time() + 0.5 * max(self._budget.left(), 0.0))
             self._running.add(suggestion.trial)
@@ -263,7 +258,7 @@ class SearchLoop:
     def _refit_seconds(self) -> float:
         """Seconds that the final training of the best trial so far will take."""
         progress = self._record.progress
-        best = progress.history.best
+        best = progress.best
         if best is None or not best.epochs:
             return 0.0
         share = progress.best_epoch(best) / best.epochs
@@ -271,7 +266,7 @@ class SearchLoop:
         return REFIT_FACTOR * progress.seconds.get(best.number, 0.0) * max(share, 0.5)
 
     def _view(self) -> SearchView:
-        best = self._record.history.best
+        best = self._record.progress.best
         search = self._record.progress.search
         return SearchView(
             history=self._record.history,
@@ -287,6 +282,6 @@ class SearchLoop:
         return f"no trial finished an epoch ({reason}): give the search more --time"
 
 
-def _failure(trials: list[object]) -> str:
-    failures = [trial.outcome.reason for trial in trials if isinstance(getattr(trial, "outcome", None), Failed)]  # type: ignore[attr-defined]
+def _failure(trials: list[Trial]) -> str:
+    failures = [trial.outcome.reason for trial in trials if isinstance(trial.outcome, Failed)]
     return failures[-1] if failures else "unknown"

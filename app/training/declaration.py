@@ -85,7 +85,7 @@ def _walk(space: keras_tuner.HyperModel) -> tuple[list[Any], Conditions]:
             # An explicit conditional scope says itself what it depends on.
             if not parameter.conditions and len(holders) < len(values):
                 known = conditions.setdefault(parameter.name, {})
-                if is_new or name not in known and not fixed:
+                if is_new or (name not in known and not fixed):
                     known[name] = holders
     return list(found.values()), conditions
 

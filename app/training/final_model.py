@@ -52,7 +52,7 @@ class FinalModel:
         """Opens the sealed test rows and predicts them."""
         data = self.trainer.data
         rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
-        epsilon = 0.0 if data.schema.target.task.is_classification else mape_epsilon(data.training.y)
+        epsilon = 0.0 if data.schema.target.task.is_classification else mape_epsilon(data.development.y.astype(np.float64))
         predictions = self.trainer.predict(self.model, self.answers, rows, mape_epsilon=epsilon)
         return TestOpened(predictions=predictions, features=rows.features)
 

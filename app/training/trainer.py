@@ -21,6 +21,7 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
+from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import Metric
 from app.evaluation.predictions import Predictions
 from app.search.space import Parameter, Space
@@ -29,7 +30,7 @@ from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters, revealed
 from app.training.seeding import seed_everything
 from app.training.strategy import Placement
-from app.training.trial_data import EncodedRows, TrialData, tensors
+from app.training.trial_data import TrialData, tensors
 from pipelines.input_pipeline import training_batches
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
@@ -181,7 +182,7 @@ class Trainer:
                 break
             result = self._judge(network, epoch=len(curve) + 1, loss=loss)
             curve.append(result)
-            if best is None or self._is_better(result, best):
+            if best is None or self._score(result) < self._score(best):
                 best = result
                 network.save(state / "best", curve=[], optimizer=False)
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
@@ -227,12 +228,8 @@ class Trainer:
         Raises:
             NonFiniteError: The loss became NaN or infinite.
         """
-        both = (self.data.training, self.data.validation)
-        features = {
-            name: np.concatenate([rows.features[name] for rows in both]) for name in self.data.training.features
-        }
-        rows = EncodedRows(features, np.concatenate([rows.y for rows in both]))
-        network = _Network(self, rows, tensors(features), values, seed)
+        rows = self.data.development
+        network = _Network(self, rows, tensors(rows.features), values, seed)
         trained = 0
         while trained < epochs:
             loss = network.train_epoch(trained, ask)
@@ -267,15 +264,13 @@ class Trainer:
         }
         return EpochResult(epoch=epoch, objective=value, scalars=scalars)
 
-    def _loss(self, result: EpochResult) -> float:
+    def _score(self, result: EpochResult) -> tuple[float, float]:
+        """Lower is better; the loss tells epochs apart that share the best accuracy, as many do on few rows."""
         loss = self.objective.to_loss(result.objective)
-        return loss if math.isfinite(loss) else math.inf
-
-    def _is_better(self, result: EpochResult, best: EpochResult) -> bool:
-        return self._loss(result) < self._loss(best)
+        return (loss if math.isfinite(loss) else math.inf), result.scalars.get("val/loss", math.inf)
 
     def _best(self, curve: list[EpochResult]) -> EpochResult | None:
-        return min(curve, key=self._loss, default=None)
+        return min(curve, key=self._score, default=None)
 
     def _is_exhausted(self, curve: list[EpochResult]) -> bool:
         best = self._best(curve)

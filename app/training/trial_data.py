@@ -16,6 +16,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.config import ClassWeighting
+from app.data_stage import SPLIT_COLUMN
+from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
 from app.run_directory import RunDirectory, read_json
 from pipelines.encoder import Encoder
@@ -25,34 +27,6 @@ from pipelines.schema import DatasetSchema
 from pipelines.splits import Split
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
-
-SPLIT_COLUMN = "__tamiz_split__"
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedRows:
-    """Encoded features and target of some rows.
-
-    Attributes:
-        features: ``numeric`` (num_rows, num_numeric) float32 and ``categorical`` (num_rows, num_categorical) int32.
-        y: ``(num_rows,)``: int32 class ids, or float32 values in the user's units.
-    """
-
-    features: Mapping[str, NDArray[Any]]
-    y: NDArray[Any]
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows."""
-        return len(self.y)
-
-    def take(self, rows: NDArray[np.bool_]) -> EncodedRows:
-        """Returns the rows where `rows` is true."""
-        return EncodedRows({name: array[rows] for name, array in self.features.items()}, self.y[rows])
-
-    def __eq__(self, other: object) -> bool:
-        """Identity: arrays are not compared."""
-        return self is other
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +51,16 @@ class TrialData:
     class_weights: tuple[float, ...]
     target_mean: float
     target_scale: float
+
+    @property
+    def development(self) -> EncodedRows:
+        """Training and validation rows together."""
+        both = (self.training, self.validation)
+        return EncodedRows(
+            numeric=np.concatenate([rows.numeric for rows in both]),
+            categorical=np.concatenate([rows.categorical for rows in both]),
+            y=np.concatenate([rows.y for rows in both]),
+        )
 
     def context(self, *, max_epochs: int, num_training_rows: int, num_replicas: int) -> TableContext:
         """Returns what a space has to know."""
@@ -106,14 +90,15 @@ class TrialData:
         """Returns the target as a loss takes it, ``(num_rows, 1)``: class ids, or standardised values."""
         if self.schema.target.task.is_classification:
             return rows.y.reshape(-1, 1).astype(np.int32)
-        standardised: NDArray[Any] = ((rows.y - self.target_mean) / self.target_scale).astype(np.float32)
+        standardised: NDArray[Any] = ((rows.y.astype(np.float64) - self.target_mean) / self.target_scale).astype(np.float32)
         return standardised.reshape(-1, 1)
 
     def row_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
         """Returns the weight of every row in the loss ``(num_rows,)``, or None when all weigh the same."""
         if not self.class_weights:
             return None
-        return np.asarray(self.class_weights, np.float32)[rows.y]
+        weights: NDArray[np.float32] = np.asarray(self.class_weights, np.float32)[rows.y.astype(np.intp)]
+        return weights
 
 
 def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> TrialData:
@@ -129,7 +114,7 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     table = read_arrow(directory.development_file)
     splits = table.column(SPLIT_COLUMN).to_numpy()
     rows = encode_rows(table, schema, encoder, cache=directory.encoded)
-    training, validation = rows.take(splits == Split.TRAIN), rows.take(splits == Split.VALIDATION)
+    training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
     mean, scale = 0.0, 1.0
     if not schema.target.task.is_classification:
         mean, scale = float(training.y.mean()), float(training.y.std()) or 1.0
@@ -165,7 +150,7 @@ def encode_rows(
     names = ("numeric", "categorical", "target")
     if cache is not None and cache.is_dir():
         numeric, categorical, y = (np.load(cache / f"{name}.npy", mmap_mode="r") for name in names)
-        return EncodedRows({"numeric": numeric, "categorical": categorical}, np.asarray(y))
+        return EncodedRows(numeric=numeric, categorical=categorical, y=np.asarray(y))
     features = encoder.encode_in_batches(raw_columns(table, schema))
     y = encode_target(table, schema.target)
     if cache is not None:
@@ -174,7 +159,7 @@ def encode_rows(
         for name, array in zip(names, (features["numeric"], features["categorical"], y), strict=True):
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
         temporary.rename(cache)
-    return EncodedRows(features, y)
+    return EncodedRows(numeric=features["numeric"], categorical=features["categorical"], y=y)
 
 
 def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:

@@ -1,0 +1,193 @@
+"""The command line: arguments in, one call of the program, exit codes out. No logic and no heavy import at the top.
+
+Exit codes: 0 done, 2 something the user can mend (one line on standard error), 130 left by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from app.config import ExperimentConfig
+    from app.view import View
+
+STARTED = time.time()
+"""When the command began; the time budget counts from here."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+app = typer.Typer(
+    name="tamiz",
+    help="Takes a table to a searched, verified and served Keras model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def mendable_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Prints what the user can mend as one line and exits with code 2, without a traceback."""
+
+    @wraps(command)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        from app.errors import is_users_to_mend
+
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("left at once; go on with `tamiz resume`", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if not is_users_to_mend(error):
+                raise
+            print(f"tamiz: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+    return guarded
+
+
+@app.command()
+@mendable_errors
+def search(
+    data: Annotated[Path, typer.Argument(help="Table: .csv, .tsv, .txt (each also .gz) or .parquet.")],
+    target: Annotated[str, typer.Option(help="Column to predict.")] = "",
+    time_: Annotated[str, typer.Option("--time", help="Wall-clock budget of everything: 90s, 10m, 1h30m.")] = "",
+    trials: Annotated[int, typer.Option(min=0, help="Number of trials; 0: no limit.")] = 0,
+    run: Annotated[Path | None, typer.Option(help="Run directory [default: runs/NAME].")] = None,
+    name: Annotated[str, typer.Option(help="Name of experiment and model [default: the file's].")] = "",
+    space: Annotated[str, typer.Option(help="mlp, resnet, or your own module:build.")] = "",
+    algorithm: Annotated[str, typer.Option(help="auto, random, grid, bayesian, hyperband.")] = "",
+    objective: Annotated[str, typer.Option(help="Validation metric to select by, such as roc_auc.")] = "",
+    task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression.")] = "",
+    feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; KIND ignore drops it.")] = None,
+    group: Annotated[str, typer.Option(help="Column whose rows stay together in one split.")] = "",
+    time_column: Annotated[str, typer.Option(help="Column that orders the splits.")] = "",
+    missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,
+    encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
+    delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice [default: 42].")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: MirroredStrategy.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; options here win.")] = None,
+) -> None:
+    """Search, train, test, export and verify a model for a table."""
+    from app.arguments import SearchArguments, experiment_config
+
+    arguments = SearchArguments(
+        source=str(data), target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
+        objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
+        missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs, seed=seed,
+        devices=tuple(device or ()),
+    )  # fmt: skip
+    settings = experiment_config(arguments, file=config)
+    _launch(data, settings, run or Path("runs") / settings.name)
+
+
+def _launch(data: Path, settings: ExperimentConfig, run: Path) -> None:
+    from app.experiment import launch
+
+    launch(data, settings, path=run, view=_view(), started=STARTED).close()
+
+
+@app.command()
+@mendable_errors
+def resume(
+    run: Annotated[Path, typer.Argument(help="Run directory of the search to go on with.")],
+    time_: Annotated[str, typer.Option("--time", help="Another time budget for the whole experiment.")] = "",
+    trials: Annotated[int | None, typer.Option(min=1, help="Another number of trials.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data, if its file has moved.")] = None,
+) -> None:
+    """Go on with a search that was interrupted or killed."""
+    from app.config import parse_duration
+    from app.experiment import resume as resume_experiment
+
+    seconds = parse_duration(time_) if time_ else None
+    resume_experiment(run, view=_view(), seconds=seconds, trials=trials, source=data).close()
+
+
+@app.command()
+@mendable_errors
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run directory with an exported model.")],
+    data: Annotated[Path, typer.Argument(help="Table with the raw columns; the target may be missing.")],
+    output: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+) -> None:
+    """Answer new rows with the exported model."""
+    from app.experiment import load
+    from app.prediction import check_output, write_answers
+
+    check_output(output)
+    experiment = load(run)
+    try:
+        answers = experiment.predict(data)
+    finally:
+        experiment.close()
+    write_answers(answers, output)
+    _view().say(f"{len(answers):,} answers written to {output}")
+
+
+@app.command()
+@mendable_errors
+def board(
+    run: Annotated[Path, typer.Argument(help="Run directory, or a folder of several.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Start TensorBoard on a run and print its address."""
+    from app.board import serve_board
+
+    serve_board(run, host=host, port=port, view=_view())
+
+
+@app.command(name="leaderboard")
+@mendable_errors
+def show_leaderboard(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    rows: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
+) -> None:
+    """Show the trials of a run, best first, while it runs or afterwards."""
+    from app.evaluation.leaderboard import leaderboard_table
+    from app.evaluation.metrics import METRICS
+    from app.report_stage import board_of
+    from app.run_directory import RunDirectory
+    from app.search_record import read_progress
+
+    directory = RunDirectory.open(run)
+    frame = board_of(directory)
+    search_settings = read_progress(directory).search
+    if search_settings is not None:
+        _view().show(leaderboard_table(frame, metric=METRICS[search_settings.objective], max_rows=rows))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import importlib.metadata
+
+    print(importlib.metadata.version("tamiz"))
+
+
+def _view() -> View:
+    from rich.console import Console
+
+    from app.view import ConsoleView
+
+    return ConsoleView(Console())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""From a source to a run directory: read, recognise, split, report, learn the preprocessing, write it all down."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.config import ExperimentConfig
+from app.errors import ConfigError, RunDirectoryError
+from app.evaluation.metrics import imbalance_ratio
+from app.run_directory import RunDirectory, read_json, write_atomically, write_json
+from pipelines.data_report import DataProfile, profile_table
+from pipelines.inference import check_columns, infer_features
+from pipelines.preprocessing import PreprocessingState, fit_preprocessing
+from pipelines.raw_columns import encode_target
+from pipelines.schema import DatasetSchema, FeatureKind, Task
+from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
+from pipelines.splits import Split, assign_splits
+from pipelines.target_inference import drop_rows_without_target, infer_target
+
+Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
+
+SPLIT_COLUMN = "__tamiz_split__"
+"""Column of the stored development rows that tells training from validation."""
+
+VERSIONED = ("tamiz", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
+"""Distributions whose versions can change a result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedData:
+    """Data that has been read, recognised, split and looked at.
+
+    Attributes:
+        source: What was read.
+        table: The rows that have a target.
+        schema: Columns and target.
+        splits: Split of every row, ``(num_rows,)`` int8.
+        profile: The data report.
+        preprocessing: What was learned from the training rows.
+    """
+
+    source: SourceTable
+    table: pa.Table
+    schema: DatasetSchema
+    splits: NDArray[np.int8]
+    profile: DataProfile
+    preprocessing: PreprocessingState
+
+
+def read_source(source: Source, config: ExperimentConfig) -> SourceTable:
+    """Reads a source as the settings say.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    data = config.data
+    options = ReadOptions(
+        encoding=data.encoding or None,
+        delimiter=data.delimiter or None,
+        missing_values=(*DEFAULT_MISSING_VALUES, *data.missing_values),
+        text_columns=tuple(name for name, kind in data.features.items() if kind in ("categorical", "text")),
+    )
+    return read_table(source, options=options)
+
+
+def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
+    """Recognises task and columns, splits the rows, and learns from the training ones.
+
+    The split comes before everything that looks at the features (R6); from then on what is learned is learned from
+    the training rows alone.
+
+    Raises:
+        DataError: The data cannot be used.
+        ConfigError: An override is not a kind.
+    """
+    data = config.data
+    overrides = {name: _kind(name, kind) for name, kind in data.features.items()}
+    group, time_column = data.group or None, data.time_column or None
+    # Before rows are dropped, so that row numbers in messages are those of the source.
+    check_columns(source.table, target=data.target, overrides=overrides)
+    table, note = drop_rows_without_target(source.table, data.target)
+    target = infer_target(table, data.target, task=None if data.task == "auto" else Task(data.task))
+    splits = assign_splits(
+        table,
+        target,
+        seed=config.search.seed,
+        validation_share=data.validation_share,
+        test_share=data.test_share,
+        group=group,
+        time_column=time_column,
+    )
+    training = splits == Split.TRAIN
+    schema = infer_features(
+        table, target, rows=training, overrides=overrides, group=group, time_column=time_column
+    )
+    notes = (*source.notes, *([note] if note else []))
+    return PreparedData(
+        source=source,
+        table=table,
+        schema=schema,
+        splits=splits,
+        profile=profile_table(table, schema, splits, notes=notes),
+        preprocessing=fit_preprocessing(table, schema, rows=training),
+    )
+
+
+def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory) -> None:
+    """Writes what workers need, the sealed test rows into a file of their own that no search opens.
+
+    Args:
+        data: The prepared data.
+        config: The settings.
+        directory: The run directory, not yet in its final place.
+    """
+    write_config(directory, config)
+    write_json(directory.schema_file, data.schema.to_json())
+    write_json(directory.profile_file, data.profile.to_json())
+    write_json(directory.preprocessing_file, data.preprocessing.to_json())
+    write_json(directory.manifest_file, _manifest(data, config))
+    directory.data.mkdir()
+    names = [feature.name for feature in data.schema.used_features]
+    table = data.table.select([*dict.fromkeys([*names, data.schema.target.name])])
+    sealed = data.splits == Split.TEST
+    development = table.filter(pa.array(~sealed)).append_column(
+        SPLIT_COLUMN, pa.array(data.splits[~sealed], pa.int8())
+    )
+    _write_arrow(directory.development_file, development)
+    _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
+
+
+def write_config(directory: RunDirectory, config: ExperimentConfig) -> None:
+    """Writes the settings of an experiment."""
+    write_atomically(directory.config_file, config.to_toml())
+
+
+def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: Source | None) -> None:
+    """Checks that an experiment goes on with the data it began with.
+
+    Args:
+        directory: The experiment.
+        config: Its settings.
+        source: The data, if given again; None looks at the file it came from, if that is still there.
+
+    Raises:
+        RunDirectoryError: The data has changed.
+    """
+    if source is None:
+        if not config.data.source or not Path(config.data.source).is_file():
+            return  # the rows are in the run directory; there is nothing to compare them with
+        source = config.data.source
+    found = read_source(source, config)
+    expected = read_json(directory.manifest_file)["data"]["fingerprint"]
+    if found.fingerprint != expected:
+        raise RunDirectoryError(
+            f"{found.description} has changed since {directory.path} began (SHA-256 {found.fingerprint[:12]}…, "
+            f"expected {expected[:12]}…): restore the data, or start a new search on it"
+        )
+
+
+def protocol(schema: DatasetSchema, config: ExperimentConfig) -> str:
+    """Returns in one sentence how rows came to their split."""
+    if schema.time_column:
+        return f"Ordered by {schema.time_column}: the earliest rows train, the latest are the sealed test."
+    if schema.group:
+        return f"Whole groups of {schema.group} by a hash of the group and seed {config.search.seed}."
+    strata = "class" if schema.target.task.is_classification else "tenth of the target's range"
+    return f"Stratified by {strata}, by a hash of the row and seed {config.search.seed}; equal rows stay together."
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the programs that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _kind(name: str, kind: str) -> Any:
+    known = ("numeric", "boolean", "categorical", "datetime", "text", "ignore")
+    if kind not in known:
+        raise ConfigError(f"feature {name!r} is set to {kind!r}: expected one of {', '.join(known)}")
+    return kind if kind == "ignore" else FeatureKind(kind)
+
+
+def _imbalance(data: PreparedData) -> float | None:
+    """Rows of the most frequent class over rows of the rarest in training; None for a regression."""
+    if not data.schema.target.task.is_classification:
+        return None
+    return imbalance_ratio(encode_target(data.table, data.schema.target)[data.splits == Split.TRAIN])
+
+
+def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]:
+    return {
+        "format": 1,
+        "name": config.name,
+        "seed": config.search.seed,
+        "versions": versions(),
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+        "data": {
+            "description": data.source.description,
+            "fingerprint": data.source.fingerprint,
+            "rows": {split.name.lower(): int((data.splits == split).sum()) for split in Split},
+            "columns": data.source.table.num_columns,
+            "training_rows_sha256": data.preprocessing.rows_sha256,
+            "imbalance_ratio": _imbalance(data),
+        },
+        "config_sha256": hashlib.sha256(config.to_toml().encode()).hexdigest(),
+    }
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)

@@ -1,0 +1,333 @@
+"""The program: data -> schema -> splits -> encoding -> space -> search -> final model -> test -> export -> report.
+
+Read `launch` and `run`: one line a stage, in this order. Nothing here imports TensorFlow; whatever needs it happens
+in a worker process (R2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import final
+
+import pandas as pd
+
+from app.config import ExperimentConfig
+from app.data_stage import Source, check_same_data, prepare_data, read_source, write_config, write_data
+from app.errors import ConfigError, RunDirectoryError
+from app.evaluation.metrics import Objective, default_objective, resolve_objective
+from app.evaluation.sealed_test import SealedTestReport
+from app.execution.executor import Executor
+from app.execution.local_executor import LocalExecutor
+from app.execution.messages import OpenRun, RunOpened
+from app.execution.search_loop import Interrupts, SearchLoop, TimeBudget
+from app.final_stage import evaluate, export, train_final
+from app.prediction import Predictor
+from app.report_stage import board_of, report
+from app.run_directory import RunDirectory, read_json
+from app.search.algorithm import Algorithm, check_algorithm_name, create
+from app.search.choice import choose
+from app.search_record import Search, SearchRecord, read_progress
+from app.summary import data_found, search_begins, search_ended
+from app.view import View
+from pipelines.schema import DatasetSchema
+from search_spaces.catalogue import check_space_name
+from tf_serving.model_versions import versions
+from tf_serving.verify import VerificationProcess
+
+
+def launch(
+    source: Source, config: ExperimentConfig, *, path: Path, view: View, started: float | None = None
+) -> Experiment:
+    """Runs an experiment from its data to its report.
+
+    Args:
+        source: A file or a table in memory.
+        config: The settings.
+        path: The run directory, which must be free.
+        view: Shows what happens.
+        started: When the user's command began, in seconds since the epoch; the time budget counts from there.
+
+    Raises:
+        DataError: The data cannot be used.
+        TamizError: A setting, the run directory, the search or the export is at fault.
+    """
+    started = time.time() if started is None else started
+    check_settings(config)
+    directory = RunDirectory(path)
+    directory.check_free()
+    # TensorFlow takes seconds to import; the worker does so while the data is read here.
+    with contextlib.closing(LocalExecutor()) as executor:
+        data = prepare_data(read_source(source, config), config)
+        view.show(data_found(data))
+        with directory.staged() as staged:
+            write_data(data, config, directory=staged)
+        with directory.lock():
+            return run(directory, config, executor=executor, view=view, started=started)
+
+
+def resume(
+    path: Path, *, view: View, seconds: float | None = None, trials: int | None = None, source: Source | None = None
+) -> Experiment:
+    """Goes on with an experiment that was interrupted or killed.
+
+    Args:
+        path: The run directory.
+        view: Shows what happens.
+        seconds: Another time budget for the whole experiment; None keeps the old one.
+        trials: Another number of trials; None keeps the old one.
+        source: The data, where its file has moved; None looks at the file it came from.
+
+    Raises:
+        RunDirectoryError: There is no experiment, a live one, or one on other data.
+    """
+    directory = RunDirectory.open(path)
+    with directory.lock():
+        config = directory.read_config()
+        check_same_data(directory, config, source)
+        if "report" in read_progress(directory).stages:
+            view.say(f"{path} is finished: its test rows have been opened. Start a new search for more trials.")
+            return load(path)
+        search = replace(
+            config.search,
+            seconds=config.search.seconds if seconds is None else seconds,
+            trials=config.search.trials if trials is None else trials,
+        )
+        config = replace(config, search=search)
+        write_config(directory, config)
+        with contextlib.closing(LocalExecutor()) as executor:
+            return run(directory, config, executor=executor, view=view, started=time.time())
+
+
+def run(
+    directory: RunDirectory, config: ExperimentConfig, *, executor: Executor, view: View, started: float
+) -> Experiment:
+    """Does what is left to do of an experiment whose data is in its directory.
+
+    Args:
+        directory: The experiment, locked.
+        config: Its settings.
+        executor: Runs whatever needs TensorFlow.
+        view: Shows what happens.
+        started: When this session began, in seconds since the epoch.
+    """
+    with contextlib.closing(SearchRecord(directory, started=started)) as record, VerificationProcess.start() as verification:
+        budget = TimeBudget.starting_at(started - record.progress.spent, seconds=config.search.seconds)
+        algorithm = open_search(directory, config, executor=executor, record=record, view=view)
+        search(directory, config, algorithm=algorithm, executor=executor, record=record, budget=budget, view=view)
+        train_final(executor, record=record, budget=budget, view=view)
+        tested = evaluate(directory, executor=executor, record=record)
+        export(directory, config, executor=executor, verification=verification, record=record, tested=tested)
+        report(directory, config, record=record, tested=tested, view=view)
+    return Experiment(directory)
+
+
+def load(path: str | Path) -> Experiment:
+    """Returns an experiment that was run before.
+
+    Raises:
+        RunDirectoryError: There is none at `path`.
+    """
+    return Experiment(RunDirectory.open(path))
+
+
+def check_settings(config: ExperimentConfig) -> None:
+    """Checks the names that can be checked before any data is read.
+
+    Raises:
+        SpaceError: The space is unknown.
+        ConfigError: The algorithm is unknown; the message names the nearest.
+    """
+    check_space_name(config.search.space)
+    if config.search.algorithm != "auto":
+        with told_as_config_error():
+            check_algorithm_name(config.search.algorithm)
+
+
+@contextlib.contextmanager
+def told_as_config_error() -> Iterator[None]:
+    """Turns a ValueError about a name that the user gave into a ConfigError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def choose_objective(directory: RunDirectory, config: ExperimentConfig) -> Objective:
+    """Returns the metric that selects, and why."""
+    task = DatasetSchema.from_json(read_json(directory.schema_file)).target.task
+    if config.search.objective != "auto":
+        with told_as_config_error():
+            return Objective(resolve_objective(config.search.objective, task), "as asked")
+    return default_objective(task, imbalance_ratio=read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0)
+
+
+def open_search(
+    directory: RunDirectory, config: ExperimentConfig, *, executor: Executor, record: SearchRecord, view: View
+) -> Algorithm:
+    """Opens the experiment on the workers and returns the algorithm, knowing all that happened before."""
+    num_rows = read_json(directory.manifest_file)["data"]["rows"]["train"]
+    objective = choose_objective(directory, config)
+    max_epochs = config.training.max_epochs or automatic_epochs(num_rows)
+    opened = executor.open(
+        OpenRun(
+            directory=str(directory.path.absolute()),
+            objective=objective.metric.name,
+            max_epochs=max_epochs,
+            seed=config.search.seed,
+        )
+    )
+    if not isinstance(opened, RunOpened):
+        raise TypeError(f"the executor answered {type(opened).__name__}: expected RunOpened")
+    settings = config.search
+    name, reason = settings.algorithm, "as asked"
+    if record.progress.search is not None:
+        name, reason = record.progress.search.algorithm, record.progress.search.reason
+    elif name == "auto":
+        choice = choose(
+            space=opened.space,
+            num_rows=num_rows,
+            time_seconds=settings.seconds or None,
+            max_trials=settings.trials or None,
+            max_epochs=max_epochs,
+        )
+        name, reason = choice.name, choice.reason
+    search = Search(
+        algorithm=name,
+        reason=reason,
+        objective=objective.metric.name,
+        max_epochs=max_epochs,
+        seed=settings.seed,
+        max_trials=settings.trials or None,
+    )
+    space = record.progress.space or opened.space
+    if record.progress.search != search:
+        record.begin(search, space)
+    algorithm = create(
+        name, space=space, seed=settings.seed, max_epochs=max_epochs, max_trials=search.max_trials
+    )
+    algorithm.update(record.progress.facts)
+    view.show(search_begins(search, space, objective=objective, devices=opened.devices, space_name=settings.space))
+    return algorithm
+
+
+def search(
+    directory: RunDirectory,
+    config: ExperimentConfig,
+    *,
+    algorithm: Algorithm,
+    executor: Executor,
+    record: SearchRecord,
+    budget: TimeBudget,
+    view: View,
+) -> None:
+    """Searches until the budget is spent, unless an earlier session did."""
+    if "search" in record.progress.stages:
+        return
+    loop = SearchLoop(
+        algorithm, executor=executor, record=record, directory=directory, budget=budget, keep=config.keep
+    )
+    interrupts = Interrupts()
+    with interrupts.caught(), view.searching(seconds=config.search.seconds or math.inf) as show:
+        reason = loop.run(interrupts=interrupts, show=show)
+    record.stage_done("search", reason=reason)
+    view.show(search_ended(reason, board=board_of(directory), metric=record.objective))
+
+
+def automatic_epochs(num_rows: int) -> int:
+    """Returns the epochs of a trial at full budget: a small table needs more passes for the same number of steps."""
+    return 100 if num_rows < 5_000 else 50 if num_rows < 50_000 else 27
+
+
+@final
+class Experiment:
+    """One experiment: its data, its search and its result, in one run directory.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self.config = directory.read_config()
+        self._predictor: Predictor | None = None
+
+    def __repr__(self) -> str:
+        return f"Experiment({str(self.directory.path)!r})"
+
+    @property
+    def schema(self) -> DatasetSchema:
+        """What the columns are."""
+        return DatasetSchema.from_json(read_json(self.directory.schema_file))
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """The trials, best first: trial, value, epochs, parameters, seconds, status, reason, hyperparameters."""
+        return board_of(self.directory)
+
+    @property
+    def test_report(self) -> SealedTestReport:
+        """The sealed test result with intervals and baselines."""
+        return SealedTestReport.from_json(read_json(self.directory.evaluation_file))
+
+    @property
+    def test_metrics(self) -> Mapping[str, float]:
+        """The metrics of the final model on the sealed test rows, by name."""
+        return {estimate.name: estimate.value for estimate in self.test_report.model}
+
+    @property
+    def saved_model(self) -> Path:
+        """The version directory of the exported SavedModel.
+
+        Raises:
+            RunDirectoryError: Nothing was exported yet.
+        """
+        base = self.directory.exports / self.config.name
+        found = versions(base) if base.is_dir() else ()
+        if not found:
+            raise RunDirectoryError(
+                f"{self.directory.path} has no exported model yet: go on with `tamiz resume {self.directory.path}`"
+            )
+        return base / str(max(found))
+
+    def predict(self, data: Source) -> pd.DataFrame:
+        """Returns what the exported model answers, one row for each of `data`.
+
+        Args:
+            data: A file or a table with the raw columns; the target may be missing.
+
+        Returns:
+            Classification: ``label`` and one probability column a class, ``probability of <class>``; regression:
+            ``prediction``. A DataFrame's index is kept.
+
+        Raises:
+            DataError: A column is missing or of another type.
+        """
+        if self._predictor is None:
+            self._predictor = Predictor(self.saved_model, schema=self.schema, config=self.config)
+        return self._predictor.predict(data)
+
+    def export(self, path: str | Path) -> Path:
+        """Copies the exported SavedModel to ``path/<version>`` and returns that folder.
+
+        Raises:
+            RunDirectoryError: The place is taken, or nothing was exported yet.
+        """
+        target = Path(path) / self.saved_model.name
+        if target.exists():
+            raise RunDirectoryError(f"{target} exists: give another place, TensorFlow Serving needs a new version")
+        temporary = target.with_name(f".{target.name}")
+        shutil.copytree(self.saved_model, temporary)
+        temporary.rename(target)
+        return target
+
+    def close(self) -> None:
+        """Ends the process that `predict` keeps."""
+        if self._predictor is not None:
+            self._predictor.close()
+            self._predictor = None

@@ -1,0 +1,230 @@
+"""After the search: final training, the sealed test, export with proof, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from app.config import ExperimentConfig
+from app.data_stage import protocol, versions
+from app.errors import SearchError, WorkerError
+from app.evaluation import baselines
+from app.evaluation.baselines import EncodedRows
+from app.evaluation.sealed_test import SealedTestReport, report_sealed_test
+from app.execution.executor import Executor
+from app.execution.messages import (
+    EpochEnded,
+    ExportModel,
+    FinalTrained,
+    ModelExported,
+    OpenTest,
+    TestOpened,
+    TrainFinal,
+)
+from app.execution.search_loop import TimeBudget
+from app.run_directory import RunDirectory, read_json, write_json
+from app.search_record import SearchRecord
+from app.training.seeding import derive_seed
+from app.view import View
+from pipelines.preprocessing import PreprocessingState
+from pipelines.schema import DatasetSchema, Task
+from tf_serving.errors import ExportError
+from tf_serving.model_card import CardData, CardInput, CardMetric, ModelCard, model_card
+from tf_serving.model_versions import discard, publish
+from tf_serving.verify import VerificationProcess
+
+_R = TypeVar("_R")
+
+
+def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget, view: View) -> None:
+    """Trains the winner from scratch for as many epochs as it took to its best one."""
+    if "final" in record.progress.stages:
+        return
+    best = record.progress.best
+    if best is None:
+        raise SearchError("there is no trial with a result to train the final model from")
+    epochs = record.progress.best_epoch(best)
+    view.say(f"\nTraining the winner, trial {best.number}, from scratch on the training and validation rows …")
+    board = record.final_board()
+
+    def show(event: EpochEnded) -> None:
+        board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
+
+    request = TrainFinal(
+        hyperparameters=best.hyperparameters, epochs=epochs, deadline=budget.end - 0.5 * budget.finishing
+    )
+    trained = _expect(FinalTrained, executor.call(request, on_epoch=show))
+    board.close()
+    record.stage_done(
+        "final",
+        trial=best.number,
+        epochs=trained.epochs,
+        wanted_epochs=epochs,
+        parameters=trained.num_parameters,
+        seconds=round(trained.seconds, 3),
+    )
+
+
+def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecord) -> SealedTestReport:
+    """Opens the sealed test rows, once, and scores the final model beside two baselines."""
+    if "test" in record.progress.stages:
+        return SealedTestReport.from_json(read_json(directory.evaluation_file))
+    opened = _expect(TestOpened, executor.call(OpenTest()))
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
+    task, num_classes = schema.target.task, schema.num_classes
+    seed = record.progress.search.seed if record.progress.search else 0
+    # The baselines learn from the same rows as the final model: training and validation.
+    train = EncodedRows(
+        numeric=np.load(directory.encoded / "numeric.npy", mmap_mode="r"),
+        categorical=np.load(directory.encoded / "categorical.npy", mmap_mode="r"),
+        y=np.load(directory.encoded / "target.npy"),
+    )
+    test = EncodedRows(
+        numeric=opened.features["numeric"],
+        categorical=opened.features["categorical"],
+        y=opened.predictions.y,
+    )
+    tested = report_sealed_test(
+        opened.predictions,
+        baselines={
+            "constant": baselines.constant(train, test, task=task, num_classes=num_classes),
+            "linear": baselines.linear(
+                train,
+                test,
+                task=task,
+                cardinalities=tuple(state.cardinalities),
+                num_classes=num_classes,
+                seed=derive_seed(seed, "baseline"),
+            ),
+        },
+        objective=record.objective,
+        classes=schema.target.classes,
+        seed=derive_seed(seed, "bootstrap"),
+    )
+    write_json(directory.evaluation_file, tested.to_json())
+    record.stage_done("test", rows=tested.num_rows)
+    return tested
+
+
+def export(
+    directory: RunDirectory,
+    config: ExperimentConfig,
+    *,
+    executor: Executor,
+    verification: VerificationProcess,
+    record: SearchRecord,
+    tested: SealedTestReport,
+) -> Path:
+    """Exports the final model, proves in a fresh process that it answers as the Keras model does, and publishes it.
+
+    Raises:
+        ExportError: The export cannot be written, or does not answer as the Keras model does.
+    """
+    if "export" in record.progress.stages:
+        return directory.path / str(record.progress.stages["export"]["directory"])
+    files = {
+        "schema.json": directory.schema_file.read_bytes(),
+        "profile.json": directory.profile_file.read_bytes(),
+        "model_card.md": _card(directory, config, tested).encode(),
+    }
+    staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
+    try:
+        proof = verification.verify(Path(staged.directory), Path(staged.cases))
+    except ExportError:
+        discard(Path(staged.directory))
+        raise
+    published = publish(Path(staged.directory))
+    graph = directory.best / "graph.pb"
+    with record.final_board() as board:
+        board.graph(graph.read_bytes())
+    graph.unlink()
+    record.stage_done(
+        "export",
+        directory=str(published.relative_to(directory.path.absolute())),
+        rows=proof.num_rows,
+        batch_sizes=list(proof.batch_sizes),
+        max_difference=proof.max_difference,
+    )
+    return published
+
+
+def _card(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestReport) -> str:
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    manifest = read_json(directory.manifest_file)["data"]
+    state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
+    rows = manifest["rows"]
+    return model_card(
+        ModelCard(
+            name=config.name,
+            task=schema.target.task.value,
+            data=CardData(
+                source=manifest["description"],
+                num_rows=sum(rows.values()),
+                num_columns=manifest["columns"],
+                target=schema.target.name,
+                classes=schema.target.classes,
+                splits=rows,
+                protocol=protocol(schema, config),
+            ),
+            metrics=[
+                CardMetric(
+                    name=estimate.name,
+                    value=estimate.value,
+                    low=float("nan") if estimate.low is None else estimate.low,
+                    high=float("nan") if estimate.high is None else estimate.high,
+                    baselines={
+                        name: other.value
+                        for name in tested.baselines
+                        if (other := tested.estimate(estimate.name, baseline=name)) is not None
+                    },
+                )
+                for estimate in tested.model
+            ],
+            inputs=[
+                CardInput(name=feature.name, dtype=feature.raw_type.value, kind=feature.kind.value)
+                for feature in schema.used_features
+            ],
+            outputs=_outputs(schema),
+            preprocessing=_preprocessing(state),
+            limits=_limits(rows),
+            versions=versions(),
+        )
+    )
+
+
+def _preprocessing(state: PreprocessingState) -> list[str]:
+    """Returns sentences on what happens to the raw values inside the graph."""
+    sentences = [
+        f"{column.name}: {column.reason}{'; missing values have an indicator' if column.has_indicator else ''}"
+        for column in state.numeric
+    ]
+    sentences += [
+        f"{column.name}: {len(column.vocabulary)} categories, one bucket for missing values, one for rare and unseen ones"
+        for column in state.categorical
+    ]
+    return [*sentences, *(f"{column.name}: date parts and cycles" for column in state.datetimes)]
+
+
+def _outputs(schema: DatasetSchema) -> dict[str, str]:
+    if schema.target.task is Task.REGRESSION:
+        return {"prediction": f"{schema.target.name}, in its own units"}
+    return {
+        "probabilities": f"one a class, in the order {', '.join(schema.target.classes[:20])}",
+        "label": "the class predicted",
+    }
+
+
+def _limits(rows: dict[str, int]) -> list[str]:
+    return [
+        f"Learned from {rows['train'] + rows['validation']:,} rows; the intervals say how far the test can be trusted.",
+        "Rows unlike those it was trained on get an answer too: watch the inputs for drift (profile.json).",
+    ]
+
+
+def _expect(kind: type[_R], reply: object) -> _R:
+    if not isinstance(reply, kind):
+        raise WorkerError(f"the worker answered {type(reply).__name__}: expected {kind.__name__}")
+    return reply

@@ -1,0 +1,126 @@
+"""The end of an experiment: leaderboard, report.html, and what is printed last."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+import pandas as pd
+
+from app.config import ExperimentConfig
+from app.errors import RunDirectoryError
+from app.evaluation.leaderboard import TrialRow, leaderboard
+from app.evaluation.metrics import METRICS
+from app.evaluation.report import (
+    DataSummary,
+    NextCommand,
+    ReportContent,
+    ReportFinding,
+    ReportWinner,
+    render_report,
+)
+from app.evaluation.sealed_test import SealedTestReport
+from app.run_directory import RunDirectory, read_json, write_atomically
+from app.search.trial import Failed
+from app.search_record import SearchRecord, read_progress
+from app.summary import test_result, what_next
+from app.view import View
+from pipelines.data_report import DataProfile
+from pipelines.schema import DatasetSchema
+
+
+def report(
+    directory: RunDirectory,
+    config: ExperimentConfig,
+    *,
+    record: SearchRecord,
+    tested: SealedTestReport,
+    view: View,
+) -> None:
+    """Writes report.html and shows the result of the sealed test, the export and the commands to go on with."""
+    seconds = record.elapsed()
+    content = _content(directory, config, record=record, tested=tested, seconds=seconds)
+    write_atomically(directory.report_file, render_report(content))
+    record.stage_done("report", seconds=round(seconds, 1))
+    stages = record.progress.stages
+    view.show(test_result(tested))
+    view.show(what_next(directory, content.commands, stages=stages, seconds=seconds))
+
+
+def next_commands(directory: RunDirectory, config: ExperimentConfig) -> list[NextCommand]:
+    """Returns the commands to go on with."""
+    run = shlex.quote(str(directory.path))
+    data = shlex.quote(config.data.source or "NEW_ROWS.csv")
+    return [
+        NextCommand(command=f"tamiz board {run}", purpose="look at the trials in TensorBoard"),
+        NextCommand(command=f"tamiz predict {run} {data} --output predictions.parquet", purpose="answer new rows"),
+        NextCommand(command=f"tamiz serve {run}", purpose="serve the model over REST and gRPC"),
+    ]
+
+
+def board_of(directory: RunDirectory) -> pd.DataFrame:
+    """Returns the leaderboard of an experiment, from its journal."""
+    progress = read_progress(directory)
+    if progress.search is None:
+        raise RunDirectoryError(f"{directory.path} has no search yet: go on with `tamiz resume {directory.path}`")
+    metric = METRICS[progress.search.objective]
+    rows = [
+        TrialRow(
+            trial=trial.number,
+            status=type(trial.outcome).__name__.lower() if trial.outcome else "running",
+            hyperparameters=trial.hyperparameters,
+            value=None if trial.loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(trial.loss),
+            epochs=trial.epochs,
+            parameters=progress.parameters.get(trial.number, 0),
+            seconds=progress.seconds.get(trial.number, 0.0),
+            reason=trial.outcome.reason if isinstance(trial.outcome, Failed) else "",
+        )
+        for trial in progress.history.values()
+    ]
+    return leaderboard(rows, metric=metric)
+
+
+def _content(
+    directory: RunDirectory,
+    config: ExperimentConfig,
+    *,
+    record: SearchRecord,
+    tested: SealedTestReport,
+    seconds: float,
+) -> ReportContent:
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    profile = DataProfile.from_json(read_json(directory.profile_file))
+    manifest = read_json(directory.manifest_file)["data"]
+    search, final = record.progress.search, record.progress.stages["final"]
+    metric = record.objective
+    values = [
+        math.nan if trial.loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(trial.loss)
+        for trial in record.history.values()
+    ]
+    return ReportContent(
+        name=config.name,
+        data=DataSummary(
+            source=manifest["description"],
+            target=schema.target.name,
+            task=schema.target.task.value,
+            num_features=len(schema.used_features),
+            num_rows=sum(manifest["rows"].values()),
+            num_train=manifest["rows"]["train"],
+            num_validation=manifest["rows"]["validation"],
+            num_test=manifest["rows"]["test"],
+        ),
+        objective=metric,
+        algorithm=f"{search.algorithm}: {search.reason}" if search else "",
+        seconds=seconds,
+        leaderboard=board_of(directory),
+        progress=values,
+        findings=[ReportFinding(severity=f.severity.value, message=f.message) for f in profile.findings],
+        winner=ReportWinner(
+            trial=final["trial"],
+            hyperparameters=record.history[final["trial"]].hyperparameters,
+            epochs=final["epochs"],
+            parameters=final["parameters"],
+        ),
+        test=tested,
+        commands=next_commands(directory, config),
+    )
