@@ -362,21 +362,6 @@ class Boolean:
 Parameter = Float | Int | Categorical | Boolean
 
 
-def to_columns(parameter: Parameter, units: Array) -> Array:
-    """Model columns (n, width) in [0, 1] of canonical coordinates (n,)."""
-    if parameter.width > 1:
-        cells = np.minimum((units * parameter.width).astype(np.intp), parameter.width - 1)
-        return np.eye(parameter.width)[cells]
-    return units[:, None][:, : parameter.width]
-
-
-def unit_from_columns(parameter: Parameter, columns: Array) -> float:
-    """The coordinate that model columns (width,) stand for; the largest wins among one-hot columns."""
-    if parameter.width > 1:
-        return (int(np.argmax(columns)) + 0.5) / parameter.width
-    return min(max(float(columns[0]), 0.0), 1.0) if parameter.width else NEUTRAL
-
-
 def _cell(unit: float, count: int) -> int:
     return min(max(int(unit * count), 0), count - 1)
 

@@ -29,8 +29,6 @@ from app.search.parameters import (
     Scale,
     Value,
     same_value,
-    to_columns,
-    unit_from_columns,
 )
 
 __all__ = [
@@ -206,7 +204,7 @@ class Space:
         parts = []
         for index, parameter in enumerate(self.parameters):
             active = canonical[:, index] != INACTIVE
-            part = to_columns(parameter, np.where(active, canonical[:, index], NEUTRAL))
+            part = _to_columns(parameter, np.where(active, canonical[:, index], NEUTRAL))
             part[~active] = 1.0 / parameter.width if parameter.width > 1 else NEUTRAL
             parts.append(part)
         return np.concatenate(parts, axis=1)
@@ -222,7 +220,7 @@ class Space:
             raise ValueError(f"Columns of shape {columns.shape}; expected ({self.dimension},) for this space.")
         row, start = np.empty(len(self.parameters)), 0
         for index, parameter in enumerate(self.parameters):
-            row[index] = unit_from_columns(parameter, columns[start : start + parameter.width])
+            row[index] = _unit_from_columns(parameter, columns[start : start + parameter.width])
             start += parameter.width
         return self.from_units(row)
 
@@ -280,6 +278,21 @@ class Space:
         if not isinstance(parameters, list):
             raise ValueError(f"A space's JSON holds {parameters!r}; expected a list under 'parameters'.")
         return cls([parameter_from_json(item) for item in parameters])
+
+
+def _to_columns(parameter: Parameter, units: Array) -> Array:
+    """Model columns (n, width) in [0, 1] of canonical coordinates (n,)."""
+    if parameter.width > 1:
+        cells = np.minimum((units * parameter.width).astype(np.intp), parameter.width - 1)
+        return np.eye(parameter.width)[cells]
+    return units[:, None][:, : parameter.width]
+
+
+def _unit_from_columns(parameter: Parameter, columns: Array) -> float:
+    """The coordinate that model columns (width,) stand for; the largest wins among one-hot columns."""
+    if parameter.width > 1:
+        return (int(np.argmax(columns)) + 0.5) / parameter.width
+    return min(max(float(columns[0]), 0.0), 1.0) if parameter.width else NEUTRAL
 
 
 def _num_equal_cells(parameter: Parameter) -> int:

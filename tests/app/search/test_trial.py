@@ -87,6 +87,13 @@ def test_trial_started_again_after_a_kill_forgets_the_epochs_it_repeats() -> Non
     assert killed.applied([Started(again), Reported(0, 1, 0.5)])[0].curve == ((1, 0.5),)
 
 
+def test_failed_trial_may_be_tried_again() -> None:
+    failed = History().applied([Started(suggestion()), Reported(0, 1, 0.5), Ended(0, Failed("worker died"))])
+    again = failed.applied([Started(suggestion()), Ended(0, Completed(0.4))])
+    assert again[0].outcome == Completed(0.4)
+    assert again[0].curve == ()
+
+
 def test_best_is_the_earliest_of_the_lowest_ended_losses() -> None:
     facts: list[Fact] = [Started(suggestion(number)) for number in range(5)]
     facts += [Ended(0, Completed(2.0)), Ended(1, Completed(1.0)), Ended(2, Completed(1.0)), Reported(3, 1, 0.1)]
