@@ -17,10 +17,8 @@ import numpy as np
 from app.search.choice import Choice, choose
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.full_budget import FullBudget
-from app.search.gaussian_process import GaussianProcessSampler
 from app.search.grid import GridSampler
 from app.search.hyperband import Hyperband
-from app.search.random import RandomSampler
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Parameter, Space
@@ -62,10 +60,25 @@ class Recipe:
                 raise ValueError(f"{field} is {number!r}; expected a whole number of at least {least}.")
 
 
+# Importing scipy.stats costs half a second, so only a search that starts pays for it, not everyone who needs a Space.
+
+
+def _random_sampler(recipe: Recipe) -> Sampler:
+    from app.search.random import RandomSampler
+
+    return RandomSampler(recipe.space, seed=recipe.seed)
+
+
+def _gaussian_process_sampler(recipe: Recipe) -> Sampler:
+    from app.search.gaussian_process import GaussianProcessSampler
+
+    return GaussianProcessSampler(recipe.space, seed=recipe.seed)
+
+
 SAMPLERS: dict[str, Callable[[Recipe], Sampler]] = {
-    "random": lambda recipe: RandomSampler(recipe.space, seed=recipe.seed),
+    "random": _random_sampler,
     "grid": lambda recipe: GridSampler(recipe.space, max_trials=recipe.max_trials),
-    "bayesian": lambda recipe: GaussianProcessSampler(recipe.space, seed=recipe.seed),
+    "bayesian": _gaussian_process_sampler,
 }
 
 SCHEDULERS: dict[str, Callable[[Recipe], Scheduler]] = {

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from app.search import Algorithm, Completed, Ended, Float, Int, Space, Started, create
@@ -25,6 +29,13 @@ def test_impossible_recipes_are_refused(changes: dict[str, object], message: str
     name = recipe.pop("name")
     with pytest.raises(ValueError, match=message):
         create(name, **recipe)  # type: ignore[arg-type]
+
+
+def test_importing_the_search_does_not_load_scipy() -> None:
+    root = Path(__file__).parents[3]
+    program = "import sys, app.search; print('scipy' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
 
 
 def test_asking_for_no_suggestion_is_refused() -> None:
