@@ -65,8 +65,8 @@ class ColumnProfile:
         num_distinct: Number of different values, missing left out.
         min: Smallest number, or None for columns without numbers.
         max: Largest number.
-        mean: Mean.
-        std: Standard deviation.
+        mean: Mean, or None when float64 cannot hold it.
+        std: Standard deviation, likewise.
         quantiles: The quantiles of ``QUANTILES``; empty for columns without numbers.
         histogram_edges: ``NUM_BINS + 1`` edges; empty for columns without numbers.
         histogram_counts: Rows in each bin.
@@ -190,11 +190,13 @@ def _number_facts(array: pa.Array) -> dict[str, Any]:
     if values.size == 0:
         return {}
     counts, edges = np.histogram(values, bins=_bin_edges(values))
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers near the limit of float64 have no finite moments
+        mean, std = float(values.mean()), float(values.std())
     return {
         "min": float(values.min()),
         "max": float(values.max()),
-        "mean": float(values.mean()),
-        "std": float(values.std()),
+        "mean": mean if np.isfinite(mean) else None,
+        "std": std if np.isfinite(std) else None,
         "quantiles": tuple(map(float, np.quantile(values, QUANTILES))),
         "histogram_edges": tuple(map(float, edges)),
         "histogram_counts": tuple(map(int, counts)),

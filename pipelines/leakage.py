@@ -32,7 +32,7 @@ class Leak:
 
     Attributes:
         column: Name of the column.
-        metric: ``ROC-AUC``, ``accuracy`` or ``R2``.
+        metric: ``ROC-AUC``, ``accuracy`` or ``R2 of ranks``.
         score: Its value on validation rows, at most 1.
         num_rows: Number of validation rows.
     """
@@ -44,7 +44,9 @@ class Leak:
 
 
 def find_leaks(table: pa.Table, schema: DatasetSchema, splits: NDArray[np.int8]) -> list[Leak]:
-    """Return the used features that alone reach ROC-AUC, accuracy or R2 of 0.995 on rows they were not fitted on.
+    """Return the used features that alone reach 0.995 on rows they were not fitted on.
+
+    The score is ROC-AUC for two classes, accuracy for more, and R2 between ranks for numbers.
 
     With fewer than 30 validation rows, fewer than 5 of them outside the largest class, or a largest class that reaches
     that accuracy anyway, nothing can be told and nothing is returned.
@@ -124,15 +126,24 @@ def _score_alone(
     y_asked: NDArray[np.generic],
     task: Task,
 ) -> tuple[str, float]:
-    limit = np.finfo(np.float32).max / 2  # the trees compute in float32
-    x, x_asked = (np.clip(values, -limit, limit)[:, np.newaxis] for values in (x, x_asked))
+    # Trees only see the order of values, in float32: ranks keep the order of dates and of huge numbers.
+    x, x_asked = (ranks[:, np.newaxis] for ranks in _ranks(x, x_asked))
     if not task.is_classification:
         # Enough leaves to follow a smooth curve, with enough rows in each not to follow noise.
         tree = DecisionTreeRegressor(min_samples_leaf=3, max_leaf_nodes=1_000, random_state=0)
-        return "R2", float(r2_score(y_asked, tree.fit(x, y).predict(x_asked)))
+        # Ranks of the target as well: a few huge values would decide R2 alone.
+        y, y_asked = _ranks(y.astype(np.float64), y_asked.astype(np.float64))
+        return "R2 of ranks", float(r2_score(y_asked, tree.fit(x, y).predict(x_asked)))
     num_classes = int(max(y.max(), y_asked.max())) + 1
     tree = DecisionTreeClassifier(min_samples_leaf=3, max_leaf_nodes=max(8, 2 * num_classes), random_state=0)
     tree.fit(x, y)
     if task is Task.BINARY:
         return "ROC-AUC", float(roc_auc_score(y_asked, tree.predict_proba(x_asked)[:, -1]))
     return "accuracy", float(accuracy_score(y_asked, tree.predict(x_asked)))
+
+
+def _ranks(x: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ranks of two samples in their union, NaN for NaN."""
+    distinct = np.unique(np.concatenate([x, other]))
+    first, second = (np.where(np.isnan(v), np.nan, np.searchsorted(distinct, v)) for v in (x, other))
+    return first, second

@@ -135,9 +135,7 @@ def test_group_and_time_are_no_features() -> None:
 def test_mostly_numbers_and_some_text_is_refused_unless_it_is_to_be_text() -> None:
     values = [str(i) for i in range(100)]
     values[57] = "abc"
-    with pytest.raises(
-        DataError, match=r"column 'x', but 1 of 100 values are none, the first 'abc' in row 58; .*--missing"
-    ):
+    with pytest.raises(DataError, match=r"but 1 of 100 values are none, the first 'abc' in row 58; .*--missing"):
         _infer(values)
     assert _infer(values, FeatureKind.CATEGORICAL).kind is FeatureKind.CATEGORICAL
     assert not _infer(values, FeatureKind.TEXT).used
@@ -151,9 +149,7 @@ def test_mixed_columns_are_found_outside_the_training_rows_too() -> None:
 
 
 def test_text_that_is_to_be_numeric_is_refused() -> None:
-    with pytest.raises(
-        DataError, match="Expected numbers in column 'x', but 200 of 200 values are none, the first 'red'"
-    ):
+    with pytest.raises(DataError, match="numbers in column 'x', but 200 of 200 values are none, the first 'red'"):
         _infer(WORDS[np.arange(NUM_ROWS) % 3], FeatureKind.NUMERIC)
 
 
@@ -161,9 +157,7 @@ def test_text_that_is_to_be_numeric_is_refused() -> None:
 def test_infinite_numbers_are_refused(infinite: float) -> None:
     values = np.arange(50) / 7
     values[[30, 40]] = infinite
-    with pytest.raises(
-        DataError, match="Expected finite numbers in column 'x', but 2 are infinite, the first in row 31"
-    ):
+    with pytest.raises(DataError, match="finite numbers in column 'x', but 2 are infinite, the first in row 31"):
         _infer(values)
     with pytest.raises(DataError, match="column 'x', but 2 are infinite"):
         _infer([str(value) for value in values])
