@@ -24,7 +24,17 @@ from app.search.scheduler import Scheduler
 from app.search.space import Parameter, Space
 from app.search.trial import Fact, History, Suggestion
 
-__all__ = ["ALGORITHMS", "SAMPLERS", "SCHEDULERS", "Algorithm", "Choice", "Recipe", "choose", "create"]
+__all__ = [
+    "ALGORITHMS",
+    "SAMPLERS",
+    "SCHEDULERS",
+    "Algorithm",
+    "Choice",
+    "Recipe",
+    "check_algorithm_name",
+    "choose",
+    "create",
+]
 
 
 @dataclass(frozen=True, slots=True)

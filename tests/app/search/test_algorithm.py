@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.search import Algorithm, Completed, Ended, Float, Int, Space, Started, create
+from app.search.algorithm import check_algorithm_name
 
 SPACE = Space([Float("x", 0.0, 1.0)])
 
@@ -29,6 +30,12 @@ def test_impossible_recipes_are_refused(changes: dict[str, object], message: str
     name = recipe.pop("name")
     with pytest.raises(ValueError, match=message):
         create(name, **recipe)  # type: ignore[arg-type]
+
+
+def test_names_are_checked_without_a_space() -> None:
+    assert check_algorithm_name("hyperband+random") == "hyperband+random"
+    with pytest.raises(ValueError, match="did you mean 'grid'"):
+        check_algorithm_name("gird")
 
 
 def test_importing_the_search_does_not_load_scipy() -> None:

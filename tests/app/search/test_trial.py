@@ -45,6 +45,12 @@ def test_applying_facts_leaves_the_old_history_alone() -> None:
     assert after[0].curve == ((1, 0.5),)
 
 
+def test_trials_are_in_the_order_of_their_numbers_however_they_come() -> None:
+    history = History().applied([Started(suggestion(4)), Started(suggestion(1))]).applied([Started(suggestion(2))])
+    assert list(history) == [1, 2, 4]
+    assert history.next_number == 5
+
+
 def test_views_sort_trials_by_outcome() -> None:
     outcomes: list[Outcome | None] = [Completed(1.0), Paused(3), Pruned(2), Failed("no memory"), None]
     facts: list[Fact] = [Started(suggestion(number)) for number in range(5)]
