@@ -25,13 +25,13 @@ from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import OpenRun, RunOpened
-from app.execution.search_loop import Interrupts, SearchLoop, TimeBudget
 from app.final_stage import evaluate, export, train_final
 from app.prediction import Predictor
 from app.report_stage import board_of, report
 from app.run_directory import RunDirectory, read_json
 from app.search.algorithm import Algorithm, check_algorithm_name, create
 from app.search.choice import choose
+from app.search_loop import Interrupts, SearchLoop, TimeBudget
 from app.search_record import Search, SearchRecord, read_progress
 from app.summary import data_found, search_begins, search_ended
 from app.view import View

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.execution.search_loop import SearchView
+from app.search_loop import SearchView
 
 SECONDS_BETWEEN_LINES = 10.0
 """Where nothing can be redrawn (a pipe, a log), progress is a line now and then."""

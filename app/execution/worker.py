@@ -23,6 +23,7 @@ from app.execution.messages import (
     EpochEnded,
     ExportModel,
     FinalTrained,
+    ModelExported,
     OpenRun,
     OpenTest,
     Predict,
@@ -33,6 +34,7 @@ from app.execution.messages import (
     RunOpened,
     RunTrial,
     StopTrial,
+    TestOpened,
     TrainFinal,
     TrialEnded,
 )
@@ -105,9 +107,10 @@ class Worker:
                 case TrainFinal():
                     return self._train_final(request)
                 case OpenTest():
-                    return self._final_model().open_test()
+                    return TestOpened(*self._final_model().open_test())
                 case ExportModel():
-                    return self._final_model().export(request)
+                    directory, cases = self._final_model().export(request.extra_files)
+                    return ModelExported(directory=str(directory), cases=str(cases))
                 case Predict():
                     return Predicted(self._predictor(request.directory).predict(request.columns))
                 case _:
@@ -189,15 +192,21 @@ class Worker:
         from app.training.final_model import train_final_model
 
         trainer, directory = self._opened()
-        self._final, trained = train_final_model(
+        start = time.perf_counter()
+        self._final, epochs = train_final_model(
             trainer,
             directory,
-            request=request,
+            values=request.hyperparameters,
+            epochs=request.epochs,
             seed=derive_seed(self._seed, "final"),
             report=self._reporter(None),
             ask=self._asker(request.deadline),
         )
-        return trained
+        return FinalTrained(
+            epochs=epochs,
+            num_parameters=self._final.model.count_params(),
+            seconds=time.perf_counter() - start,
+        )
 
     def _final_model(self) -> FinalModel:
         from app.training.final_model import load_final_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from app.errors import WorkerError
 from app.evaluation.metrics import mape_epsilon
-from app.execution.messages import ExportModel, FinalTrained, ModelExported, TestOpened, TrainFinal
+from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
+from app.search.space import Value
 from app.training.trainer import Ask, Report, Trainer
 from app.training.trial_data import encode_rows, read_arrow
 from pipelines.raw_columns import raw_columns
@@ -48,16 +48,23 @@ class FinalModel:
     model: keras.Model
     answers: AnswerForm
 
-    def open_test(self) -> TestOpened:
-        """Opens the sealed test rows and predicts them."""
+    def open_test(self) -> tuple[Predictions, Mapping[str, NDArray[Any]]]:
+        """Opens the sealed test rows; returns the predictions on them and their encoded features."""
         data = self.trainer.data
         rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
         epsilon = 0.0 if data.schema.target.task.is_classification else mape_epsilon(data.development.y.astype(np.float64))
         predictions = self.trainer.predict(self.model, self.answers, rows, mape_epsilon=epsilon)
-        return TestOpened(predictions=predictions, features=rows.features)
+        return predictions, rows.features
 
-    def export(self, request: ExportModel) -> ModelExported:
-        """Stages the SavedModel, and writes raw rows with the answers that the Keras model gives on them."""
+    def export(self, extra_files: Mapping[str, bytes]) -> tuple[Path, Path]:
+        """Stages the SavedModel, and writes raw rows with the answers that the Keras model gives on them.
+
+        Args:
+            extra_files: Name -> content of files for assets.extra.
+
+        Returns:
+            The staged version directory and the file of rows and answers.
+        """
         data = self.trainer.data
         raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
         staged = stage_saved_model(
@@ -66,12 +73,12 @@ class FinalModel:
             schema=data.schema,
             directory=self.directory.exports / self.directory.read_config().name,
             sample={name: column[:32] for name, column in raw.items()},
-            extra_files=request.extra_files,
+            extra_files=extra_files,
         )
         cases = self.directory.best / "verification.npz"
         self._write_cases(cases, {name: column[:MAX_VERIFIED_ROWS] for name, column in raw.items()})
         self._write_graph(staged)
-        return ModelExported(directory=str(staged), cases=str(cases))
+        return staged, cases
 
     def _answer(self, encoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         context = self.trainer.context(rows=self.trainer.data.training.num_rows)
@@ -94,30 +101,35 @@ class FinalModel:
 
 
 def train_final_model(
-    trainer: Trainer, directory: RunDirectory, *, request: TrainFinal, seed: int, report: Report, ask: Ask
-) -> tuple[FinalModel, FinalTrained]:
+    trainer: Trainer,
+    directory: RunDirectory,
+    *,
+    values: Mapping[str, Value],
+    epochs: int,
+    seed: int,
+    report: Report,
+    ask: Ask,
+) -> tuple[FinalModel, int]:
     """Trains the winner from scratch, saves it and reloads it.
 
     Args:
         trainer: Where the data and devices are.
         directory: The experiment.
-        request: Hyperparameters, epochs.
+        values: The winner's hyperparameters.
+        epochs: Epochs to train.
         seed: Seed of weights, dropout and data order.
         report: Receives every epoch.
         ask: Says whether to go on.
+
+    Returns:
+        The reloaded model and the epochs trained.
     """
-    start = time.perf_counter()
-    model, answers, epochs = trainer.train_final(
-        request.hyperparameters, epochs=request.epochs, seed=seed, report=report, ask=ask
-    )
+    model, answers, trained = trainer.train_final(values, epochs=epochs, seed=seed, report=report, ask=ask)
     directory.best.mkdir(exist_ok=True)
     temporary = directory.best / "partial.keras"
     model.save(temporary)
     temporary.replace(directory.model_file)
     write_json(directory.best / "answers.json", answers.to_json())
-    trained = FinalTrained(
-        epochs=epochs, num_parameters=model.count_params(), seconds=time.perf_counter() - start
-    )
     del model
     return load_final_model(trainer, directory), trained
 

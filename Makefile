@@ -1,0 +1,41 @@
+# make demo: set up, then the main job on real data.  make test: set up, then every check and test.
+# Both can be run again and again; what is set up already is left alone.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed-from-these-constraints
+DEMO := runs/demo
+
+.PHONY: demo test lint bench clean
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "tamiz needs Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) --version); say make PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@rm -rf $(DEMO)
+	$(BIN)/tamiz search examples/penguins.csv --target species --time 60s --run $(DEMO)
+	@echo
+	$(BIN)/tamiz predict $(DEMO) examples/penguins.csv --output $(DEMO)/predictions.parquet
+	@echo
+	$(BIN)/python examples/predict_without_tamiz.py $(DEMO)/export/penguins/1
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/trial_cost.py
+	$(BIN)/python benchmarks/trials_per_minute.py
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
