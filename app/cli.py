@@ -68,7 +68,7 @@ def search(
     algorithm: Annotated[str, typer.Option(help="auto, random, grid, bayesian, hyperband.")] = "",
     objective: Annotated[str, typer.Option(help="Validation metric to select by, such as roc_auc.")] = "",
     task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression.")] = "",
-    feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; KIND ignore drops it.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; ignore drops it.")] = None,
     group: Annotated[str, typer.Option(help="Column whose rows stay together in one split.")] = "",
     time_column: Annotated[str, typer.Option(help="Column that orders the splits.")] = "",
     missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,

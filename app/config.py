@@ -82,7 +82,8 @@ class DataConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
         known = ("auto", "binary", "multiclass", "regression")
         if self.task not in known:
-            raise ConfigError(f"task is {self.task!r}{_did_you_mean(self.task, known)}: expected one of {', '.join(known)}")
+            hint = _did_you_mean(self.task, known)
+            raise ConfigError(f"task is {self.task!r}{hint}: expected one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,11 @@ def run(
         view: Shows what happens.
         started: When this session began, in seconds since the epoch.
     """
-    with contextlib.closing(SearchRecord(directory, started=started)) as record, VerificationProcess.start() as verification:
+    # The process that will prove the export imports its own TensorFlow meanwhile.
+    with (
+        contextlib.closing(SearchRecord(directory, started=started)) as record,
+        VerificationProcess.start() as verification,
+    ):
         budget = TimeBudget.starting_at(started - record.progress.spent, seconds=config.search.seconds)
         algorithm = open_search(directory, config, executor=executor, record=record, view=view)
         search(directory, config, algorithm=algorithm, executor=executor, record=record, budget=budget, view=view)

@@ -23,8 +23,8 @@ from app.execution.messages import (
     TestOpened,
     TrainFinal,
 )
-from app.execution.search_loop import TimeBudget
 from app.run_directory import RunDirectory, read_json, write_json
+from app.search_loop import TimeBudget
 from app.search_record import SearchRecord
 from app.training.seeding import derive_seed
 from app.view import View

@@ -116,7 +116,9 @@ class RunDirectory:
                 self.path.rmdir()
             staging.rename(self.path)
         except FileExistsError as error:
-            raise RunDirectoryError(f"{self.path} was taken by another search: give another place with --run") from error
+            raise RunDirectoryError(
+                f"{self.path} was taken by another search: give another place with --run"
+            ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

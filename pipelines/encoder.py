@@ -33,7 +33,7 @@ Tensor = Any
 _OTHER_ID = 1
 
 
-class Encoder(tf.Module):  # type: ignore[misc]
+class Encoder(tf.Module):
     """Encodes raw columns with a learned state.
 
     Args:
@@ -96,7 +96,7 @@ class Encoder(tf.Module):  # type: ignore[misc]
         num_rows = len(next(iter(raw.values()))) if raw else 0
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
-            batch = {name: tf.constant(raw[name][start : start + batch_size]) for name in self.state.raw_names}
+            batch = {name: _tensor(raw[name][start : start + batch_size]) for name in self.state.raw_names}
             parts.append(encode(batch))
         return {key: np.concatenate([part[key].numpy() for part in parts]) for key in ("numeric", "categorical")}
 
@@ -264,6 +264,11 @@ def _days_before(year: int, months: NDArray[np.int64]) -> NDArray[np.int64]:
     first = np.ones_like(months)
     start = days_since_epoch(np.array([year]), np.array([1]), np.array([1]))
     return days_since_epoch(np.full_like(months, year), months, first) - start
+
+
+def _tensor(values: NDArray[np.generic]) -> Tensor:
+    # Stated, because TensorFlow takes an empty array of objects for numbers.
+    return tf.constant(values, tf.string if values.dtype == object else tf.float32)
 
 
 def _clipped(values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def hash_rows(table: pa.Table, *, columns: Sequence[str], seed: int = 0) -> NDAr
     for name, name_hash in zip(columns, names, strict=True):
         # A sum does not depend on the order of the columns; the name keeps equal values of two columns apart.
         total += mix(hash_column(plain_array(table, name)) ^ name_hash)
-    return mix(total ^ mix(np.array([seed], np.uint64)))
+    return mix(total ^ mix(np.array([seed % 2**64], np.uint64)))
 
 
 def hash_column(array: pa.Array) -> NDArray[np.uint64]:

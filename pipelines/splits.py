@@ -156,7 +156,7 @@ def _deciles(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def _group_ranks(table: pa.Table, group: str, *, content: list[str], seed: int) -> NDArray[np.uint64]:
     array = plain_array(table, require_column(table, group, role="group column"))
-    seeds = mix(np.array([seed], np.uint64))
+    seeds = mix(np.array([seed % 2**64], np.uint64))
     missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
     return np.where(missing, hash_rows(table, columns=content, seed=seed), mix(hash_column(array) ^ seeds))
 

@@ -9,7 +9,7 @@ from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="tamiz")
-class SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]
+class SmoothedCrossentropy(keras.losses.Loss):
     """Cross-entropy of class ids against logits, with label smoothing.
 
     Keras' sparse cross-entropy has no smoothing, and its categorical one needs a one-hot target in the pipeline.

@@ -21,7 +21,7 @@ from search_spaces.recipe import compile_model, declare_recipe
 HyperParameters: TypeAlias = keras_tuner.HyperParameters
 
 
-class TabularSpace(keras_tuner.HyperModel, abc.ABC):  # type: ignore[misc]
+class TabularSpace(keras_tuner.HyperModel, abc.ABC):
     """A space of networks for one encoded table; usable as any KerasTuner ``HyperModel``.
 
     Args:

@@ -24,6 +24,14 @@ from search_spaces.losses import loss_for
 
 MAX_ONE_HOT = 64
 
+ONE_HOT_LOSSES = (
+    "categorical_crossentropy",
+    "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "kl_divergence",
+)
+"""Losses of Keras that take the target as one column a class."""
+
 
 class InputForm(StrEnum):
     """How a model takes the encoded table."""
@@ -32,7 +40,7 @@ class InputForm(StrEnum):
     MATRIX = "matrix"
 
 
-class UserSpace(keras_tuner.HyperModel):  # type: ignore[misc]
+class UserSpace(keras_tuner.HyperModel):
     """A build function ``build(hp) -> keras.Model`` as a space.
 
     Args:
@@ -149,4 +157,4 @@ def wants_one_hot(model: keras.Model) -> bool:
     """Returns whether the loss of `model` takes one-hot targets ``(batch, num_classes)``."""
     loss = model.loss
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    return name in ("categorical_crossentropy", "CategoricalCrossentropy", "CategoricalFocalCrossentropy", "kl_divergence")
+    return name in ONE_HOT_LOSSES

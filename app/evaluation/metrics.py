@@ -188,7 +188,7 @@ def compute_metrics(predictions: Predictions, *, metrics: tuple[Metric, ...] | N
         if np.isfinite(value):
             values[metric.name] = value
         else:
-            notes.append(f"{metric.name} is left out: {_why_undefined(metric)}")
+            notes.append(f"Left out: {metric.name}, because {_why_undefined(metric)}.")
     return MetricValues(values, tuple(notes))
 
 

@@ -52,7 +52,8 @@ class FinalModel:
         """Opens the sealed test rows; returns the predictions on them and their encoded features."""
         data = self.trainer.data
         rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
-        epsilon = 0.0 if data.schema.target.task.is_classification else mape_epsilon(data.development.y.astype(np.float64))
+        is_regression = not data.schema.target.task.is_classification
+        epsilon = mape_epsilon(data.development.y.astype(np.float64)) if is_regression else 0.0
         predictions = self.trainer.predict(self.model, self.answers, rows, mape_epsilon=epsilon)
         return predictions, rows.features
 

@@ -90,8 +90,8 @@ class TrialData:
         """Returns the target as a loss takes it, ``(num_rows, 1)``: class ids, or standardised values."""
         if self.schema.target.task.is_classification:
             return rows.y.reshape(-1, 1).astype(np.int32)
-        standardised: NDArray[Any] = ((rows.y.astype(np.float64) - self.target_mean) / self.target_scale).astype(np.float32)
-        return standardised.reshape(-1, 1)
+        standardised: NDArray[Any] = (rows.y.astype(np.float64) - self.target_mean) / self.target_scale
+        return standardised.astype(np.float32).reshape(-1, 1)
 
     def row_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
         """Returns the weight of every row in the loss ``(num_rows,)``, or None when all weigh the same."""

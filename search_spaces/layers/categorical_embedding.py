@@ -11,7 +11,7 @@ from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="tamiz")
-class CategoricalEmbedding(keras.layers.Layer):  # type: ignore[misc]
+class CategoricalEmbedding(keras.layers.Layer):
     """Embeds every categorical column of a table and lays the vectors side by side.
 
     All columns share one matrix with an offset for each, so that a table of thirty columns costs one gather and one

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import DataError, list_names, suggest_name
+from pipelines.errors import DataError
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
 
 FEATURES = st.builds(
@@ -78,12 +78,3 @@ def test_unknown_kind_is_refused_with_the_nearest_kind() -> None:
 def test_something_that_is_no_object_is_refused() -> None:
     with pytest.raises(DataError, match="Expected a JSON object for TargetSpec, received list"):
         TargetSpec.from_json([])  # type: ignore[arg-type]
-
-
-def test_nearest_name_ignores_case() -> None:
-    assert suggest_name("STATUS", ["Status", "Stat"]) == " Did you mean 'Status'?"
-    assert suggest_name("qqq", ["Status"]) == ""
-
-
-def test_long_lists_of_names_are_cut() -> None:
-    assert list_names("abc", limit=2) == "'a', 'b' and 1 more"

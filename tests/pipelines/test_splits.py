@@ -53,6 +53,7 @@ def test_seed_decides_the_split() -> None:
     first = assign_splits(table, CLASSES, seed=1)
     np.testing.assert_array_equal(first, assign_splits(table, CLASSES, seed=1))
     assert (first != assign_splits(table, CLASSES, seed=2)).mean() > 0.2
+    assert (first != assign_splits(table, CLASSES, seed=-1)).mean() > 0.2
 
 
 @settings(deadline=None, max_examples=25)
