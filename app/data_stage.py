@@ -24,7 +24,7 @@ from pipelines.data_report import DataProfile, profile_table
 from pipelines.inference import check_columns, infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
-from pipelines.schema import DatasetSchema, FeatureKind, Task
+from pipelines.schema import DatasetSchema, FeatureKind, RawType, Task
 from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
 from pipelines.splits import Split, assign_splits
 from pipelines.target_inference import drop_rows_without_target, infer_target
@@ -59,18 +59,27 @@ class PreparedData:
     preprocessing: PreprocessingState
 
 
-def read_source(source: Source, config: ExperimentConfig) -> SourceTable:
+def read_source(source: Source, config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> SourceTable:
     """Reads a source as the settings say.
+
+    Args:
+        source: A file or a table in memory.
+        config: The settings.
+        schema: What the columns are known to be: a category such as ``007`` or ``TRUE`` then stays the text that the
+            model learned, whatever the new rows look like.
 
     Raises:
         DataError: It cannot be read.
     """
     data = config.data
+    text = {name for name, kind in data.features.items() if kind in ("categorical", "text")}
+    if schema is not None:
+        text = {feature.name for feature in schema.used_features if feature.raw_type is RawType.STRING}
     options = ReadOptions(
         encoding=data.encoding or None,
         delimiter=data.delimiter or None,
         missing_values=(*DEFAULT_MISSING_VALUES, *data.missing_values),
-        text_columns=tuple(name for name, kind in data.features.items() if kind in ("categorical", "text")),
+        text_columns=tuple(sorted(text)),
     )
     return read_table(source, options=options)
 

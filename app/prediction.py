@@ -42,7 +42,7 @@ class Predictor:
             DataError: A column is missing or of another type.
             WorkerError: The model cannot be loaded.
         """
-        table = read_source(data, self._config).table
+        table = read_source(data, self._config, schema=self._schema).table
         columns = raw_columns(table, self._schema)
         reply = self._executor.call(Predict(directory=str(self._saved_model.absolute()), columns=columns))
         if not isinstance(reply, Predicted):

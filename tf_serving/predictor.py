@@ -32,7 +32,8 @@ class SavedModelPredictor:
         """Returns the named outputs, each with ``num_rows`` rows; text as str.
 
         Args:
-            columns: Raw columns in the order of the schema, each ``(num_rows,)``: float32 with NaN for missing, or bytes with b"" for missing.
+            columns: Raw columns in the order of the schema, each ``(num_rows,)``: float32 with NaN for missing, or
+                bytes with b"" for missing.
         """
         num_rows = len(next(iter(columns.values())))
         parts: list[dict[str, NDArray[Any]]] = []

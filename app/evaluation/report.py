@@ -163,7 +163,7 @@ def _test(test: SealedTestReport) -> str:
         arrow = "↑" if METRICS[estimate.name].direction == "maximize" else "↓"
         cells = [f"{escape(estimate.name + mark)} {arrow}", *(_estimate(one) for one in (estimate, *others))]
         rows.append(cells)
-    verdicts = _list(escape(sentence[:1].upper() + sentence[1:]) for sentence in test.verdicts())
+    verdicts = _list(escape(sentence) for sentence in test.verdicts())
     caption = (
         f"{test.num_rows:,} rows, opened once. In brackets 95 % intervals from {test.num_resamples:,} bootstrap "
         "resamples. ↑ more is better, ↓ less is better."

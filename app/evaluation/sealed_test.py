@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 
-from app.evaluation.intervals import MetricEstimate, estimate_metrics
+from app.evaluation.intervals import Difference, MetricEstimate, compare_metrics
 from app.evaluation.metrics import METRICS, Direction, Metric
+from app.evaluation.number_text import number_text
 from app.evaluation.predictions import Predictions
 
 MAX_CONFUSION_CLASSES = 20
 
 _VERSION = 1
+
+_MAX_DECIMALS = 12
+
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "f1")
+_OF_RANKINGS = ("roc_auc", "pr_auc")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +34,8 @@ class SealedTestReport:
         num_resamples: bootstrap resamples behind the intervals.
         model: the model's metrics.
         baselines: metrics of each baseline, by its name.
+        differences: model minus baseline by the objective, with the interval of the paired bootstrap, by the
+            baseline's name; a baseline is left out where the objective is not defined.
         classes: class labels in the order of the confusion matrix; () for regression.
         confusion: number of rows by true (outer) and predicted (inner) class; None with more than 20 classes or
             for regression.
@@ -38,6 +47,7 @@ class SealedTestReport:
     num_resamples: int
     model: tuple[MetricEstimate, ...]
     baselines: Mapping[str, tuple[MetricEstimate, ...]]
+    differences: Mapping[str, Difference]
     classes: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] | None = None
     notes: tuple[str, ...] = ()
@@ -48,14 +58,10 @@ class SealedTestReport:
         return next((estimate for estimate in estimates if estimate.name == name), None)
 
     def verdicts(self) -> tuple[str, ...]:
-        """One sentence a baseline: whether the model is better by the objective, beyond its 95 % interval."""
-        model = self.estimate(self.objective)
-        sentences = []
-        for name in self.baselines:
-            other = self.estimate(self.objective, baseline=name)
-            if model is not None and other is not None and model.low is not None and model.high is not None:
-                sentences.append(_verdict(name, METRICS[self.objective], model, other))
-        return tuple(sentences)
+        """One sentence a baseline: whether the model is better by the objective, or the difference may be chance."""
+        metric = METRICS[self.objective]
+        sentences = (_verdict(name, metric, difference) for name, difference in self.differences.items())
+        return tuple(sentence for sentence in sentences if sentence)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types, with a version."""
@@ -68,6 +74,7 @@ class SealedTestReport:
             "baselines": {
                 name: [e.to_json() for e in estimates] for name, estimates in self.baselines.items()
             },
+            "differences": {name: one.to_json() for name, one in self.differences.items()},
             "classes": list(self.classes),
             "confusion": None if self.confusion is None else [list(row) for row in self.confusion],
             "notes": list(self.notes),
@@ -102,6 +109,7 @@ class SealedTestReport:
                 name: tuple(MetricEstimate.from_json(one) for one in estimates)
                 for name, estimates in data["baselines"].items()
             },
+            differences={name: Difference.from_json(one) for name, one in data["differences"].items()},
             classes=tuple(data["classes"]),
             confusion=None if confusion is None else tuple(tuple(row) for row in confusion),
             notes=tuple(data["notes"]),
@@ -118,7 +126,7 @@ def report_sealed_test(
 ) -> SealedTestReport:
     """Score the model and the baselines on the test rows.
 
-    The same seed draws the same resamples for all of them, so that their intervals can be compared.
+    All of them are resampled alike, so that their differences can be judged (see `intervals.compare_metrics`).
 
     Args:
         model: the model's predictions.
@@ -136,16 +144,18 @@ def report_sealed_test(
                 f"expected the baseline {name!r} on the model's {model.num_rows} rows, got {predictions.num_rows} "
                 "rows with other targets; score both on the test rows"
             )
-    estimates = estimate_metrics(model, seed=seed)
+    compared = compare_metrics(model, baselines=baselines, objective=objective, seed=seed)
+    estimates = compared.model
     return SealedTestReport(
         objective=objective.name,
         num_rows=model.num_rows,
         num_resamples=estimates.num_resamples,
         model=estimates.metrics,
-        baselines={name: estimate_metrics(one, seed=seed).metrics for name, one in baselines.items()},
+        baselines=compared.baselines,
+        differences=compared.differences,
         classes=classes,
         confusion=_confusion(model),
-        notes=estimates.notes,
+        notes=(*estimates.notes, *_notes_on_edges(estimates.metrics, model)),
     )
 
 
@@ -159,10 +169,74 @@ def _confusion(predictions: Predictions) -> tuple[tuple[int, ...], ...] | None:
     return tuple(tuple(int(cell) for cell in row) for row in cells.reshape(size, size))
 
 
-def _verdict(name: str, metric: Metric, model: MetricEstimate, other: MetricEstimate) -> str:
-    better = metric.to_loss(model.value) < metric.to_loss(other.value)
-    if model.low is not None and model.high is not None and model.low <= other.value <= model.high:
-        return f"by {metric.name} the model does not differ significantly from the {name} baseline"
-    side = "above" if (metric.direction is Direction.MAXIMIZE) == better else "below"
+def _notes_on_edges(estimates: tuple[MetricEstimate, ...], predictions: Predictions) -> tuple[str, ...]:
+    """Remarks on shares of 0 or 1, whose percentile intervals have no width however few rows there are."""
+    edges = {
+        estimate.name: estimate.value
+        for estimate in estimates
+        if estimate.value in (0.0, 1.0) and estimate.low == estimate.high
+    }
+    if not edges:
+        return ()
+    notes = []
+    positives = int((predictions.y == 1).sum())
+    rarest = int(np.unique(predictions.y, return_counts=True)[1].min())
+    if "accuracy" in edges:
+        # All or none of the rows are right: what the other metrics say follows from that.
+        names = [name for name in (*_OF_CLASSES, *_OF_RANKINGS) if edges.get(name) == edges["accuracy"]]
+        where = f"all {predictions.num_rows:,} rows"
+        notes.append(_note_on_edge(names, edges["accuracy"], where, predictions.num_rows, thing="rows predicted"))
+        return tuple(notes)
+    if "f1" in edges and positives:
+        where = f"the {positives:,} rows of the second class"
+        notes.append(_note_on_edge(["f1"], edges["f1"], where, positives, thing="such rows predicted"))
+    for value in (0.0, 1.0):
+        names = [name for name in _OF_RANKINGS if edges.get(name) == value]
+        if names:
+            where = f"the {rarest:,} rows of the rarest class"
+            notes.append(_note_on_edge(names, value, where, rarest, thing="such rows ranked"))
+    return tuple(notes)
+
+
+def _note_on_edge(names: list[str], value: float, where: str, num_rows: int, *, thing: str) -> str:
+    """Says what the rule of three allows: up to 3 / n where n rows show no case of something."""
+    said = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    verb = "are" if len(names) > 1 else "is"
+    return (
+        f"Here {said} {verb} {value:.0f} on {where}, where the percentile interval has no width. By the rule of "
+        f"three the true share of {thing} {'wrong' if value else 'right'} may be up to "
+        f"{min(1.0, 3 / num_rows):.2g} (3 / {num_rows:,}; Hanley and Lippman-Hand 1983)."
+    )
+
+
+def _verdict(name: str, metric: Metric, difference: Difference) -> str:
+    """The sentence on one baseline; empty where the difference has no interval."""
+    low, high = difference.low, difference.high
+    if low is None or high is None:
+        return ""
+    if not (difference.value or low or high):
+        return f"By {metric.name} there is no difference to the {name} baseline on these rows."
+    value, low_text, high_text = _difference_texts(difference.value, low, high)
+    sign = "+" if difference.value > 0 else ""
+    interval = f"(95 % interval {low_text} to {high_text})"
+    if difference.sign == 0:
+        return (
+            f"By {metric.name} there is no clear difference to the {name} baseline: "
+            f"the difference of {sign}{value} {interval} may be chance."
+        )
+    better = (difference.sign > 0) == (metric.direction is Direction.MAXIMIZE)
     word = "better" if better else "worse"
-    return f"by {metric.name} the model is {word} than the {name} baseline: its interval lies {side} it"
+    return f"By {metric.name} the model is {word} than the {name} baseline: the difference is {sign}{value} {interval}."
+
+
+def _difference_texts(value: float, low: float, high: float) -> tuple[str, ...]:
+    """The three numbers with as many decimals as the interval's width justifies: two of its digits."""
+    width = high - low
+    if not width > 0:
+        return tuple(number_text(one) for one in (value, low, high))
+    decimals = max(0, 1 - math.floor(math.log10(width)))
+    # An end beside 0 must not read as 0: whether the interval holds it decides the verdict.
+    ends = [one for one in (low, high) if one]
+    while decimals < _MAX_DECIMALS and any(not round(one, decimals) for one in ends):
+        decimals += 1
+    return tuple(f"{round(one, decimals):,.{decimals}f}" if one else "0" for one in (value, low, high))

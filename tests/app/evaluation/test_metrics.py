@@ -168,7 +168,7 @@ def test_rows_of_a_single_class_leave_out_the_metrics_that_compare_classes() -> 
     result = compute_metrics(one_class)
     assert "roc_auc" not in result.values
     assert "log_loss" in result.values
-    assert "roc_auc is left out: these rows lack the classes it compares" in result.notes
+    assert "Left out: roc_auc, because these rows lack the classes it compares." in result.notes
 
 
 def test_mape_is_left_out_when_the_target_holds_a_zero() -> None:
@@ -176,7 +176,7 @@ def test_mape_is_left_out_when_the_target_holds_a_zero() -> None:
         Predictions(task=Task.REGRESSION, y=np.array([0.0, 1.0]), values=np.array([1.0, 1.0]))
     )
     assert set(result.values) == {"rmse", "mae", "r2"}
-    assert any("mape is left out: the target holds zeros" in note for note in result.notes)
+    assert any("Left out: mape, because the target holds zeros" in note for note in result.notes)
 
 
 def test_mape_divides_by_no_less_than_its_epsilon() -> None:
@@ -193,7 +193,7 @@ def test_mape_epsilon_is_the_first_percentile_of_the_size() -> None:
 def test_r2_of_a_constant_target_is_left_out() -> None:
     result = compute_metrics(Predictions(task=Task.REGRESSION, y=np.full(5, 0.1), values=np.arange(5.0)))
     assert "r2" not in result.values
-    assert "r2 is left out: the target is constant on these rows" in result.notes
+    assert "Left out: r2, because the target is constant on these rows." in result.notes
 
 
 def test_labels_alone_give_the_metrics_of_labels() -> None:

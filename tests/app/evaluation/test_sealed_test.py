@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.evaluation.intervals import MetricEstimate
+from app.evaluation.intervals import Difference, MetricEstimate
 from app.evaluation.metrics import METRICS, Predictions
 from app.evaluation.sealed_test import SealedTestReport, report_sealed_test
 from pipelines.schema import Task
@@ -69,69 +69,102 @@ def test_no_confusion_with_many_classes_or_values() -> None:
     assert report_sealed_test(values, objective=METRICS["rmse"], classes=(), **options).confusion is None
 
 
-@pytest.mark.parametrize(
-    ("objective", "interval", "baseline", "sentence"),
-    [
-        (
-            "accuracy",
-            (0.8, 0.7, 0.9),
-            0.6,
-            "the model is better than the linear baseline: its interval lies above it",
-        ),
-        (
-            "accuracy",
-            (0.8, 0.7, 0.9),
-            0.95,
-            "the model is worse than the linear baseline: its interval lies below it",
-        ),
-        (
-            "accuracy",
-            (0.8, 0.7, 0.9),
-            0.75,
-            "the model does not differ significantly from the linear baseline",
-        ),
-        (
-            "rmse",
-            (2.0, 1.5, 2.5),
-            3.0,
-            "the model is better than the linear baseline: its interval lies below it",
-        ),
-        (
-            "rmse",
-            (2.0, 1.5, 2.5),
-            1.0,
-            "the model is worse than the linear baseline: its interval lies above it",
-        ),
-    ],
-)
-def test_verdict_takes_the_interval_into_account(
-    objective: str, interval: tuple[float, float, float], baseline: float, sentence: str
-) -> None:
-    made = SealedTestReport(
+def judged(objective: str, value: float, low: float | None, high: float | None) -> tuple[str, ...]:
+    return SealedTestReport(
         objective=objective,
         num_rows=9,
         num_resamples=9,
-        model=(MetricEstimate(objective, *interval),),
-        baselines={"linear": (MetricEstimate(objective, baseline, None, None),)},
-    )
-    assert made.verdicts() == (f"by {objective} {sentence}",)
+        model=(MetricEstimate(objective, 0.8, 0.7, 0.9),),
+        baselines={"linear": (MetricEstimate(objective, 0.8 - value, None, None),)},
+        differences={"linear": Difference(value, low, high)},
+    ).verdicts()
+
+
+BETTER = "the model is better than the linear baseline: the difference is"
+WORSE = "the model is worse than the linear baseline: the difference is"
+UNCLEAR = "there is no clear difference to the linear baseline: the difference of"
+
+
+@pytest.mark.parametrize(
+    ("objective", "difference", "sentence"),
+    [
+        ("accuracy", (0.2, 0.1, 0.3), f"{BETTER} +0.20 (95 % interval 0.10 to 0.30)."),
+        ("accuracy", (-0.2, -0.3, -0.1), f"{WORSE} -0.20 (95 % interval -0.30 to -0.10)."),
+        ("accuracy", (1 / 52, 0.0, 3 / 52), f"{UNCLEAR} +0.019 (95 % interval 0 to 0.058) may be chance."),
+        ("accuracy", (-0.01, -0.05, 0.04), f"{UNCLEAR} -0.010 (95 % interval -0.050 to 0.040) may be chance."),
+        ("accuracy", (0.02, 0.0004, 0.06), f"{BETTER} +0.0200 (95 % interval 0.0004 to 0.0600)."),
+        ("accuracy", (1.0, 1.0, 1.0), f"{BETTER} +1 (95 % interval 1 to 1)."),
+        ("rmse", (-1234.5, -2000.0, -400.0), f"{BETTER} -1,234 (95 % interval -2,000 to -400)."),
+        ("rmse", (1.26, 0.5, 2.5), f"{WORSE} +1.3 (95 % interval 0.5 to 2.5)."),
+        ("rmse", (0.0, 0.0, 0.0), "there is no difference to the linear baseline on these rows."),
+    ],
+)
+def test_verdict_judges_the_difference(
+    objective: str, difference: tuple[float, float, float], sentence: str
+) -> None:
+    assert judged(objective, *difference) == (f"By {objective} {sentence}",)
 
 
 def test_no_verdict_without_an_interval() -> None:
-    made = SealedTestReport(
-        objective="r2",
-        num_rows=2,
-        num_resamples=9,
-        model=(MetricEstimate("r2", 0.5, None, None),),
-        baselines={"linear": (MetricEstimate("r2", 0.1, None, None),)},
+    assert judged("r2", 0.4, None, None) == ()
+
+
+def classified(*, right: int, wrong: int, scores: bool = True) -> Predictions:
+    y = np.arange(right + wrong) % 2
+    labels = np.where(np.arange(right + wrong) < right, y, 1 - y)
+    probabilities = np.where(labels[:, None] == [0, 1], 0.9, 0.1) if scores else None
+    return Predictions(task=Task.BINARY, y=y, probabilities=probabilities, labels=labels)
+
+
+def tested(predictions: Predictions) -> SealedTestReport:
+    return report_sealed_test(
+        predictions, baselines={}, objective=METRICS["accuracy"], classes=("no", "yes"), seed=0
     )
-    assert made.verdicts() == ()
+
+
+def test_one_row_of_difference_to_a_model_without_mistakes_is_no_clear_difference() -> None:
+    made = report_sealed_test(
+        classified(right=52, wrong=0),
+        baselines={"linear": classified(right=51, wrong=1), "constant": classified(right=26, wrong=26)},
+        objective=METRICS["accuracy"],
+        classes=("no", "yes"),
+        seed=0,
+    )
+    linear, constant = made.verdicts()
+    assert linear.endswith("the difference of +0.019 (95 % interval 0 to 0.058) may be chance.")
+    assert constant.startswith("By accuracy the model is better than the constant baseline")
+
+
+def test_a_share_without_a_counterexample_gets_the_rule_of_three() -> None:
+    assert tested(classified(right=52, wrong=0, scores=False)).notes == (
+        "Here accuracy, balanced_accuracy and f1 are 1 on all 52 rows, where the percentile interval has no width. "
+        "By the rule of three the true share of rows predicted wrong may be up to 0.058 "
+        "(3 / 52; Hanley and Lippman-Hand 1983).",
+    )
+    assert "predicted right may be up to 0.15 (3 / 20;" in tested(classified(right=0, wrong=20, scores=False)).notes[0]
+
+
+def test_no_remark_on_shares_that_have_an_interval() -> None:
+    assert tested(classified(right=50, wrong=2)).notes == ()
+
+
+def test_a_perfect_ranking_rests_on_the_rarest_class() -> None:
+    y = np.array([0] * 30 + [1] * 10)
+    score = np.where(y == 1, 0.4, 0.1)  # all ranked right, all predicted as class 0
+    made = tested(Predictions(task=Task.BINARY, y=y, probabilities=np.stack([1 - score, score], axis=1)))
+    assert made.notes == (
+        "Here f1 is 0 on the 10 rows of the second class, where the percentile interval has no width. By the rule "
+        "of three the true share of such rows predicted right may be up to 0.3 (3 / 10; Hanley and Lippman-Hand 1983).",
+        "Here roc_auc and pr_auc are 1 on the 10 rows of the rarest class, where the percentile interval has no "
+        "width. By the rule of three the true share of such rows ranked wrong may be up to 0.3 "
+        "(3 / 10; Hanley and Lippman-Hand 1983).",
+    )
 
 
 def test_the_report_survives_json() -> None:
     for made in (
         report(),
-        dataclasses.replace(report(), confusion=None, classes=(), notes=("mape is left out",)),
+        dataclasses.replace(report(), confusion=None, classes=(), notes=("Left out: mape.",)),
     ):
         assert SealedTestReport.from_json(json.loads(json.dumps(made.to_json(), allow_nan=False))) == made
 
