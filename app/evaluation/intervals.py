@@ -230,7 +230,9 @@ class _Resampled:
         low, high = _interval(self.samples[name] - other.samples[name], shift=shift)
         # Sums in another order differ in the last bits, which must not count as better or worse.
         noise = _ROUNDING * max(abs(self.values[name]), abs(other.values[name]))
-        return Difference(*(0.0 if x is not None and abs(x) <= noise else x for x in (value, low, high)))
+        if low is None or high is None:
+            return Difference(value, None, None)
+        return Difference(*(0.0 if abs(x) <= noise else x for x in (value, low, high)))
 
 
 def _bootstrap(

@@ -166,7 +166,8 @@ def _test(test: SealedTestReport) -> str:
     verdicts = _list(escape(sentence) for sentence in test.verdicts())
     caption = (
         f"{test.num_rows:,} rows, opened once. In brackets 95 % intervals from {test.num_resamples:,} bootstrap "
-        "resamples. ↑ more is better, ↓ less is better."
+        "resamples. Differences are model minus baseline, with the same rows drawn for both. "
+        "↑ more is better, ↓ less is better."
     )
     body = verdicts + _table(heads, rows) + f"<p class=note>{caption}</p>"
     body += "".join(f"<p class=note>{escape(note)}</p>" for note in test.notes)

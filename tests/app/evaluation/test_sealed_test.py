@@ -116,7 +116,7 @@ def classified(*, right: int, wrong: int, scores: bool = True) -> Predictions:
     return Predictions(task=Task.BINARY, y=y, probabilities=probabilities, labels=labels)
 
 
-def tested(predictions: Predictions) -> SealedTestReport:
+def on_test_rows(predictions: Predictions) -> SealedTestReport:
     return report_sealed_test(
         predictions, baselines={}, objective=METRICS["accuracy"], classes=("no", "yes"), seed=0
     )
@@ -136,22 +136,23 @@ def test_one_row_of_difference_to_a_model_without_mistakes_is_no_clear_differenc
 
 
 def test_a_share_without_a_counterexample_gets_the_rule_of_three() -> None:
-    assert tested(classified(right=52, wrong=0, scores=False)).notes == (
+    assert on_test_rows(classified(right=52, wrong=0, scores=False)).notes == (
         "Here accuracy, balanced_accuracy and f1 are 1 on all 52 rows, where the percentile interval has no width. "
         "By the rule of three the true share of rows predicted wrong may be up to 0.058 "
         "(3 / 52; Hanley and Lippman-Hand 1983).",
     )
-    assert "predicted right may be up to 0.15 (3 / 20;" in tested(classified(right=0, wrong=20, scores=False)).notes[0]
+    (note,) = on_test_rows(classified(right=0, wrong=20, scores=False)).notes
+    assert "predicted right may be up to 0.15 (3 / 20;" in note
 
 
 def test_no_remark_on_shares_that_have_an_interval() -> None:
-    assert tested(classified(right=50, wrong=2)).notes == ()
+    assert on_test_rows(classified(right=50, wrong=2)).notes == ()
 
 
 def test_a_perfect_ranking_rests_on_the_rarest_class() -> None:
     y = np.array([0] * 30 + [1] * 10)
     score = np.where(y == 1, 0.4, 0.1)  # all ranked right, all predicted as class 0
-    made = tested(Predictions(task=Task.BINARY, y=y, probabilities=np.stack([1 - score, score], axis=1)))
+    made = on_test_rows(Predictions(task=Task.BINARY, y=y, probabilities=np.stack([1 - score, score], axis=1)))
     assert made.notes == (
         "Here f1 is 0 on the 10 rows of the second class, where the percentile interval has no width. By the rule "
         "of three the true share of such rows predicted right may be up to 0.3 (3 / 10; Hanley and Lippman-Hand 1983).",
