@@ -53,8 +53,10 @@ def choose(
             f"with {num_rows:,} rows an epoch is expensive, so weak trials stop early and the best go on to "
             f"{max_epochs} epochs.",
         )
-    if affordable is not None and affordable < _FEW_TRIALS:
-        return Choice("random", f"{fits}, too few for a model to learn from; they are spread evenly over the space.")
+    if max_trials is not None and max_trials < _FEW_TRIALS:
+        return Choice(
+            "random", f"{max_trials} trials are too few for a model to learn from; they are spread evenly over the space."
+        )
     num_parameters = len(space.parameters)
     return Choice(
         "bayesian",

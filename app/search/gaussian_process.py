@@ -21,7 +21,7 @@ from app.search.sampler import Sampler, UnitRows, draw_new
 from app.search.space import Configuration, Space
 from app.search.trial import Failed, History, Trial
 
-NUM_INITIAL = 10  # quasi-random trials before the model is asked
+NUM_INITIAL = 11  # the defaults and ten quasi-random trials come before the model is asked
 
 # A decision costs O(n³). With these limits it stays below 200 ms on one core however long the search is: the kernel is
 # fitted on few points (its few numbers are well known by then), the posterior uses more.

