@@ -232,6 +232,12 @@ def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]
     }
 
 
+def read_arrow(path: Path) -> pa.Table:
+    """Reads a table of a run directory, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
 def _write_arrow(path: Path, table: pa.Table) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.config import ExperimentConfig
-from app.data_stage import protocol, versions
+from app.data_stage import SPLIT_COLUMN, protocol, read_arrow, versions
 from app.errors import SearchError, WorkerError
 from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
@@ -29,10 +30,13 @@ from app.search_record import SearchRecord
 from app.training.seeding import derive_seed
 from app.view import View
 from pipelines.preprocessing import PreprocessingState
+from pipelines.raw_columns import raw_columns
 from pipelines.schema import DatasetSchema, Task
+from pipelines.splits import Split
 from tf_serving.errors import ExportError
 from tf_serving.model_card import CardData, CardInput, CardMetric, ModelCard, model_card
 from tf_serving.model_versions import discard, publish
+from tf_serving.sample_request import sample_instances
 from tf_serving.verify import VerificationProcess
 
 _R = TypeVar("_R")
@@ -128,7 +132,7 @@ def export(
     files = {
         "schema.json": directory.schema_file.read_bytes(),
         "profile.json": directory.profile_file.read_bytes(),
-        "model_card.md": _card(directory, config, tested).encode(),
+        "model_card.md": card_text(directory, config, tested).encode(),
     }
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
     try:
@@ -151,7 +155,8 @@ def export(
     return published
 
 
-def _card(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestReport) -> str:
+def card_text(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestReport) -> str:
+    """Returns the model card, one Markdown page."""
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     manifest = read_json(directory.manifest_file)["data"]
     state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
@@ -173,8 +178,8 @@ def _card(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestR
                 CardMetric(
                     name=estimate.name,
                     value=estimate.value,
-                    low=float("nan") if estimate.low is None else estimate.low,
-                    high=float("nan") if estimate.high is None else estimate.high,
+                    low=estimate.low,
+                    high=estimate.high,
                     baselines={
                         name: other.value
                         for name in tested.baselines
@@ -191,8 +196,17 @@ def _card(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestR
             preprocessing=_preprocessing(state),
             limits=_limits(rows),
             versions=versions(),
+            sample_instance=sample_instance(directory, schema),
         )
     )
+
+
+def sample_instance(directory: RunDirectory, schema: DatasetSchema) -> Mapping[str, Any]:
+    """Returns the first validation row as a predict request holds it: a page that is published shows no sealed row."""
+    development = read_arrow(directory.development_file)
+    validation = np.flatnonzero(development.column(SPLIT_COLUMN).to_numpy() == Split.VALIDATION)
+    row = raw_columns(development.take(validation[:1]), schema)
+    return next(iter(sample_instances(schema.used_features, row, num_rows=1)), {})
 
 
 def _preprocessing(state: PreprocessingState) -> list[str]:
@@ -202,7 +216,8 @@ def _preprocessing(state: PreprocessingState) -> list[str]:
         for column in state.numeric
     ]
     sentences += [
-        f"{column.name}: {len(column.vocabulary)} categories, one bucket for missing values, one for rare and unseen ones"
+        f"{column.name}: {len(column.vocabulary)} categories, one bucket for missing values, "
+        "one for rare and unseen ones"
         for column in state.categorical
     ]
     return [*sentences, *(f"{column.name}: date parts and cycles" for column in state.datetimes)]

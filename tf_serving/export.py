@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipelines.schema import DatasetSchema, FeatureSpec, RawType, Task
 from tf_serving.errors import ExportError
 from tf_serving.model_versions import check_file_name, create_staging, discard, publish, sync_directory
+from tf_serving.sample_request import SAMPLE_FILE, sample_request
 from tf_serving.signatures import (
     CLASSIFY,
     REGRESS,
@@ -27,7 +28,7 @@ from tf_serving.signatures import (
     parse_examples,
 )
 from tf_serving.version_manifest import MANIFEST_PATH, write_manifest
-from tf_serving.warmup import SAMPLE_FILE, WARMUP_FILE, sample_request, write_warmup_requests
+from tf_serving.warmup import WARMUP_FILE, write_warmup_requests
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 Column = NDArray[Any]

@@ -18,15 +18,15 @@ class CardMetric:
     Attributes:
         name: Name of the metric.
         value: Value on the test split.
-        low: Lower end of the 95 % interval; NaN where there is none.
-        high: Upper end of the 95 % interval; NaN where there is none.
+        low: Lower end of the 95 % interval; None where there is none.
+        high: Upper end of the 95 % interval, likewise.
         baselines: Value of each baseline by its name.
     """
 
     name: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     baselines: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -151,7 +151,7 @@ def _metrics_section(metrics: Sequence[CardMetric]) -> str:
         (
             metric.name,
             f"{metric.value:.4g}",
-            "" if math.isnan(metric.low) or math.isnan(metric.high) else f"{metric.low:.4g} to {metric.high:.4g}",
+            "" if metric.low is None or metric.high is None else f"{metric.low:.4g} to {metric.high:.4g}",
             *(f"{metric.baselines[name]:.4g}" if name in metric.baselines else "" for name in baselines),
         )
         for metric in metrics

@@ -1,4 +1,4 @@
-"""Requests that come with an export (imports TensorFlow): warm-up for TensorFlow Serving and a sample for people.
+"""Warm-up requests that come with an export (imports TensorFlow).
 
 TensorFlow Serving replays ``assets.extra/tf_serving_warmup_requests`` before a version is available, so that the first
 user does not pay for the first run of the graph. A failing record fails the load: only real rows are used.
@@ -6,8 +6,6 @@ user does not pay for the first run of the graph. A failing record fails the loa
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,9 +28,7 @@ from tf_serving.signatures import CLASSIFY, REGRESS, SERVING_DEFAULT
 Column = NDArray[Any]
 
 WARMUP_FILE = "tf_serving_warmup_requests"
-SAMPLE_FILE = "sample_request.json"
 WARMUP_BATCH_SIZES = (1, 32)
-NUM_SAMPLE_ROWS = 2
 
 
 def write_warmup_requests(
@@ -60,24 +56,6 @@ def write_warmup_requests(
                 writer.write(_LOGS[signature](spec, features, rows).SerializeToString())
 
 
-def sample_request(features: Sequence[FeatureSpec], sample: Mapping[str, Column]) -> bytes:
-    """Return the JSON body of a predict request with two rows.
-
-    TensorFlow Serving refuses null, takes the bare token NaN for a missing number, and bytes that are no UTF-8 as
-    base64.
-
-    Args:
-        features: The used features.
-        sample: Raw columns by name, each (num_rows,) with at least one row.
-    """
-    num_rows = min(NUM_SAMPLE_ROWS, len(next(iter(sample.values()))))
-    instances = [
-        {feature.name: _json_value(sample[feature.name][row], feature) for feature in features}
-        for row in range(num_rows)
-    ]
-    return json.dumps({"instances": instances}, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
 def _example(features: Sequence[FeatureSpec], rows: Mapping[str, Column], index: int) -> Any:
     example = tf.train.Example()
     for feature in features:
@@ -91,17 +69,6 @@ def _example(features: Sequence[FeatureSpec], rows: Mapping[str, Column], index:
             else:
                 example.features.feature[feature.name].float_list.value.append(value)
     return example
-
-
-def _json_value(value: Any, feature: FeatureSpec) -> Any:
-    if feature.raw_type is RawType.STRING:
-        try:
-            return bytes(value).decode()
-        except UnicodeDecodeError:
-            return {"b64": base64.b64encode(value).decode()}
-    if feature.integer and np.isfinite(value):
-        return int(value)
-    return float(str(np.float32(value)))  # 0.1, not 0.10000000149011612
 
 
 def _predict_log(spec: Any, features: Sequence[FeatureSpec], rows: Mapping[str, Column]) -> Any:

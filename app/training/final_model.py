@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from app.data_stage import read_arrow
 from app.errors import WorkerError
 from app.evaluation.metrics import mape_epsilon
 from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
 from app.training.trainer import Ask, Report, Trainer
-from app.training.trial_data import encode_rows, read_arrow
+from app.training.trial_data import encode_rows
 from pipelines.raw_columns import raw_columns
 from search_spaces.answers import AnswerForm
 from search_spaces.user_space import arrange, input_form

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.config import ClassWeighting
-from app.data_stage import SPLIT_COLUMN
+from app.data_stage import SPLIT_COLUMN, read_arrow
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
 from app.run_directory import RunDirectory, read_json
@@ -117,7 +117,8 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
     mean, scale = 0.0, 1.0
     if not schema.target.task.is_classification:
-        mean, scale = float(training.y.mean()), float(training.y.std()) or 1.0
+        target = training.y.astype(np.float64)
+        mean, scale = float(target.mean()), float(target.std()) or 1.0
     return TrialData(
         schema=schema,
         state=state,
@@ -128,12 +129,6 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
         target_mean=mean,
         target_scale=scale,
     )
-
-
-def read_arrow(path: Path) -> pa.Table:
-    """Reads a table of a run directory, memory-mapped."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
 
 
 def encode_rows(

@@ -120,14 +120,6 @@ def test_the_sample_request_is_valid_for_tensorflow_serving(exported: Path, peng
             np.testing.assert_array_equal(np.float32(instance[name]), penguins.raw[name][index])
 
 
-def test_bytes_that_are_no_text_are_base64_in_the_sample(penguins: Any) -> None:
-    from tf_serving.warmup import sample_request
-
-    sample = penguins.raw | {"island": np.array([b"\xff\x00"] * 40, dtype=object)}
-    instance = json.loads(sample_request(penguins.schema.used_features, sample))["instances"][0]
-    assert instance["island"] == {"b64": "/wA="}
-
-
 def test_the_warm_up_requests_are_answered_by_the_export(exported: Path, penguins: Any) -> None:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2

@@ -93,7 +93,7 @@ def test_a_card_without_a_row_points_to_the_sample_request() -> None:
 
 
 def test_a_metric_without_an_interval_leaves_its_cell_empty() -> None:
-    metric = CardMetric(name="accuracy", value=0.5, low=float("nan"), high=float("nan"))
+    metric = CardMetric(name="accuracy", value=0.5, low=None, high=None)
     assert "| accuracy | 0.5 |  |" in model_card(replace(card(), metrics=[metric]))
 
 
