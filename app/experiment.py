@@ -116,17 +116,21 @@ def run(
         view: Shows what happens.
         started: When this session began, in seconds since the epoch.
     """
-    # The process that will prove the export imports its own TensorFlow meanwhile.
-    with (
-        contextlib.closing(SearchRecord(directory, started=started)) as record,
-        VerificationProcess.start() as verification,
-    ):
-        budget = TimeBudget.starting_at(started - record.progress.spent, seconds=config.search.seconds)
-        algorithm = open_search(directory, config, executor=executor, record=record, view=view)
+    with contextlib.closing(SearchRecord(directory, started=started)) as record:
+        opened = open_workers(directory, config, executor=executor)
+        algorithm = open_search(directory, config, opened=opened, record=record, view=view)
+        budget = TimeBudget.starting_at(
+            started - record.progress.spent,
+            seconds=config.search.seconds,
+            opening=time.time() - started,
+            num_rows=num_rows(directory),
+        )
         search(directory, config, algorithm=algorithm, executor=executor, record=record, budget=budget, view=view)
-        train_final(executor, record=record, budget=budget, view=view)
-        tested = evaluate(directory, executor=executor, record=record)
-        export(directory, config, executor=executor, verification=verification, record=record, tested=tested)
+        # The process that will prove the export imports its own TensorFlow while the final model trains.
+        with VerificationProcess.start() as verification:
+            train_final(executor, record=record, budget=budget, view=view)
+            tested = evaluate(directory, executor=executor, record=record)
+            export(directory, config, executor=executor, verification=verification, record=record, tested=tested)
         report(directory, config, record=record, tested=tested, view=view)
     return Experiment(directory)
 
@@ -171,23 +175,35 @@ def choose_objective(directory: RunDirectory, config: ExperimentConfig) -> Objec
     return default_objective(task, imbalance_ratio=read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0)
 
 
-def open_search(
-    directory: RunDirectory, config: ExperimentConfig, *, executor: Executor, record: SearchRecord, view: View
-) -> Algorithm:
-    """Opens the experiment on the workers and returns the algorithm, knowing all that happened before."""
-    num_rows = read_json(directory.manifest_file)["data"]["rows"]["train"]
-    objective = choose_objective(directory, config)
-    max_epochs = config.training.max_epochs or automatic_epochs(num_rows)
-    opened = executor.open(
+def num_rows(directory: RunDirectory) -> int:
+    """Returns the number of training rows."""
+    return int(read_json(directory.manifest_file)["data"]["rows"]["train"])
+
+
+def max_epochs_of(directory: RunDirectory, config: ExperimentConfig) -> int:
+    """Returns the epochs of a trial at full budget: a small table needs more passes for the same number of steps."""
+    rows = num_rows(directory)
+    return config.training.max_epochs or (100 if rows < 5_000 else 50 if rows < 50_000 else 27)
+
+
+def open_workers(directory: RunDirectory, config: ExperimentConfig, *, executor: Executor) -> RunOpened:
+    """Has the workers load and encode the rows and declare the space."""
+    return executor.open(
         OpenRun(
             directory=str(directory.path.absolute()),
-            objective=objective.metric.name,
-            max_epochs=max_epochs,
+            objective=choose_objective(directory, config).metric.name,
+            max_epochs=max_epochs_of(directory, config),
             seed=config.search.seed,
         )
     )
-    if not isinstance(opened, RunOpened):
-        raise TypeError(f"the executor answered {type(opened).__name__}: expected RunOpened")
+
+
+def open_search(
+    directory: RunDirectory, config: ExperimentConfig, *, opened: RunOpened, record: SearchRecord, view: View
+) -> Algorithm:
+    """Returns the algorithm, knowing all that happened before."""
+    objective = choose_objective(directory, config)
+    max_epochs = max_epochs_of(directory, config)
     settings = config.search
     name, reason = settings.algorithm, "as asked"
     if record.progress.search is not None:
@@ -195,7 +211,7 @@ def open_search(
     elif name == "auto":
         choice = choose(
             space=opened.space,
-            num_rows=num_rows,
+            num_rows=num_rows(directory),
             time_seconds=settings.seconds or None,
             max_trials=settings.trials or None,
             max_epochs=max_epochs,
@@ -241,11 +257,6 @@ def search(
         reason = loop.run(interrupts=interrupts, show=show)
     record.stage_done("search", reason=reason)
     view.show(search_ended(reason, board=board_of(directory), metric=record.objective))
-
-
-def automatic_epochs(num_rows: int) -> int:
-    """Returns the epochs of a trial at full budget: a small table needs more passes for the same number of steps."""
-    return 100 if num_rows < 5_000 else 50 if num_rows < 50_000 else 27
 
 
 @final

@@ -24,8 +24,10 @@ from app.search_record import SearchRecord
 FIRST_TRIALS = 5
 """When all of the first trials fail, something is wrong with the data or the space, and the search ends."""
 
-FINISHING_SECONDS = 22.0
-"""Test, baselines, export, verification and report on a slow machine; a tiny model needs about half of it."""
+START_SHARE = 0.8
+SECONDS_PER_ROW = 1e-4
+"""Test, baselines, export, verification and report take about as long as a worker needs to import TensorFlow and open
+the experiment, which was just measured on this machine, and a tenth of a millisecond a row (baseline, bootstrap)."""
 
 REFIT_FACTOR = 1.35
 """The final training has the validation rows too, and traces its graph anew."""
@@ -44,14 +46,21 @@ class TimeBudget:
     finishing: float
 
     @classmethod
-    def starting_at(cls, start: float, *, seconds: float) -> TimeBudget:
-        """Returns the budget of `seconds` from `start`; 0 seconds for no limit.
+    def starting_at(cls, start: float, *, seconds: float, opening: float, num_rows: int) -> TimeBudget:
+        """Returns the budget of `seconds` from `start`.
 
         A budget too short for a search and a proper end is split in halves.
+
+        Args:
+            start: When the time began to count, in seconds since the epoch.
+            seconds: Length; 0 for no limit.
+            opening: Seconds that it took to open the experiment on a worker.
+            num_rows: Rows of the table.
         """
         if not seconds:
             return cls(end=math.inf, finishing=0.0)
-        return cls(end=start + seconds, finishing=min(FINISHING_SECONDS, seconds / 2))
+        finishing = 3.0 + START_SHARE * opening + min(15.0, SECONDS_PER_ROW * num_rows)
+        return cls(end=start + seconds, finishing=min(finishing, seconds / 2))
 
     def left(self) -> float:
         """Seconds until the end."""
