@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time as clock
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from app.arguments import SearchArguments, experiment_config
+from app.execution.local_executor import LocalExecutor
 from app.experiment import Experiment, launch
 from app.view import ConsoleView, SilentView
 
@@ -22,11 +24,11 @@ def search(
     time: str = "",
     trials: int = 0,
     run: str | Path | None = None,
-    space: str = "mlp",
-    algorithm: str = "auto",
-    objective: str = "auto",
+    space: str = "",
+    algorithm: str = "",
+    objective: str = "",
     features: Mapping[str, str] | None = None,
-    seed: int = 42,
+    seed: int | None = None,
     config: str | Path | None = None,
     verbose: bool = True,
 ) -> Experiment:
@@ -38,11 +40,11 @@ def search(
         time: Wall-clock budget of everything, such as ``"5m"``; without it and without `trials`, 10 minutes.
         trials: Number of trials; 0 for no limit.
         run: Run directory; by default ``runs/<name>``, numbered if that is taken.
-        space: ``mlp``, ``resnet`` or ``module:build``.
-        algorithm: ``auto``, ``random``, ``grid``, ``bayesian`` or ``hyperband``.
-        objective: Validation metric to select by.
+        space: ``mlp`` (the default), ``resnet`` or ``module:build``.
+        algorithm: ``auto`` (the default), ``random``, ``grid``, ``bayesian`` or ``hyperband``.
+        objective: Validation metric to select by; the task's own by default.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
-        seed: Seed of every random choice.
+        seed: Seed of every random choice; 42 by default.
         config: TOML file with further settings; arguments here win.
         verbose: Whether to print what happens.
 
@@ -68,7 +70,8 @@ def search(
     )
     path = Path(run) if run is not None else _free_place(Path("runs") / settings.name)
     view = ConsoleView(Console()) if verbose else SilentView()
-    return launch(data, settings, path=path, view=view, started=started)
+    with contextlib.closing(LocalExecutor()) as executor:
+        return launch(data, settings, path=path, executor=executor, view=view, started=started)
 
 
 def _free_place(path: Path) -> Path:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 something the user can mend (one line on standard error), 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -39,10 +40,11 @@ def mendable_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(command)
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        from app.errors import is_users_to_mend
+        from app.errors import is_users_to_mend, told_as_disk_error
 
         try:
-            return command(*args, **kwargs)
+            with told_as_disk_error(Path.cwd()):
+                return command(*args, **kwargs)
         except KeyboardInterrupt:
             print("left at once; go on with `tamiz resume`", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -93,9 +95,13 @@ def search(
 
 
 def _launch(data: Path, settings: ExperimentConfig, run: Path) -> None:
-    from app.experiment import launch
+    from app.execution.local_executor import LocalExecutor
 
-    launch(data, settings, path=run, view=_view(), started=STARTED).close()
+    # The worker imports TensorFlow, which takes seconds, while this process imports pandas and reads the data.
+    with contextlib.closing(LocalExecutor()) as executor:
+        from app.experiment import launch
+
+        launch(data, settings, path=run, executor=executor, view=_view(), started=STARTED)
 
 
 @app.command()
@@ -155,7 +161,7 @@ def show_leaderboard(
     rows: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 20,
 ) -> None:
     """Show the trials of a run, best first, while it runs or afterwards."""
-    from app.evaluation.leaderboard import leaderboard_table
+    from app.evaluation.leaderboard import FittedLeaderboard
     from app.evaluation.metrics import METRICS
     from app.report_stage import board_of
     from app.run_directory import RunDirectory
@@ -165,7 +171,7 @@ def show_leaderboard(
     frame = board_of(directory)
     search_settings = read_progress(directory).search
     if search_settings is not None:
-        _view().show(leaderboard_table(frame, metric=METRICS[search_settings.objective], max_rows=rows))
+        _view().show(FittedLeaderboard(board=frame, metric=METRICS[search_settings.objective], max_rows=rows))
 
 
 @app.command()
@@ -173,7 +179,10 @@ def version() -> None:
     """Print the version."""
     import importlib.metadata
 
-    print(importlib.metadata.version("tamiz"))
+    try:
+        print(importlib.metadata.version("tamiz"))
+    except importlib.metadata.PackageNotFoundError:
+        print("not installed: this is a copy of the sources")
 
 
 def _view() -> View:

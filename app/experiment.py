@@ -19,7 +19,7 @@ import pandas as pd
 
 from app.config import ExperimentConfig
 from app.data_stage import Source, check_same_data, prepare_data, read_source, write_config, write_data
-from app.errors import ConfigError, RunDirectoryError
+from app.errors import ConfigError, RunDirectoryError, told_as_disk_error
 from app.evaluation.metrics import Objective, default_objective, resolve_objective
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
@@ -42,7 +42,7 @@ from tf_serving.verify import VerificationProcess
 
 
 def launch(
-    source: Source, config: ExperimentConfig, *, path: Path, view: View, started: float | None = None
+    source: Source, config: ExperimentConfig, *, path: Path, executor: Executor, view: View, started: float
 ) -> Experiment:
     """Runs an experiment from its data to its report.
 
@@ -50,6 +50,7 @@ def launch(
         source: A file or a table in memory.
         config: The settings.
         path: The run directory, which must be free.
+        executor: Runs whatever needs TensorFlow; it imports it while the data is read here.
         view: Shows what happens.
         started: When the user's command began, in seconds since the epoch; the time budget counts from there.
 
@@ -57,17 +58,17 @@ def launch(
         DataError: The data cannot be used.
         TamizError: A setting, the run directory, the search or the export is at fault.
     """
-    started = time.time() if started is None else started
     check_settings(config)
     directory = RunDirectory(path)
     directory.check_free()
     # TensorFlow takes seconds to import; the worker does so while the data is read here.
     with contextlib.closing(LocalExecutor()) as executor:
         data = prepare_data(read_source(source, config), config)
+        asked_objective(config, data.schema)
         view.show(data_found(data))
         with directory.staged() as staged:
             write_data(data, config, directory=staged)
-        with directory.lock():
+        with directory.lock(), removed_unless_begun(directory):
             return run(directory, config, executor=executor, view=view, started=started)
 
 
@@ -116,7 +117,12 @@ def run(
         view: Shows what happens.
         started: When this session began, in seconds since the epoch.
     """
-    with contextlib.closing(SearchRecord(directory, started=started)) as record:
+    interrupts = Interrupts()
+    with (
+        told_as_disk_error(directory.path),
+        contextlib.closing(SearchRecord(directory, started=started)) as record,
+        contextlib.ExitStack() as stack,
+    ):
         opened = open_workers(directory, config, executor=executor)
         algorithm = open_search(directory, config, opened=opened, record=record, view=view)
         budget = TimeBudget.starting_at(
@@ -125,7 +131,12 @@ def run(
             opening=time.time() - started,
             num_rows=num_rows(directory),
         )
-        search(directory, config, algorithm=algorithm, executor=executor, record=record, budget=budget, view=view)
+        # From here on there is something to finish with: the first Ctrl-C asks for that.
+        stack.enter_context(interrupts.caught())
+        loop = SearchLoop(
+            algorithm, executor=executor, record=record, directory=directory, budget=budget, keep=config.keep
+        )
+        search(loop, config, record=record, interrupts=interrupts, view=view)
         # The process that will prove the export imports its own TensorFlow while the final model trains.
         with VerificationProcess.start() as verification:
             train_final(executor, record=record, budget=budget, view=view)
@@ -158,6 +169,17 @@ def check_settings(config: ExperimentConfig) -> None:
 
 
 @contextlib.contextmanager
+def removed_unless_begun(directory: RunDirectory) -> Iterator[None]:
+    """Takes a new experiment away again when an error ends it before its first trial, such as a space that is none."""
+    try:
+        yield
+    except Exception:
+        if not read_progress(directory).facts:
+            directory.remove()
+        raise
+
+
+@contextlib.contextmanager
 def told_as_config_error() -> Iterator[None]:
     """Turns a ValueError about a name that the user gave into a ConfigError."""
     try:
@@ -166,13 +188,23 @@ def told_as_config_error() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
+def asked_objective(config: ExperimentConfig, schema: DatasetSchema) -> Objective | None:
+    """Returns the metric that the user asked for; None for none.
+
+    Raises:
+        ConfigError: It is unknown, or none for this task; the message names the nearest.
+    """
+    if config.search.objective == "auto":
+        return None
+    with told_as_config_error():
+        return Objective(resolve_objective(config.search.objective, schema.target.task), "as asked")
+
+
 def choose_objective(directory: RunDirectory, config: ExperimentConfig) -> Objective:
     """Returns the metric that selects, and why."""
-    task = DatasetSchema.from_json(read_json(directory.schema_file)).target.task
-    if config.search.objective != "auto":
-        with told_as_config_error():
-            return Objective(resolve_objective(config.search.objective, task), "as asked")
-    return default_objective(task, imbalance_ratio=read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0)
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    ratio = read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0
+    return asked_objective(config, schema) or default_objective(schema.target.task, imbalance_ratio=ratio)
 
 
 def num_rows(directory: RunDirectory) -> int:
@@ -237,26 +269,15 @@ def open_search(
 
 
 def search(
-    directory: RunDirectory,
-    config: ExperimentConfig,
-    *,
-    algorithm: Algorithm,
-    executor: Executor,
-    record: SearchRecord,
-    budget: TimeBudget,
-    view: View,
+    loop: SearchLoop, config: ExperimentConfig, *, record: SearchRecord, interrupts: Interrupts, view: View
 ) -> None:
     """Searches until the budget is spent, unless an earlier session did."""
     if "search" in record.progress.stages:
         return
-    loop = SearchLoop(
-        algorithm, executor=executor, record=record, directory=directory, budget=budget, keep=config.keep
-    )
-    interrupts = Interrupts()
-    with interrupts.caught(), view.searching(seconds=config.search.seconds or math.inf) as show:
+    with view.searching(seconds=config.search.seconds or math.inf) as show:
         reason = loop.run(interrupts=interrupts, show=show)
     record.stage_done("search", reason=reason)
-    view.show(search_ended(reason, board=board_of(directory), metric=record.objective))
+    view.show(search_ended(reason, board=board_of(record.directory), metric=record.objective))
 
 
 @final
@@ -274,6 +295,12 @@ class Experiment:
 
     def __repr__(self) -> str:
         return f"Experiment({str(self.directory.path)!r})"
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     def schema(self) -> DatasetSchema:
@@ -337,8 +364,14 @@ class Experiment:
         if target.exists():
             raise RunDirectoryError(f"{target} exists: give another place, TensorFlow Serving needs a new version")
         temporary = target.with_name(f".{target.name}")
-        shutil.copytree(self.saved_model, temporary)
-        temporary.rename(target)
+        try:
+            shutil.copytree(self.saved_model, temporary)
+            temporary.rename(target)
+        except OSError as error:  # copytree tells of the files one by one
+            reason = error.strerror or error.args[0][0][2]
+            raise RunDirectoryError(f"cannot write {target}: {reason}; give a place you may write to") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def close(self) -> None:
