@@ -145,7 +145,7 @@ def predict(
 @mendable_errors
 def board(
     run: Annotated[Path, typer.Argument(help="Run directory, or a folder of several.")] = Path("runs"),
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 6006,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Start TensorBoard on a run and print its address."""

@@ -2,63 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from app.data_stage import PreparedData
-from app.evaluation.leaderboard import leaderboard_table
+from app.evaluation.leaderboard import FittedLeaderboard
 from app.evaluation.metrics import Metric, Objective
-from app.evaluation.number_text import number_text
+from app.evaluation.number_text import number_text, seconds_text
 from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
 from app.run_directory import RunDirectory
 from app.search.space import Space
 from app.search_record import Search
-from app.view import duration
-from pipelines.data_report import Severity
+from pipelines.data_report import Finding, Severity
+from pipelines.schema import FeatureSpec
 from pipelines.splits import Split
 
 MAX_COLUMNS_SHOWN = 30
+MAX_FINDINGS_SHOWN = 15
+MAX_CLASSES_SHOWN = 8
 
 SEVERITY_STYLE = {Severity.WARNING: "yellow", Severity.INFO: "dim"}
 
+_GAP = 2  # blanks between columns
+
 
 def data_found(data: PreparedData) -> RenderableType:
-    """Returns what was found in the data: columns with reasons, target, splits, findings."""
+    """Returns what was found in the data: columns with reasons, target, splits, findings, warnings first."""
     target = data.schema.target
-    classes = f", classes {', '.join(target.classes[:8])}{' …' if len(target.classes) > 8 else ''}"
+    hidden = " …" if len(target.classes) > MAX_CLASSES_SHOWN else ""
+    classes = f"; classes {', '.join(target.classes[:MAX_CLASSES_SHOWN])}{hidden}" if target.classes else ""
     counted = ", ".join(f"{int((data.splits == split).sum()):,} {split.name.lower()}" for split in Split)
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
-    table.add_column("column", overflow="fold", max_width=32)
-    table.add_column("taken as", no_wrap=True)
-    table.add_column("because", overflow="fold", style="dim")
-    features = data.schema.features
-    for feature in features[:MAX_COLUMNS_SHOWN]:
-        kind = feature.kind.value if feature.used else "(dropped)"
-        table.add_row(Text(feature.name), Text(kind), Text(feature.reason))
-    hidden = len(features) - MAX_COLUMNS_SHOWN
-    lines: list[RenderableType] = [
-        Text(data.source.description, style="bold"),
-        Text(f"target {target.name}: {target.task.value} ({target.reason}){classes if target.classes else ''}"),
-        Text(f"rows   {counted} (sealed until the end)"),
-        Text(""),
-        table,
+    facts = [
+        ("target", f"{target.name}: {target.task.value} ({target.reason}){classes}"),
+        ("rows", f"{counted} (sealed until the end)"),
     ]
-    if hidden > 0:
-        lines.append(Text(f"… and {hidden} more columns, see schema.json", style="dim"))
-    findings = data.profile.findings
-    if findings:
-        lines.append(Text(""))
-    lines += [
-        Text.assemble((f"{finding.severity.value:8}", SEVERITY_STYLE[finding.severity]), finding.message)
-        for finding in findings
-    ]
-    return Group(*lines, Text(""))
+    lines: list[RenderableType] = [Text(data.source.description, style="bold"), _labelled(facts), Text("")]
+    return Group(*lines, *_columns(data.schema.features), *_findings(data.profile.findings), Text(""))
 
 
 def search_begins(
@@ -66,44 +52,51 @@ def search_begins(
 ) -> RenderableType:
     """Returns what is searched, how, and why."""
     metric = objective.metric
-    rows = [
+    facts = [
         ("space", f"{space_name}: {len(space.parameters)} hyperparameters"),
         ("search", f"{search.algorithm}: {search.reason}"),
         ("objective", f"validation {metric.name}, {metric.direction.value} ({objective.reason})"),
         ("training", f"up to {search.max_epochs} epochs a trial on {devices}; seed {search.seed}"),
     ]
-    return Group(*(Text.assemble((f"{name:10}", "bold"), text) for name, text in rows), Text(""))
+    return Group(_labelled(facts), Text(""))
 
 
 def search_ended(reason: str, *, board: pd.DataFrame, metric: Metric) -> RenderableType:
     """Returns the leaderboard."""
     counts = board["status"].value_counts()
-    counted = ", ".join(f"{number} {status}" for status, number in counts.items())
+    counted = ", ".join(f"{number:,} {status}" for status, number in counts.items())
+    trials = "1 trial" if len(board) == 1 else f"{len(board):,} trials"
     return Group(
-        Text(f"Search ended: {reason}. {len(board)} trials: {counted}."),
-        leaderboard_table(board, metric=metric),
+        Text(f"Search ended: {reason}. {trials}: {counted}."),
+        Text(""),
+        FittedLeaderboard(board=board, metric=metric),
     )
 
 
 def test_result(tested: SealedTestReport) -> RenderableType:
-    """Returns the sealed test's table: the model with intervals beside the baselines."""
-    table = Table(title=f"Sealed test, opened once ({tested.num_rows:,} rows)", title_justify="left")
-    table.add_column("metric")
-    table.add_column("model", justify="right")
-    table.add_column("95 % interval", justify="right", style="dim")
+    """Returns the sealed test's table: the model with intervals beside the baselines, and what to make of it."""
+    table = _table()
+    table.add_column("metric", no_wrap=True)
+    table.add_column("model", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for name in tested.baselines:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for estimate in tested.model:
         low, high = estimate.low, estimate.high
         others = [tested.estimate(estimate.name, baseline=name) for name in tested.baselines]
         table.add_row(
             Text(estimate.name, style="bold" if estimate.name == tested.objective else ""),
             number_text(estimate.value),
-            "" if low is None or high is None else f"{number_text(low)} to {number_text(high)}",
-            *("" if other is None else number_text(other.value) for other in others),
+            "-" if low is None or high is None else f"{number_text(low)} to {number_text(high)}",
+            *("-" if other is None else number_text(other.value) for other in others),
         )
-    notes = [Text(sentence) for sentence in (*tested.verdicts(), *tested.notes)]
-    return Group(Text(""), table, *notes)
+    lines: list[RenderableType] = [
+        Text(""),
+        Text(f"Sealed test, opened once ({tested.num_rows:,} rows)", style="bold"),
+        table,
+        Text(""),
+    ]
+    return Group(*lines, *map(Text, tested.verdicts()), *(Text(note, style="dim") for note in tested.notes))
 
 
 def what_next(
@@ -112,29 +105,76 @@ def what_next(
     """Returns the place of the export, its proof, and the commands to go on with."""
     exported = stages["export"]
     final = stages["final"]
-    lines = [
+    proof = (
+        f"verified in a fresh process: {exported['rows']:,} held-out and hostile rows, "
+        f"largest difference {exported['max_difference']:.0e}"
+    )
+    lines: list[RenderableType] = [
         Text(""),
-        Text.assemble(("SavedModel  ", "bold"), str(directory.path / exported["directory"])),
-        Text(
-            f"  verified in a fresh process: {exported['rows']:,} held-out and hostile rows, "
-            f"largest difference {exported['max_difference']:.0e}",
-            style="dim",
-        ),
+        _uncut("SavedModel  ", str(directory.path / exported["directory"])),
+        Padding(Text(proof, style="dim"), (0, 0, 0, 12)),
     ]
     if final["epochs"] < final["wanted_epochs"]:
-        lines.append(
-            Text(
-                f"  the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: "
-                f"the time was used up",
-                style="yellow",
-            )
+        cut = (
+            f"the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: the time was used up"
         )
+        lines.append(Padding(Text(cut, style="yellow"), (0, 0, 0, 12)))
     lines += [
-        Text.assemble(("report      ", "bold"), str(directory.report_file)),
-        Text.assemble(("took        ", "bold"), duration(seconds)),
+        _uncut("report      ", str(directory.report_file)),
+        _uncut("took        ", seconds_text(seconds)),
         Text(""),
         Text("Next", style="bold"),
     ]
     for command in commands:
-        lines += [Text(f"  # {command.purpose}", style="dim"), Text(f"  {command.command}")]
+        lines += [Text(f"  # {command.purpose}", style="dim"), _uncut("  ", command.command)]
     return Group(*lines)
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+
+
+def _labelled(facts: Iterable[tuple[str, str]]) -> Table:
+    """A label and a text a line; what does not fit goes on under the text."""
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in facts:
+        table.add_row(label, Text(text))
+    return table
+
+
+def _columns(features: Sequence[FeatureSpec]) -> Iterable[RenderableType]:
+    table = _table()
+    table.add_column("column", overflow="fold", max_width=32)
+    table.add_column("taken as", no_wrap=True)
+    table.add_column("because", overflow="fold", style="dim")
+    for feature in features[:MAX_COLUMNS_SHOWN]:
+        kind = feature.kind.value if feature.used else "(dropped)"
+        table.add_row(Text(feature.name), Text(kind), Text(feature.reason))
+    yield table
+    hidden = len(features) - MAX_COLUMNS_SHOWN
+    if hidden > 0:
+        yield Text(f"and {hidden:,} more columns, see schema.json", style="dim")
+
+
+def _findings(findings: Sequence[Finding]) -> Iterable[RenderableType]:
+    if not findings:
+        return
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    ordered = sorted(findings, key=lambda finding: finding.severity is not Severity.WARNING)
+    for finding in ordered[:MAX_FINDINGS_SHOWN]:
+        severity = Text(finding.severity.value, style=SEVERITY_STYLE[finding.severity])
+        table.add_row(severity, Text(finding.message))
+    yield Text("")
+    yield table
+    hidden = len(findings) - MAX_FINDINGS_SHOWN
+    if hidden > 0:
+        yield Text(f"and {hidden:,} more findings, see profile.json", style="dim")
+
+
+def _uncut(label: str, text: str) -> Text:
+    """A line that stays one line however narrow the terminal is, so that it can be copied."""
+    return Text.assemble((label, "bold"), text, no_wrap=True, overflow="ignore")

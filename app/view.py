@@ -6,20 +6,23 @@ import abc
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from app.evaluation.number_text import number_text, seconds_text
 from app.search_loop import SearchView
 
 SECONDS_BETWEEN_LINES = 10.0
 """Where nothing can be redrawn (a pipe, a log), progress is a line now and then."""
+
+SHARE_BETWEEN_LINES = 0.05
+"""Of the time so far: a search of hours writes tens of lines, not thousands."""
 
 
 class View(abc.ABC):
@@ -52,7 +55,11 @@ class SilentView(View):
     def searching(self, *, seconds: float) -> Iterator[Callable[[SearchView], None]]:
         """Yields a function that shows nothing."""
         del seconds
-        yield lambda state: None
+
+        def show(state: SearchView) -> None:
+            del state
+
+        yield show
 
 
 @final
@@ -72,7 +79,8 @@ class ConsoleView(View):
 
     def show(self, content: RenderableType) -> None:
         """Shows a table or a panel."""
-        self._console.print(content)
+        # Not cropped: a path or command that is longer than the terminal is wide must stay whole to be copied.
+        self._console.print(content, crop=False)
 
     @contextlib.contextmanager
     def searching(self, *, seconds: float) -> Iterator[Callable[[SearchView], None]]:
@@ -84,42 +92,18 @@ class ConsoleView(View):
             yield lambda state: live.update(_panel(state, seconds))
 
 
-def data_table(rows: Sequence[tuple[str, str, str]], *, limit: int = 40) -> Table:
-    """Returns the table of columns: name, what it is taken for, and why."""
-    table = Table(title=None, box=None, padding=(0, 2), pad_edge=False)
-    table.add_column("column", overflow="fold", max_width=30)
-    table.add_column("taken as", no_wrap=True)
-    table.add_column("why", style="dim", overflow="fold")
-    for name, kind, reason in rows[:limit]:
-        table.add_row(Text(name), Text(kind), Text(reason))
-    if len(rows) > limit:
-        table.add_row(f"… {len(rows) - limit} more", "", "see schema.json")
-    return table
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as people write them: ``4.2 s``, ``1 min 05 s``, ``2 h 03 min``."""
-    if seconds < 10:
-        return f"{max(seconds, 0.0):.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def counts(state: SearchView) -> str:
-    """Returns how many trials are in which state."""
+    """Returns how many trials are in which state; those that wait or were given up only where there are any."""
     history = state.history
     of = f" of {state.max_trials}" if state.max_trials else ""
     parts = [f"{len(history.completed)}{of} done", f"{len(history.running)} running"]
     parts += [f"{len(history.paused)} paused"] if history.paused else []
-    return ", ".join([*parts, f"{len(history.pruned)} pruned", f"{len(history.failed)} failed"])
+    parts += [f"{len(history.pruned)} pruned"] if history.pruned else []
+    return ", ".join([*parts, f"{len(history.failed)} failed"])
 
 
 def _best(state: SearchView) -> str:
-    return "none yet" if state.best is None else f"{state.best:.5g}"
+    return "none yet" if state.best is None else number_text(state.best)
 
 
 def _panel(state: SearchView, seconds: float) -> Panel:
@@ -129,7 +113,8 @@ def _panel(state: SearchView, seconds: float) -> Panel:
     ]
     if math.isfinite(seconds):
         spent = seconds - state.seconds_left
-        lines.append(Text.assemble(("time     ", "bold"), f"{duration(state.seconds_left)} left of {duration(seconds)}"))
+        left = f"{seconds_text(max(state.seconds_left, 0.0))} left of {seconds_text(seconds)}"
+        lines.append(Text.assemble(("time     ", "bold"), left))
         lines.append(ProgressBar(total=seconds, completed=min(max(spent, 0.0), seconds)))
     elif state.max_trials:
         lines.append(ProgressBar(total=state.max_trials, completed=len(state.history) - len(state.history.running)))
@@ -146,15 +131,17 @@ def _latest(state: SearchView) -> str:
 
 def _line_printer(view: View) -> Callable[[SearchView], None]:
     last_best: float | None = None
-    last_time = 0.0
+    start = time.monotonic()
+    next_time = start
 
     def show(state: SearchView) -> None:
-        nonlocal last_best, last_time
+        nonlocal last_best, next_time
         now = time.monotonic()
-        if state.best == last_best and now - last_time < SECONDS_BETWEEN_LINES:
+        if state.best == last_best and now < next_time:
             return
-        last_best, last_time = state.best, now
-        left = f"; {duration(state.seconds_left)} left" if math.isfinite(state.seconds_left) else ""
+        last_best = state.best
+        next_time = now + max(SECONDS_BETWEEN_LINES, SHARE_BETWEEN_LINES * (now - start))
+        left = f"; {seconds_text(max(state.seconds_left, 0.0))} left" if math.isfinite(state.seconds_left) else ""
         view.say(f"  {counts(state)}; best {_best(state)}{left}")
 
     return show

@@ -7,8 +7,8 @@ import math
 from collections.abc import Hashable, Iterable
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +21,7 @@ FAILED = "failed"
 
 _MAX_REASON = 60
 _REASON_WIDTH = 30  # kept free for reasons; longer ones wrap
-_PADDING = 3  # a blank on both sides of a column and the rule between two
+_PADDING = 2  # blanks between columns
 
 _COLUMN_TYPES = {bool: "boolean", int: "Int64", float: "float64", str: "str"}
 
@@ -82,10 +82,30 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FittedLeaderboard:
+    """`leaderboard_table` as wide as wherever it is printed.
+
+    Args:
+        board: made by `leaderboard`.
+        metric: whose values it holds.
+        max_rows: rows at most, at least 1.
+    """
+
+    board: pd.DataFrame
+    metric: Metric
+    max_rows: int = 10
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, for rich."""
+        del console
+        yield leaderboard_table(self.board, metric=self.metric, max_rows=self.max_rows, width=options.max_width)
+
+
 def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10, width: int = 80) -> Table:
     """The first rows for a terminal, with the columns that tell them apart.
 
-    Hyperparameters that are the same in all rows shown are left out, then those for which there is no room. The
+    Hyperparameters that are the same in all rows shown are left out, and those for which there is no room. The
     reason appears if a failed trial is among the rows.
 
     Args:
@@ -99,22 +119,30 @@ def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10
         "trial": [number_text(value) for value in shown["trial"].tolist()],
         metric.name: [number_text(value) for value in shown["value"].tolist()],
         "epochs": [number_text(value) for value in shown["epochs"].tolist()],
-        "weights": [number_text(value) for value in shown["parameters"].tolist()],
+        # A trial that failed before its network was built has no weights.
+        "weights": [number_text(value or None) for value in shown["parameters"].tolist()],
         "time": [seconds_text(value) for value in shown["seconds"].tolist()],
         "status": shown["status"].tolist(),
     }
     reasons = [_shortened(reason) for reason in shown["reason"].tolist()]
-    room = width - 1 - sum(_width(title, cells) for title, cells in columns.items())
+    room = width + _PADDING - sum(_width(title, cells) for title, cells in columns.items())
     room -= min(_width("reason", reasons), _REASON_WIDTH) if any(reasons) else 0
     for name in board.columns:
         if name not in FIXED_COLUMNS and _differs(shown[name]):
             cells = [cell_text(value) for value in shown[name].tolist()]
-            room -= _width(str(name), cells)
-            if room < 0:
-                break
-            columns[str(name)] = cells
+            needed = _width(str(name), cells)
+            if needed <= room:
+                room -= needed
+                columns[str(name)] = cells
     hidden = len(board) - len(shown)
-    table = Table(box=SIMPLE_HEAD, caption=f"and {hidden:,} more" if hidden > 0 else None)
+    table = Table(
+        box=None,
+        padding=(0, _PADDING, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        caption=f"and {hidden:,} more" if hidden > 0 else None,
+        caption_justify="left",
+    )
     for title in columns:
         # Text, not str: names and reasons may hold what rich takes for markup.
         table.add_column(Text(title), justify="left" if title == "status" else "right", no_wrap=True)

@@ -11,7 +11,7 @@ from app.evaluation.metrics import Direction, Metric
 from app.evaluation.number_text import number_text
 
 _WIDTH, _HEIGHT = 720, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 12, 16, 40
 _NUM_TICKS = 4
 _MAX_POINTS = 2_000  # trials drawn as points; the page stays small for a search of any length
 
@@ -43,7 +43,7 @@ def progress_chart(values: Sequence[float], *, metric: Metric) -> str:
     title = f"best {metric.name} after {len(numbers)} trials: {number_text(float(best[-1]))}"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{title}</title>'
-        f'{_grid(low, high)}{dots}<path class="best" d="{_steps(x, best, low, high)}"/>'
+        f'{_grid(low, high, limit=_limit(metric))}{dots}<path class="best" d="{_steps(x, best, low, high)}"/>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 10}">trial 1</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 10}" text-anchor="end">trial {len(numbers):,}</text></svg>'
         f'<p class="note">Best {metric.name} so far (line) and of each trial (dots), in the order they ended.</p>'
@@ -81,9 +81,14 @@ def _steps(x: np.ndarray, best: np.ndarray, low: float, high: float) -> str:
     return "".join(path) + f"H{_WIDTH - _RIGHT}"
 
 
-def _grid(low: float, high: float) -> str:
+def _limit(metric: Metric) -> float:
+    """What no value exceeds: 1 for what classification maximises, and for r2."""
+    return 1.0 if metric.direction is Direction.MAXIMIZE else math.inf
+
+
+def _grid(low: float, high: float, *, limit: float) -> str:
     lines = []
-    for tick in _ticks(low, high):
+    for tick in (tick for tick in _ticks(low, high) if tick <= limit):
         y = float(_height(np.array(tick), low, high))
         lines.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'

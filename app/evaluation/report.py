@@ -159,15 +159,15 @@ def _test(test: SealedTestReport) -> str:
     rows = []
     for estimate in test.model:
         others = [test.estimate(estimate.name, baseline=name) for name in test.baselines]
-        mark = " (objective)" if estimate.name == test.objective else ""
         arrow = "↑" if METRICS[estimate.name].direction == "maximize" else "↓"
-        cells = [f"{escape(estimate.name + mark)} {arrow}", *(_estimate(one) for one in (estimate, *others))]
-        rows.append(cells)
+        name = f"{escape(estimate.name)} {arrow}"
+        first = f"<b>{name}</b>" if estimate.name == test.objective else name
+        rows.append([first, *(_estimate(one) for one in (estimate, *others))])
     verdicts = _list(escape(sentence) for sentence in test.verdicts())
     caption = (
         f"{test.num_rows:,} rows, opened once. In brackets 95 % intervals from {test.num_resamples:,} bootstrap "
         "resamples. Differences are model minus baseline, with the same rows drawn for both. "
-        "↑ more is better, ↓ less is better."
+        "Bold: the objective of the search. ↑ more is better, ↓ less is better."
     )
     body = verdicts + _table(heads, rows) + f"<p class=note>{caption}</p>"
     body += "".join(f"<p class=note>{escape(note)}</p>" for note in test.notes)
@@ -199,7 +199,7 @@ def _winner(winner: ReportWinner) -> str:
         "Weights": number_text(winner.parameters),
         **{name: cell_text(value) for name, value in winner.hyperparameters.items()},
     }
-    return _section(f"Winner: trial {winner.trial}", _definitions(facts))
+    return _section(f"Winner: trial {winner.trial}", _definitions(facts, kind="short"))
 
 
 def _search(content: ReportContent) -> str:
@@ -214,24 +214,33 @@ def _leaderboard(content: ReportContent) -> str:
     names = [name for name in board.columns if name != "reason"]
     names += ["reason"] if (shown["reason"] != "").any() else []
     heads = {"value": content.objective.name, "seconds": "time", "parameters": "weights"}
-    rows = [
-        [escape(seconds_text(row[name]) if name == "seconds" else cell_text(row[name])) for name in names]
-        for row in shown.to_dict("records")
-    ]
+    rows = [[_leaderboard_cell(str(name), row[name]) for name in names] for row in shown.to_dict("records")]
     hidden = len(board) - len(shown)
     rest = f"<p class=note>and {hidden:,} more in the journal</p>" if hidden else ""
     return _table([heads.get(name, str(name)) for name in names], rows) + rest
 
 
+def _leaderboard_cell(name: str, value: object) -> str:
+    if name == "reason":
+        return f"<span class=reason>{escape(value)}</span>" if value else ""
+    return escape(seconds_text(value) if name == "seconds" and isinstance(value, float) else cell_text(value))
+
+
 def _findings(findings: Sequence[ReportFinding]) -> str:
     if not findings:
         return "<p>Nothing remarkable.</p>"
-    return _list(f"<b>{escape(finding.severity)}</b> {escape(finding.message)}" for finding in findings)
+    ordered = sorted(findings, key=lambda finding: finding.severity == "info")
+    return _list(
+        f"<b{'' if finding.severity == 'info' else ' class=warning'}>{escape(finding.severity)}</b> "
+        f"{escape(finding.message)}"
+        for finding in ordered
+    )
 
 
 def _commands(commands: Sequence[NextCommand]) -> str:
     return "".join(
-        f"<p>{escape(one.purpose)}</p><pre><code>{escape(one.command)}</code></pre>" for one in commands
+        f"<p>{escape(one.purpose[:1].upper() + one.purpose[1:])}</p><pre><code>{escape(one.command)}</code></pre>"
+        for one in commands
     )
 
 
@@ -256,8 +265,10 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def _definitions(facts: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
+def _definitions(facts: Mapping[str, str], *, kind: str = "long") -> str:
+    """`kind` is long (one fact a line) or short (as many beside each other as fit)."""
+    pairs = (f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
+    return f"<dl class={kind}>{''.join(pairs)}</dl>"
 
 
 def _list(items: Iterable[str]) -> str:
@@ -283,24 +294,35 @@ _PAGE = """<!doctype html>
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --soft: #59636e; --back: #ffffff; --line: #d1d9e0;
-  --panel: #f6f8fa; --accent: #0969da; }
+  --panel: #f6f8fa; --accent: #0969da; --warning: #9a6700; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9198a1; --back: #0d1117; --line: #3d444d;
-  --panel: #151b23; --accent: #4493f8; } }
+  --panel: #151b23; --accent: #4493f8;
+  --warning: #d29922; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 64rem;
   margin: 0 auto; padding: 1.5rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.8rem; } h2 { font-size: 1.25rem; border-bottom: 1px solid var(--line); margin-top: 2.2rem; }
 h3 { font-size: 1rem; }
 .note { color: var(--soft); font-size: .875rem; }
-.wide { overflow-x: auto; overflow-wrap: normal; }
+.warning { color: var(--warning); }
+/* A shadow on the right says that a table goes on there; at its end the first layer covers it. */
+.wide { overflow-x: auto; overflow-wrap: normal; background:
+  linear-gradient(to left, var(--back) 1.5rem, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
 th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line); max-width: 24rem; }
-th { color: var(--soft); font-weight: 600; } td { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-th:first-child, td:first-child { text-align: left; }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom; } td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--back);
+  padding-left: 0; }
+.reason { display: inline-block; min-width: 16rem; white-space: normal; overflow-wrap: anywhere; text-align: left; }
 td.shaded { background: color-mix(in srgb, var(--accent) calc(var(--share) * .6), transparent); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; }
+dl { display: grid; gap: .2rem 2rem; margin: 0; } dl div { display: flex; gap: 1rem; }
+dl.short { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+dt { color: var(--soft); flex: 0 0 auto; min-width: 5.5rem; } dl.short dt { min-width: 9.5rem; } dd { margin: 0; }
 pre { background: var(--panel); border: 1px solid var(--line); padding: .6rem .8rem; overflow-x: auto; }
 svg { width: 100%; max-width: 46rem; height: auto; display: block; }
-svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); stroke-width: 1; }
+svg text { fill: var(--soft); font-size: 13px; } svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .best { stroke: var(--accent); stroke-width: 2; fill: none; } svg .trial { fill: var(--soft); opacity: .6; }
+@media (max-width: 40rem) { body { padding: 1rem; } th, td { padding: .3rem .45rem; } ul { padding-left: 1.2rem; }
+  td .note { display: block; font-size: .75rem; } svg text { font-size: 21px; } }
+@media print { .wide { overflow: visible; background: none; } body { max-width: none; } }
 """

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from app.evaluation.leaderboard import FIXED_COLUMNS, TrialRow, leaderboard, leaderboard_table
+from app.evaluation.leaderboard import FIXED_COLUMNS, FittedLeaderboard, TrialRow, leaderboard, leaderboard_table
 from app.evaluation.metrics import METRICS
 from app.search.space import Value
 
@@ -131,8 +131,38 @@ def test_terminal_table_keeps_the_hyperparameters_that_fit_in_one_line(width: in
     (head,) = [line for line in text.splitlines() if "roc_auc" in line]
     assert "parameter_0" in head
     assert "parameter_8" not in head
-    assert len(re.findall(r"parameter_\d", head)) == (1 if width == 80 else 4)
+    assert len(re.findall(r"parameter_\d", head)) == (2 if width == 80 else 5)
     assert len([line for line in text.splitlines() if "completed" in line]) == 2
+
+
+def test_a_long_name_makes_room_for_the_short_ones_after_it() -> None:
+    rows = [
+        TrialRow(trial=i, status="completed", value=0.1, hyperparameters={"x" * 60: i, "depth": i}) for i in (1, 2)
+    ]
+    text = shown(leaderboard(rows, metric=METRICS["roc_auc"]), width=80)
+    assert "depth" in text
+    assert "xxx" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_fitted_leaderboard_is_as_wide_as_its_console_allows(width: int) -> None:
+    values = {f"parameter_{k}": 1 for k in range(20)}
+    rows = [
+        TrialRow(trial=i, status="completed", value=0.1, hyperparameters={k: v + i for k, v in values.items()})
+        for i in (1, 2)
+    ]
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        board = leaderboard(rows, metric=METRICS["accuracy"])
+        console.print(FittedLeaderboard(board=board, metric=METRICS["accuracy"]))
+    head, *lines = (line.rstrip() for line in capture.get().splitlines())
+    assert len(lines) == 2
+    assert width - len("parameter_10") - 2 < max(map(len, [head, *lines])) <= width
+
+
+def test_a_trial_without_a_network_has_no_weights() -> None:
+    failed = TrialRow(trial=0, status="failed", hyperparameters={}, reason="no memory")
+    assert re.search(r"0 +- +0 +- +0\.0 s +failed", shown(leaderboard([failed], metric=METRICS["accuracy"])))
 
 
 def test_terminal_table_of_a_narrow_terminal_keeps_the_fixed_columns() -> None:

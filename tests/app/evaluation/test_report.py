@@ -112,7 +112,7 @@ def test_the_page_holds_every_part() -> None:
         "1,234",
         "0.81",
         "constant baseline",
-        "roc_auc (objective)",
+        "Bold: the objective of the search",
         "By roc_auc the model is better than the constant",
     ):
         assert part in page.text, part
