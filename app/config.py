@@ -19,6 +19,8 @@ import tomli_w
 from app.errors import ConfigError
 
 TIME_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION_PATTERN = re.compile(r"(?:\d+(?:\.\d+)?|(?:\d+(?:\.\d+)?\s*[smhd]\s*)+)", re.ASCII)
+MAX_SECONDS = 3650 * 86400.0
 DEFAULT_SECONDS = 600.0
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -82,7 +84,7 @@ class DataConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
         known = ("auto", "binary", "multiclass", "regression")
         if self.task not in known:
-            hint = _did_you_mean(self.task, known)
+            hint = did_you_mean(self.task, known)
             raise ConfigError(f"task is {self.task!r}{hint}: expected one of {', '.join(known)}")
 
 
@@ -112,9 +114,10 @@ class SearchConfig:
         Raises:
             ConfigError: A budget is negative, none is given, or the seed is out of range.
         """
-        if self.seconds < 0 or self.trials < 0:
+        if not 0 <= self.seconds <= MAX_SECONDS or self.trials < 0:
             raise ConfigError(
-                f"the budget is {self.seconds} seconds and {self.trials} trials: expected numbers of at least 0"
+                f"the budget is {self.seconds} seconds and {self.trials} trials: expected seconds from 0 to ten years "
+                f"and trials of at least 0"
             )
         if not self.seconds and not self.trials:
             raise ConfigError("a search needs a budget: give --time (such as 10m), --trials (such as 50), or both")
@@ -229,16 +232,20 @@ def name_from(text: str) -> str:
 def parse_duration(text: str) -> float:
     """Returns the seconds that ``90``, ``90s``, ``10m``, ``1h30m`` or ``2d`` stand for.
 
+    A number without a unit is seconds, and stands alone: ``1h30`` could mean minutes as well.
+
     Raises:
-        ConfigError: The text is no duration, or not above zero.
+        ConfigError: The text is no duration, not above zero, or above ten years.
     """
     text = text.strip()
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
-    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd]?)", "", text).strip():
+    if not DURATION_PATTERN.fullmatch(text):
         raise ConfigError(f"time is {text!r}: expected a duration such as 90s, 10m or 1h30m")
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
     seconds = sum(float(number) * TIME_UNITS[unit or "s"] for number, unit in parts)
     if seconds <= 0:
         raise ConfigError(f"time is {text!r}: expected more than zero, such as 90s, 10m or 1h30m")
+    if seconds > MAX_SECONDS:
+        raise ConfigError(f"time is {text!r}: expected at most ten years, such as 90s, 10m or 1h30m")
     return seconds
 
 
@@ -256,7 +263,8 @@ def read_config(path: Path) -> ExperimentConfig:
         raise ConfigError(f"{path} is not UTF-8 text: expected a TOML file") from error
 
 
-def _did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    """Returns the nearest of the known names as a question in brackets, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
@@ -274,7 +282,7 @@ def _build(cls: type[_T], values: Mapping[str, Any], origin: str) -> _T:
     hints = typing.get_type_hints(cls)
     unknown = [name for name in values if name not in hints]
     if unknown:
-        raise ConfigError(f"{origin} has an unknown setting {unknown[0]!r}{_did_you_mean(unknown[0], hints)}")
+        raise ConfigError(f"{origin} has an unknown setting {unknown[0]!r}{did_you_mean(unknown[0], hints)}")
     return cls(**{name: _convert(hints[name], value, f"{origin}: {name}") for name, value in values.items()})
 
 
@@ -291,11 +299,23 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
         if issubclass(hint, StrEnum) and isinstance(value, str):
             if value not in list(hint):
-                raise ConfigError(f"{where} is {value!r}{_did_you_mean(value, hint)}: expected {', '.join(hint)}")
+                raise ConfigError(f"{where} is {value!r}{did_you_mean(value, hint)}: expected {', '.join(hint)}")
             return hint(value)
         if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
             return value
-    expected = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{where} is {value!r}: expected {expected}")
+    raise ConfigError(f"{where} is {value!r}: expected {_in_words(hint)}")
+
+
+def _in_words(hint: Any) -> str:
+    """Returns what TOML calls the type `hint`."""
+    if dataclasses.is_dataclass(hint):
+        return "a section of settings"
+    if typing.get_origin(hint) is tuple:
+        return "a list of texts"
+    if typing.get_origin(hint) is not None:
+        return "a table of texts"
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return f"one of {', '.join(hint)}"
+    return {int: "a whole number", float: "a number", str: "a text"}.get(hint, str(hint))

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from app.config import ExperimentConfig
+from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError, RunDirectoryError
 from app.evaluation.metrics import imbalance_ratio
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
@@ -202,7 +202,9 @@ def versions() -> dict[str, str]:
 def _kind(name: str, kind: str) -> Any:
     known = ("numeric", "boolean", "categorical", "datetime", "text", "ignore")
     if kind not in known:
-        raise ConfigError(f"feature {name!r} is set to {kind!r}: expected one of {', '.join(known)}")
+        raise ConfigError(
+            f"feature {name!r} is set to {kind!r}{did_you_mean(kind, known)}: expected one of {', '.join(known)}"
+        )
     return kind if kind == "ignore" else FeatureKind(kind)
 
 
