@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class TamizError(Exception):
     """An operation of tamiz failed; the message says what was expected, what came and what to do."""
@@ -21,6 +29,33 @@ class SearchError(TamizError):
 
 class WorkerError(TamizError):
     """A worker process could not do what it was asked."""
+
+
+def disk_full_message(place: object) -> str:
+    """Returns what to do when there is no room left to write `place`."""
+    return f"the disk is full: could not write {place}; free some space, then go on with `tamiz resume`"
+
+
+@contextlib.contextmanager
+def told_as_disk_error(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Tells of a full disk, or of a place that cannot be written, in one line; other errors of the system pass.
+
+    Args:
+        place: The folder that is written to, for errors that name no file.
+
+    Raises:
+        RunDirectoryError: The disk is full or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise RunDirectoryError(disk_full_message(error.filename or place)) from error
+        if error.errno in NOT_WRITABLE:
+            raise RunDirectoryError(
+                f"cannot open {error.filename or place}: {error.strerror}; expected a place that you may use"
+            ) from error
+        raise
 
 
 def is_users_to_mend(error: BaseException) -> bool:

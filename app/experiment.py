@@ -61,15 +61,13 @@ def launch(
     check_settings(config)
     directory = RunDirectory(path)
     directory.check_free()
-    # TensorFlow takes seconds to import; the worker does so while the data is read here.
-    with contextlib.closing(LocalExecutor()) as executor:
-        data = prepare_data(read_source(source, config), config)
-        asked_objective(config, data.schema)
-        view.show(data_found(data))
-        with directory.staged() as staged:
-            write_data(data, config, directory=staged)
-        with directory.lock(), removed_unless_begun(directory):
-            return run(directory, config, executor=executor, view=view, started=started)
+    data = prepare_data(read_source(source, config), config)
+    asked_objective(config, data.schema)
+    view.show(data_found(data))
+    with directory.staged() as staged:
+        write_data(data, config, directory=staged)
+    with directory.lock(), removed_unless_begun(directory):
+        return run(directory, config, executor=executor, view=view, started=started)
 
 
 def resume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from app.config import ExperimentConfig, read_config
-from app.errors import RunDirectoryError
+from app.errors import RunDirectoryError, told_as_disk_error
 
 
 @final
@@ -91,14 +92,16 @@ class RunDirectory:
             )
         if self.path.exists() and (not self.path.is_dir() or any(_children(self.path))):
             raise RunDirectoryError(f"{self.path} is not empty and holds no experiment: give another place with --run")
-        parent = self.path.parent
+        # No folder is made yet: a search that ends for its data leaves nothing behind.
+        above = next(parent for parent in self.path.absolute().parents if parent.exists())
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=parent):
+            if not above.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
+            with tempfile.TemporaryFile(dir=above):
                 pass
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot write to {parent}: {error.strerror}; give a place you may write to with --run"
+                f"cannot write to {above}: {error.strerror}; give a place you may write to with --run"
             ) from error
 
     @contextlib.contextmanager
@@ -106,30 +109,39 @@ class RunDirectory:
         """Yields a hidden sibling that becomes this directory when the block ends well, and vanishes otherwise.
 
         Raises:
-            RunDirectoryError: Another search took the place meanwhile.
+            RunDirectoryError: Another search took the place meanwhile, or the place cannot be written.
         """
-        staging = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+        with told_as_disk_error(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
+            try:
+                staging.chmod(0o755)
+                yield RunDirectory(staging)
+                self._take(staging)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def _take(self, staging: Path) -> None:
+        """Moves a finished folder to this place; a rename replaces an empty folder and nothing else."""
         try:
-            staging.chmod(0o755)
-            yield RunDirectory(staging)
-            if self.path.is_dir() and not any(_children(self.path)):
-                self.path.rmdir()
             staging.rename(self.path)
-        except FileExistsError as error:
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
             raise RunDirectoryError(
                 f"{self.path} was taken by another search: give another place with --run"
             ) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the directory; the kernel lets go of it when the process ends, however it ends.
 
         Raises:
-            RunDirectoryError: Another live process holds it.
+            RunDirectoryError: Another live process holds it, or it cannot be written.
         """
-        with open(self.lock_file, "a+", encoding="utf-8") as file:
+        with contextlib.ExitStack() as stack:
+            with told_as_disk_error(self.path):
+                file = stack.enter_context(open(self.lock_file, "a+", encoding="utf-8"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -138,10 +150,15 @@ class RunDirectory:
                 raise RunDirectoryError(
                     f"{self.path} is locked by a live experiment (process {owner}): wait for it or stop it first"
                 ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            # The number is for people; on a full disk the lock holds without it.
+            with contextlib.suppress(OSError):
+                file.truncate(0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
+
+    def remove(self) -> None:
+        """Deletes the experiment."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -95,6 +96,8 @@ class Interrupts:
             if self.requested:
                 raise KeyboardInterrupt
             self.requested = True
+            # Not print: it may be what was interrupted.
+            os.write(2, b"\nfinishing with the best so far; Ctrl-C again leaves at once\n")
 
         try:
             before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -180,6 +183,8 @@ class SearchLoop:
             show(self._view())
         if self._record.progress.best is None:
             raise SearchError(self._why_nothing(reason))
+        # Nothing is promoted any more: the states of paused trials go too.
+        self._delete_states(self._record.history.paused)
         return reason
 
     def _reason_to_close(self, interrupts: Interrupts) -> str:
@@ -256,10 +261,12 @@ class SearchLoop:
 
     def _delete_states_of_losers(self) -> None:
         """Keeps the state of the best trials and of those that may be resumed."""
-        trials = [trial for trial in self._record.history.values() if trial.outcome is not None]
-        with_loss = [trial for trial in trials if trial.loss is not None and not isinstance(trial.outcome, Failed)]
-        best = sorted(with_loss, key=lambda trial: (trial.loss or 0.0, trial.number))[: self._keep]
-        kept = {trial.number for trial in best} | {t.number for t in trials if isinstance(t.outcome, Paused)}
+        ended = [trial for trial in self._record.history.values() if trial.outcome is not None]
+        self._delete_states([trial for trial in ended if not isinstance(trial.outcome, Paused)])
+
+    def _delete_states(self, trials: Iterable[Trial]) -> None:
+        """Deletes the states of all of `trials` but the best of the search."""
+        kept = {trial.number for trial in self._record.progress.ranking[: self._keep]}
         for trial in trials:
             if trial.number not in kept:
                 shutil.rmtree(self._directory.trial_state(trial.number), ignore_errors=True)
@@ -288,7 +295,8 @@ class SearchLoop:
         trials = list(self._record.history.values())
         if any(isinstance(trial.outcome, Failed) for trial in trials):
             return f"no trial succeeded ({reason}); the last failure: {_failure(trials)}"
-        return f"no trial finished an epoch ({reason}): give the search more --time"
+        advice = "give the search more --time" if math.isfinite(self._budget.end) else "let a trial go on for longer"
+        return f"no trial finished an epoch ({reason}): {advice}, then go on with `tamiz resume`"
 
 
 def _failure(trials: list[Trial]) -> str:

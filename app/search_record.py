@@ -98,9 +98,15 @@ class Progress:
 
         On few validation rows many trials share the best accuracy; the validation loss tells them apart.
         """
+        ranking = self.ranking
+        return ranking[0] if ranking else None
+
+    @property
+    def ranking(self) -> list[Trial]:
+        """The ended trials that have an objective, best first."""
         ended = [trial for trial in self.history.values() if trial.outcome is not None and trial.curve]
         ended = [trial for trial in ended if not isinstance(trial.outcome, Failed)]
-        return min(ended, key=lambda trial: (*self._score(trial), trial.number), default=None)
+        return sorted(ended, key=lambda trial: (*self._score(trial), trial.number))
 
     def best_epoch(self, trial: Trial) -> int:
         """Returns the epoch (from 1) at which `trial` was best; equal objectives are told apart by the loss."""
@@ -154,7 +160,7 @@ class SearchRecord:
 
     def __init__(self, directory: RunDirectory, *, started: float) -> None:
         self.progress = read_progress(directory)
-        self._directory = directory
+        self.directory = directory
         self._boards: dict[int, TrialEventWriter] = {}
         self._started = started
         self._journal = journal.Journal.open(directory.journal_file)
@@ -220,7 +226,7 @@ class SearchRecord:
 
     def final_board(self) -> TrialEventWriter:
         """Returns the writer of the final training's own event files."""
-        return TrialEventWriter(self._directory.best)
+        return TrialEventWriter(self.directory.best)
 
     def close(self) -> None:
         """Closes the journal and the event files."""
@@ -235,10 +241,10 @@ class SearchRecord:
 
     def _summarise(self, space: Space) -> None:
         write_experiment_summary(
-            self._directory.trials, parameters=space.parameters, metrics=[self.objective.name]
+            self.directory.trials, parameters=space.parameters, metrics=[self.objective.name]
         )
 
     def _board(self, number: int) -> TrialEventWriter:
         if number not in self._boards:
-            self._boards[number] = TrialEventWriter(self._directory.trial(number))
+            self._boards[number] = TrialEventWriter(self.directory.trial(number))
         return self._boards[number]
