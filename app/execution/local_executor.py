@@ -135,18 +135,20 @@ class LocalExecutor(Executor):
             self._replace(worker)
         return happened
 
-    def _replace(self, worker: _WorkerProcess) -> None:
+    def _replace(self, worker: _WorkerProcess) -> _WorkerProcess:
         worker.close()
         fresh = _WorkerProcess()
         self._workers[self._workers.index(worker)] = fresh
         if self._request is not None:
             fresh.send(self._request)
             fresh.receive_opened()
+        return fresh
 
     def _free_worker(self) -> _WorkerProcess:
         for worker in self._workers:
             if worker.trial is None:
-                return worker
+                # One that was killed while it had nothing to do must not take the next trial with it.
+                return worker if worker.is_alive else self._replace(worker)
         raise WorkerError("all workers are busy: wait for a trial to end before the next request")
 
 
@@ -172,6 +174,11 @@ class _WorkerProcess:
         theirs.close()
         os.close(lifeline_read)
         self.connection = Connection(ours.detach())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
 
     def send(self, request: Request) -> None:
         # A worker that died is noticed when its answer is awaited.

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from app.errors import TamizError
+from app.errors import DISK_FULL, TamizError, disk_full_message
 from app.execution.messages import (
     EpochEnded,
     ExportModel,
@@ -122,6 +122,8 @@ class Worker:
             print(details, file=sys.stderr, flush=True)
             known = isinstance(error, (TamizError, SpaceError, DataError))
             reason = str(error) if known else f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                known, reason = True, disk_full_message(error.filename or "the run directory")
             return RequestFailed(reason=_one_line(reason), users_mistake=known, details=details)
 
     def _open(self, request: OpenRun) -> RunOpened:
@@ -190,9 +192,11 @@ class Worker:
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
         from app.training.final_model import train_final_model
+        from app.training.trainer import Verdict
 
         trainer, directory = self._opened()
         start = time.perf_counter()
+        ask = self._asker(request.deadline)
         self._final, epochs = train_final_model(
             trainer,
             directory,
@@ -200,7 +204,8 @@ class Worker:
             epochs=request.epochs,
             seed=derive_seed(self._seed, "final"),
             report=self._reporter(None),
-            ask=self._asker(request.deadline),
+            # One epoch late is better than a model that learned nothing.
+            ask=lambda: ask() if self._last_losses else Verdict.GO_ON,
         )
         return FinalTrained(
             epochs=epochs,
