@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -91,7 +92,7 @@ def write_answers(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         RunDirectoryError: The place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         if path.suffix == ".parquet":
             frame.to_parquet(temporary, index=False)
