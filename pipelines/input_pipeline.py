@@ -26,7 +26,12 @@ def training_batches(
 
     Returns:
         Batches in the structure of `columns`; ``num_rows // batch_size`` of them make an epoch.
+
+    Raises:
+        ValueError: There are fewer rows than a batch has; the stream would never yield anything.
     """
+    if not 1 <= batch_size <= num_rows:
+        raise ValueError(f"batch_size is {batch_size}: expected 1 to {num_rows}, the number of rows")
     steps = num_rows // batch_size
 
     def batches_of_row_numbers(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -42,5 +47,7 @@ def training_batches(
     options.deterministic = True
     # One host reads the whole table from memory: there are no files to shard.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # Gathering overlaps with the training step on the other core.
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # Nothing here has a degree of parallelism to tune, and the tuner's thread makes an iterator slow to let go of.
+    options.autotune.enabled = False
+    # Two batches are enough for gathering to overlap with the training step.
+    return batches.prefetch(2).with_options(options)
