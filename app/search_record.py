@@ -80,7 +80,9 @@ class Progress:
             self.history = self.history.applied([fact])
             if isinstance(fact, Reported):
                 loss = record.get("scalars", {}).get("val/loss")
-                self._ties.setdefault(fact.trial, {})[fact.epoch] = _or_worst(loss)
+                # NaN compares with nothing, and the journal holds null for it: both lose to every number.
+                finite = loss is not None and math.isfinite(loss)
+                self._ties.setdefault(fact.trial, {})[fact.epoch] = loss if finite else math.inf
             if isinstance(fact, Ended):
                 self.parameters[fact.trial] = record.get("parameters") or self.parameters.get(fact.trial, 0)
                 self.seconds[fact.trial] = self.seconds.get(fact.trial, 0.0) + record.get("seconds", 0.0)
@@ -111,11 +113,11 @@ class Progress:
     def best_epoch(self, trial: Trial) -> int:
         """Returns the epoch (from 1) at which `trial` was best; equal objectives are told apart by the loss."""
         ties = self._ties.get(trial.number, {})
-        return min((_or_worst(loss), ties.get(epoch, math.inf), epoch) for epoch, loss in trial.curve)[2]
+        return min((loss, ties.get(epoch, math.inf), epoch) for epoch, loss in trial.curve)[2]
 
     def _score(self, trial: Trial) -> tuple[float, float]:
         epoch = self.best_epoch(trial)
-        return _or_worst(dict(trial.curve)[epoch]), self._ties.get(trial.number, {}).get(epoch, math.inf)
+        return dict(trial.curve)[epoch], self._ties.get(trial.number, {}).get(epoch, math.inf)
 
     def _count_time(self, record: Mapping[str, Any]) -> None:
         """A session lasts from its first record to its last: a killed one cannot say when it ended."""
@@ -132,11 +134,6 @@ class Progress:
         if self._session is not None:
             self.spent += self._session[1] - self._session[0]
             self._session = None
-
-
-def _or_worst(loss: float | None) -> float:
-    """A loss that orders: NaN, which compares with nothing, and what the journal wrote as null lose to every number."""
-    return loss if loss is not None and math.isfinite(loss) else math.inf
 
 
 def read_progress(directory: RunDirectory) -> Progress:

@@ -109,7 +109,8 @@ def _best(state: SearchView) -> str:
 def _panel(state: SearchView, seconds: float) -> Panel:
     lines: list[RenderableType] = [
         Text.assemble(("trials   ", "bold"), counts(state)),
-        Text.assemble(("best     ", "bold"), (_best(state), "green"), f"   {_latest(state)}"),
+        Text.assemble(("best     ", "bold"), (_best(state), "green")),
+        Text.assemble(("now      ", "bold"), _latest(state)),
     ]
     if math.isfinite(seconds):
         spent = seconds - state.seconds_left
@@ -124,7 +125,7 @@ def _panel(state: SearchView, seconds: float) -> Panel:
 def _latest(state: SearchView) -> str:
     running = state.history.running
     if not running:
-        return ""
+        return "-"
     trial = running[-1]
     return f"trial {trial.number}: epoch {trial.epochs} of {trial.budget}"
 
