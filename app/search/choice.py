@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.search.hyperband import plan
 from app.search.space import Space
 
 _FEW_TRIALS = 10  # below this a model has nothing to learn from
 _MANY_ROWS = 20_000  # from here on an epoch is dear enough to stop weak trials early
 _ENOUGH_EPOCHS = 9  # two promotions with eta 3
+_TRACE_SECONDS = 1.5  # to build a network and trace its graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,17 @@ def choose(
     if count is not None and (affordable is None or count <= affordable):
         return Choice("grid", f"the space has only {count} configurations and {fits}, so each is tried once.")
     if time_seconds is not None and num_rows > _MANY_ROWS and max_epochs >= _ENOUGH_EPOCHS:
+        bracket = _bracket_seconds(max_epochs, seconds)
+        if bracket <= time_seconds / 2:
+            return Choice(
+                "hyperband",
+                f"with {num_rows:,} rows an epoch is expensive, so weak trials stop early and the best go on to "
+                f"{max_epochs} epochs.",
+            )
         return Choice(
-            "hyperband",
-            f"with {num_rows:,} rows an epoch is expensive, so weak trials stop early and the best go on to "
-            f"{max_epochs} epochs.",
+            "bayesian",
+            f"a bracket of Hyperband would take about {bracket:.0f} of {time_seconds:.0f} s, so a model of the results "
+            "so far chooses each next trial.",
         )
     if max_trials is not None and max_trials < _FEW_TRIALS:
         return Choice(
@@ -63,6 +72,12 @@ def choose(
         f"{fits} and the space has {num_parameters} parameter{'s' if num_parameters > 1 else ''}, "
         "so a model of the results so far chooses each next trial.",
     )
+
+
+def _bracket_seconds(max_epochs: int, epoch_seconds: float) -> float:
+    """The boldest bracket of Hyperband, every visit of a rung paying for its graph."""
+    bracket = plan(max_epochs=max_epochs)[0]
+    return bracket.epochs * epoch_seconds + sum(rung.num_trials for rung in bracket.rungs) * _TRACE_SECONDS
 
 
 def _epoch_seconds(num_rows: int) -> float:

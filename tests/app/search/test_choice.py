@@ -17,6 +17,7 @@ INFINITE = Space([Float("a", 0.0, 1.0)])
         (INFINITE, 1000, None, 9, 10, "random", "9 trials are too few for a model to learn from"),
         (INFINITE, 1000, 300.0, None, 10, "bayesian", "the space has 1 parameter, so a model"),
         (INFINITE, 40_000, 300.0, None, 27, "hyperband", "with 40,000 rows an epoch is expensive"),
+        (INFINITE, 40_000, 90.0, None, 27, "bayesian", "a bracket of Hyperband would take about 96 of 90 s"),
         (INFINITE, 40_000, 300.0, None, 8, "bayesian", "a model"),
         (INFINITE, 40_000, None, 100, 27, "bayesian", "about 100 full trials"),
     ],
