@@ -74,13 +74,14 @@ class ConsoleView(View):
         self._console = console
 
     def say(self, message: str) -> None:
-        """Shows one line; square brackets in it are text."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        """Shows one line; what rich takes for markup or for an emoji is text."""
+        self._console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def show(self, content: RenderableType) -> None:
         """Shows a table or a panel."""
         # Not cropped: a path or command that is longer than the terminal is wide must stay whole to be copied.
-        self._console.print(content, crop=False)
+        # In a group, as a bare text would be joined to a new one that forgets that it must not be wrapped.
+        self._console.print(Group(content), crop=False)
 
     @contextlib.contextmanager
     def searching(self, *, seconds: float) -> Iterator[Callable[[SearchView], None]]:
