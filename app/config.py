@@ -265,7 +265,7 @@ def read_config(path: Path) -> ExperimentConfig:
 
 def did_you_mean(name: str, known: typing.Iterable[str]) -> str:
     """Returns the nearest of the known names as a question in brackets, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, [str(other) for other in known], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.arguments import SearchArguments, experiment_config
+from app.config import DEFAULT_SECONDS
+from app.errors import ConfigError
+
+TOML = """
+name = "loans"
+[data]
+target = "paid"
+group = "customer"
+[data.features]
+zip = "categorical"
+[search]
+space = "resnet"
+seconds = 30.0
+seed = 7
+[training]
+max_epochs = 9
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "my.toml"
+    path.write_text(TOML)
+    return path
+
+
+def test_without_a_target_it_says_how_to_give_one() -> None:
+    with pytest.raises(ConfigError, match="no target: say which column to predict with --target"):
+        experiment_config(SearchArguments(source="a.csv"))
+
+
+def test_the_name_comes_from_the_file_or_else_from_the_target() -> None:
+    assert experiment_config(SearchArguments(source="data/my table.csv.gz", target="y")).name == "my-table"
+    assert experiment_config(SearchArguments(target="y")).name == "y"
+    assert experiment_config(SearchArguments(source="a.csv", target="y", name="b")).name == "b"
+
+
+def test_without_a_budget_there_is_the_default_one() -> None:
+    search = experiment_config(SearchArguments(target="y")).search
+    assert (search.seconds, search.trials) == (DEFAULT_SECONDS, 0)
+
+
+def test_trials_alone_are_a_budget_without_a_clock() -> None:
+    search = experiment_config(SearchArguments(target="y", trials=3)).search
+    assert (search.seconds, search.trials) == (0.0, 3)
+
+
+def test_time_and_trials_hold_both() -> None:
+    search = experiment_config(SearchArguments(target="y", time="2m", trials=3)).search
+    assert (search.seconds, search.trials) == (120.0, 3)
+
+
+def test_what_is_not_given_is_the_files(file: Path) -> None:
+    config = experiment_config(SearchArguments(source="a.csv"), file=file)
+    assert (config.name, config.data.target, config.data.group) == ("loans", "paid", "customer")
+    assert (config.search.space, config.search.seconds, config.search.seed) == ("resnet", 30.0, 7)
+    assert (config.training.max_epochs, config.data.source) == (9, "a.csv")
+
+
+def test_what_is_given_wins_over_the_file(file: Path) -> None:
+    arguments = SearchArguments(
+        target="y", trials=4, space="mlp", seed=0, epochs=2, features=("age=numeric", "zip=ignore"), name="mine"
+    )
+    config = experiment_config(arguments, file=file)
+    assert (config.name, config.data.target, config.search.space) == ("mine", "y", "mlp")
+    assert (config.search.seconds, config.search.trials, config.search.seed) == (0.0, 4, 0)
+    assert (config.training.max_epochs, dict(config.data.features)) == (2, {"age": "numeric", "zip": "ignore"})
+
+
+def test_a_column_with_an_equals_sign_can_be_overridden() -> None:
+    assert experiment_config(SearchArguments(target="y", features=("a=b=numeric",))).data.features == {"a=b": "numeric"}
+
+
+@pytest.mark.parametrize("text", ["zip", "=numeric", ""])
+def test_a_malformed_override_shows_the_form(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"feature is '{text}': expected NAME=KIND, such as zip=categorical"):
+        experiment_config(SearchArguments(target="y", features=(text,)))
+
+
+def test_devices_may_be_listed_with_commas() -> None:
+    config = experiment_config(SearchArguments(target="y", devices=("cpu:0, cpu:1", "GPU:0")))
+    assert config.training.devices == ("CPU:0", "CPU:1", "GPU:0")
