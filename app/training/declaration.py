@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import keras
 import keras_tuner
 from keras_tuner.engine import hyperparameters as kt
 
@@ -18,13 +20,16 @@ Conditions = Mapping[str, Mapping[str, tuple[ParameterValue, ...]]]
 MAX_WALKED_VALUES = 24
 """Values of a parameter that are tried one by one to find what each of them reveals."""
 
+MAX_PROBES = 200
+"""Networks built to declare a space; what they do not reveal, the trials of the search do."""
+
 
 def declare(space: keras_tuner.HyperModel) -> Space:
     """Returns the parameters of `space`.
 
     `declare_hyperparameters` is asked first. A plain build function reveals the parameters of a Python ``if`` only
-    when a trial takes that branch, so every value of every discrete parameter is walked, and a parameter that
-    appears under some of its values only becomes conditional on them.
+    when a trial takes that branch, so the values of every discrete parameter are walked, and a parameter that
+    appears under some of them only becomes conditional on them.
 
     Args:
         space: The space; its ``build`` runs only if it declares nothing.
@@ -61,39 +66,108 @@ def hyperparameters(values: Mapping[str, ParameterValue]) -> keras_tuner.HyperPa
     return hp
 
 
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """One build: the values it was asked with, defaults included, and the parameters it asked for."""
+
+    values: Mapping[str, ParameterValue]
+    space: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, space: keras_tuner.HyperModel, values: Mapping[str, ParameterValue]) -> _Probe:
+        """Builds with `values` and defaults for the rest.
+
+        Raises:
+            SpaceError: What came back is no model.
+        """
+        hp = hyperparameters(values)
+        built = space.build(hp)
+        if not isinstance(built, keras.Model):
+            raise SpaceError(f"the space returned {type(built).__name__}: expected build(hp) to return a keras.Model")
+        asked = {parameter.name for parameter in hp.space}
+        return cls({name: value for name, value in hp.values.items() if name in asked}, tuple(hp.space))
+
+
 def _walk(space: keras_tuner.HyperModel) -> tuple[list[Any], Conditions]:
-    """Builds with every value of every discrete parameter, breadth first, and collects what appears.
+    """Builds with the values of every discrete parameter, breadth first, and collects what appears.
 
     Returns:
         The parameters in order of appearance, and the conditions that a Python ``if`` put on some of them.
     """
-    found: dict[str, Any] = {parameter.name: parameter for parameter in _probe(space, {}).space}
-    conditions: dict[str, dict[str, tuple[ParameterValue, ...]]] = {}
-    waiting: list[tuple[str, dict[str, ParameterValue]]] = [(name, {}) for name in found]
-    while waiting:
+    probes = [_Probe.of(space, {})]
+    found: dict[str, Any] = {}
+    waiting: list[tuple[str, dict[str, ParameterValue]]] = []
+    suspects: dict[str, set[str]] = {}
+    fixed: dict[str, ParameterValue] = {}
+    _collect(probes, found=found, fixed=fixed, waiting=waiting)
+    while waiting and len(probes) < MAX_PROBES:
         name, fixed = waiting.pop(0)
-        values = _discrete_values(found[name])
-        if not 1 < len(values) <= MAX_WALKED_VALUES:
-            continue
-        probes = [(value, _probe(space, {**fixed, name: value})) for value in values]
-        for parameter in [parameter for _, probe in probes for parameter in probe.space]:
-            holders = tuple(value for value, probe in probes if parameter.name in probe)
-            is_new = parameter.name not in found
-            if is_new:
+        walked = _walked(space, found[name], fixed)
+        probes += walked
+        _collect(walked, found=found, fixed=fixed, waiting=waiting, parent=name)
+        for child in found:
+            if 0 < sum(child in probe.values for probe in walked) < len(walked):
+                suspects.setdefault(child, set()).add(name)
+    explicit = {parameter.name for parameter in found.values() if parameter.conditions}
+    conditions = {
+        child: _conditions_on(child, parents, found=found, probes=probes)
+        for child, parents in suspects.items()
+        # An explicit conditional scope says itself what it depends on.
+        if child not in explicit
+    }
+    return [parameter for probe in probes for parameter in probe.space], conditions
+
+
+def _collect(
+    probes: Sequence[_Probe],
+    *,
+    found: dict[str, Any],
+    fixed: Mapping[str, ParameterValue],
+    waiting: list[tuple[str, dict[str, ParameterValue]]],
+    parent: str | None = None,
+) -> None:
+    """Notes the parameters that appear in `probes` for the first time, to be walked under the values they need."""
+    for probe in probes:
+        under = dict(fixed)
+        if parent is not None and parent in probe.values:
+            under[parent] = probe.values[parent]
+        for parameter in probe.space:
+            if parameter.name not in found:
                 found[parameter.name] = parameter
-                waiting.append((parameter.name, {**fixed, name: holders[0]}))
-            # An explicit conditional scope says itself what it depends on.
-            if not parameter.conditions and len(holders) < len(values):
-                known = conditions.setdefault(parameter.name, {})
-                if is_new or (name not in known and not fixed):
-                    known[name] = holders
-    return list(found.values()), conditions
+                scopes = {condition.name: condition.values[0] for condition in parameter.conditions}
+                waiting.append((parameter.name, under | scopes))
 
 
-def _probe(space: keras_tuner.HyperModel, values: Mapping[str, ParameterValue]) -> keras_tuner.HyperParameters:
-    hp = hyperparameters(values)
-    space.build(hp)
-    return hp
+def _walked(space: keras_tuner.HyperModel, parameter: Any, fixed: Mapping[str, ParameterValue]) -> list[_Probe]:
+    """Builds with every value of `parameter`, or with its ends alone where these reveal the same parameters."""
+    values = _discrete_values(parameter)
+    if not 1 < len(values) <= MAX_WALKED_VALUES:
+        return []
+    first, last = (_Probe.of(space, {**fixed, parameter.name: value}) for value in (values[0], values[-1]))
+    # A width or a rate rarely decides which other parameters exist, and every value costs a build.
+    if isinstance(parameter, kt.Int) and first.values.keys() == last.values.keys():
+        return [first, last]
+    between = [_Probe.of(space, {**fixed, parameter.name: value}) for value in values[1:-1]]
+    return [first, *between, last]
+
+
+def _conditions_on(
+    child: str, parents: set[str], *, found: Mapping[str, Any], probes: Sequence[_Probe]
+) -> dict[str, tuple[ParameterValue, ...]]:
+    """Returns under which values of `parents` the child exists, as far as every build agrees.
+
+    Conditions are a conjunction. A child of ``if a or b`` was seen without ``a`` and without ``b``, so neither is a
+    condition, and it is searched always; its value is not asked for where it does not exist.
+    """
+    holders = [probe for probe in probes if child in probe.values]
+    conditions: dict[str, tuple[ParameterValue, ...]] = {}
+    for parent in [name for name in found if name in parents]:
+        if all(parent in probe.values for probe in holders):
+            seen = {probe.values[parent] for probe in holders}
+            values = tuple(value for value in _discrete_values(found[parent]) if value in seen)
+            if len(values) < len(_discrete_values(found[parent])):
+                conditions[parent] = values
+    return conditions
 
 
 def _discrete_values(parameter: Any) -> list[ParameterValue]:
@@ -107,12 +181,35 @@ def _discrete_values(parameter: Any) -> list[ParameterValue]:
 
 
 def _merged(declared: Sequence[Any], conditions: Conditions) -> list[Parameter]:
-    """Converts; a name that is declared twice keeps its first declaration."""
+    """Converts; as in KerasTuner, the first declaration of a name holds, and one in another scope is a second one.
+
+    Raises:
+        SpaceError: One name stands for two ranges, each in a scope of its own.
+    """
     merged: dict[str, Parameter] = {}
     for parameter in declared:
-        if parameter.name not in merged:
-            merged[parameter.name] = _convert(parameter, conditions.get(parameter.name, {}))
+        name = parameter.name
+        converted = _convert(parameter, conditions.get(name, {}))
+        known = merged.setdefault(name, converted)
+        if known.conditions == converted.conditions:
+            continue
+        if replace(known, conditions=()) != replace(converted, conditions=()):
+            raise SpaceError(
+                f"parameter {name!r} is declared in two conditional scopes with different ranges: give each of the "
+                f"two a name of its own"
+            )
+        merged[name] = replace(known, conditions=_either(known.conditions, converted.conditions))
     return list(merged.values())
+
+
+def _either(one: tuple[Condition, ...], other: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """Returns conditions that hold wherever `one` or `other` does, as tight as a conjunction can be."""
+    values = {condition.parent: condition.values for condition in other}
+    return tuple(
+        Condition(condition.parent, tuple(dict.fromkeys([*condition.values, *values[condition.parent]])))
+        for condition in one
+        if condition.parent in values
+    )
 
 
 def _convert(parameter: Any, found_conditions: Mapping[str, tuple[ParameterValue, ...]]) -> Parameter:
@@ -122,25 +219,25 @@ def _convert(parameter: Any, found_conditions: Mapping[str, tuple[ParameterValue
     )
     match parameter:
         case kt.Float():
-            return Float(
+            number: Float | Int = Float(
                 parameter.name,
                 parameter.min_value,
                 parameter.max_value,
                 scale=_scale(parameter),
-                step=parameter.step if parameter.sampling == "linear" else None,
-                default=parameter.default,
+                step=None if parameter.sampling == "reverse_log" else parameter.step,
                 conditions=conditions,
             )
+            return _with_default(number, parameter.default)
         case kt.Int():
-            return Int(
+            number = Int(
                 parameter.name,
                 parameter.min_value,
                 parameter.max_value,
-                step=(parameter.step or 1) if parameter.sampling == "linear" else 1,
+                step=1 if parameter.sampling == "reverse_log" else parameter.step or 1,
                 scale=_scale(parameter),
-                default=parameter.default,
                 conditions=conditions,
             )
+            return _with_default(number, parameter.default)
         case kt.Boolean():
             return Boolean(parameter.name, default=parameter.default, conditions=conditions)
         case kt.Choice():
@@ -158,5 +255,15 @@ def _convert(parameter: Any, found_conditions: Mapping[str, tuple[ParameterValue
     )
 
 
+def _with_default(parameter: Float | Int, default: Any) -> Parameter:
+    """KerasTuner lets a default lie off the steps or out of the range; such a one is no point of the space."""
+    try:
+        parameter.check(default)
+    except ValueError:
+        return parameter
+    return replace(parameter, default=default)
+
+
 def _scale(parameter: Any) -> Scale:
-    return Scale.LINEAR if parameter.sampling == "linear" else Scale.LOG
+    # There is no reverse logarithmic scale; a logarithmic one would prefer the wrong end.
+    return Scale.LOG if parameter.sampling == "log" else Scale.LINEAR
