@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 SPACES: Mapping[str, str] = {
     "mlp": "search_spaces.tabular:MLPSpace",
@@ -37,11 +37,11 @@ def check_space_name(name: str) -> str:
     )
 
 
-def load_attribute(reference: str) -> Callable[..., object]:
+def load_attribute(reference: str) -> object:
     """Imports what ``module:attribute`` names.
 
     Raises:
-        SpaceError: The module cannot be imported, or has no such attribute, or it cannot be called.
+        SpaceError: The module cannot be imported, or has no such attribute.
     """
     module_name, _, attribute = reference.partition(":")
     try:
@@ -52,12 +52,9 @@ def load_attribute(reference: str) -> Callable[..., object]:
             f"from the folder the command runs in, or installed"
         ) from error
     try:
-        found = getattr(module, attribute)
+        return getattr(module, attribute)
     except AttributeError:
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        names = [name for name in vars(module) if not name.startswith("_")]
         near = difflib.get_close_matches(attribute, names, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise SpaceError(f"module {module_name!r} has no {attribute!r}{hint}") from None
-    if not callable(found):
-        raise SpaceError(f"{reference} is a {type(found).__name__}: expected a function build(hp) or a HyperModel")
-    return found  # type: ignore[no-any-return]

@@ -62,7 +62,7 @@ class TableContext:
         return self.steps_per_epoch(batch_size) * self.max_epochs
 
     def batch_sizes(self) -> list[int]:
-        """Batch sizes worth searching: at least 8 steps an epoch, and never above 512."""
+        """Powers of two worth searching: at least 8 steps an epoch where the table has the rows, at most 1,024."""
         limit = max(16, self.num_training_rows // 8)
         largest = 1024 if self.num_training_rows > 200_000 else 512 if self.num_training_rows > 20_000 else 256
         # Tiny batches of a large table cost minutes an epoch and find nothing that a larger batch does not.

@@ -24,6 +24,18 @@ from search_spaces.losses import loss_for
 
 MAX_ONE_HOT = 64
 
+PROBABILITY_LOSSES = frozenset(
+    {
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        "categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        "kl_divergence",
+        "sparse_categorical_crossentropy",
+    }
+)
+"""Names of Keras losses that take probabilities unless told otherwise."""
+
 ONE_HOT_LOSSES = (
     "categorical_crossentropy",
     "CategoricalCrossentropy",
@@ -50,11 +62,12 @@ class UserSpace(keras_tuner.HyperModel):
 
     def __init__(self, build: Callable[[keras_tuner.HyperParameters], Any], *, reference: str) -> None:
         super().__init__(name=reference)
-        self._build = build
+        # KerasTuner keeps an attribute `_build` of its own.
+        self._function = build
 
     def build(self, hp: keras_tuner.HyperParameters) -> Any:
         """Returns what the function returns."""
-        return self._build(hp)
+        return self._function(hp)
 
 
 def load_space(name: str, context: TableContext) -> keras_tuner.HyperModel:
@@ -74,7 +87,10 @@ def load_space(name: str, context: TableContext) -> keras_tuner.HyperModel:
         return found
     if isinstance(found, type) and issubclass(found, keras_tuner.HyperModel):
         parameters = inspect.signature(found).parameters
-        return found(context) if "context" in parameters else found()
+        try:
+            return found(context=context) if "context" in parameters else found()
+        except TypeError as error:
+            raise SpaceError(f"cannot create {name}: {error}; expected a HyperModel that needs no arguments") from error
     if isinstance(found, type) or not callable(found):
         raise SpaceError(f"{name} is a {type(found).__name__}: expected a function build(hp) or a HyperModel")
     return UserSpace(found, reference=name)
@@ -110,8 +126,10 @@ def arrange(encoded: dict[str, tf.Tensor], form: InputForm, context: TableContex
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
 
-def checked_model(built: Any, *, example: dict[str, tf.Tensor], context: TableContext) -> keras.Model:
-    """Returns what a space built, built on its inputs and compiled, or says what is wrong with it.
+def checked_model(
+    built: Any, *, example: dict[str, tf.Tensor], context: TableContext
+) -> tuple[keras.Model, int]:
+    """Returns what a space built, built on its inputs and compiled, and the width of its output.
 
     Args:
         built: What ``build(hp)`` returned.
@@ -133,28 +151,63 @@ def checked_model(built: Any, *, example: dict[str, tf.Tensor], context: TableCo
     if not isinstance(output, tf.Tensor) or len(output.shape) != 2 or output.shape[-1] not in widths:
         shape = getattr(output, "shape", type(output).__name__)
         raise SpaceError(f"the model's output is {shape}: expected (batch, {context.num_outputs}) for {context.task}")
-    if getattr(built, "loss", None) is None and not built.compiled:
-        loss = loss_for(output.shape[-1], classification=context.task.is_classification)
-        if not answers_logits(built, context.task):
-            loss = "binary_crossentropy" if output.shape[-1] == 1 else "sparse_categorical_crossentropy"
-        built.compile(optimizer=keras.optimizers.AdamW(1e-3), loss=loss, jit_compile=False)
-    return built
+    if getattr(built, "loss", None) is None:
+        optimizer = getattr(built, "optimizer", None) or keras.optimizers.AdamW(1e-3)
+        built.compile(optimizer=optimizer, loss=_default_loss(built, output.shape[-1], context), jit_compile=False)
+    return built, int(output.shape[-1])
+
+
+def _default_loss(model: keras.Model, width: int, context: TableContext) -> Any:
+    if answers_logits(model, context.task):
+        return loss_for(width, classification=context.task.is_classification)
+    return "binary_crossentropy" if width == 1 else "sparse_categorical_crossentropy"
 
 
 def answers_logits(model: keras.Model, task: Task) -> bool:
-    """Returns whether the last layer of a classifier is linear rather than a softmax or sigmoid."""
+    """Returns whether a classifier answers logits rather than probabilities.
+
+    The loss knows what it was told to take the answer for, and a softmax or sigmoid at the end of a functional model
+    speaks for itself. The layers of a subclassed model need not be in the order of its ``call``, so one that has no
+    loss of its own is taken to answer logits.
+    """
     if not task.is_classification:
         return True
+    if _takes_logits(getattr(model, "loss", None)) is False:
+        return False
+    if not getattr(model, "outputs", None):
+        return True
+    last = _last_layer(model)
+    activation = getattr(getattr(last, "activation", None), "__name__", "linear")
+    return not isinstance(last, keras.layers.Softmax) and activation not in ("softmax", "sigmoid")
+
+
+def _takes_logits(loss: Any) -> bool | None:
+    """Returns whether a loss takes logits; None when it does not say."""
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if hasattr(loss, "from_logits"):
+        return bool(loss.from_logits)
+    name = getattr(loss, "__name__", None) or getattr(loss, "name", None)
+    return False if name in PROBABILITY_LOSSES else None
+
+
+def _last_layer(model: keras.Model) -> Any:
+    """Returns the layer that answers, inside nested models too."""
     layers = [layer for layer in getattr(model, "layers", []) if not isinstance(layer, keras.layers.InputLayer)]
     last = layers[-1] if layers else None
-    if isinstance(last, keras.layers.Softmax):
-        return False
-    activation = getattr(last, "activation", None)
-    return getattr(activation, "__name__", "linear") not in ("softmax", "sigmoid")
+    return _last_layer(last) if isinstance(last, keras.Model) else last
 
 
-def wants_one_hot(model: keras.Model) -> bool:
-    """Returns whether the loss of `model` takes one-hot targets ``(batch, num_classes)``."""
-    loss = model.loss
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    return name in ONE_HOT_LOSSES
+def wants_one_hot(model: keras.Model, num_outputs: int) -> bool:
+    """Returns whether the loss of a classifier takes one-hot targets ``(batch, num_classes)``.
+
+    Of Keras' own losses all do that compare several outputs and are not sparse; a loss of one's own gets class ids.
+
+    Args:
+        model: A compiled model.
+        num_outputs: Width of its output.
+    """
+    loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
+    name = getattr(loss, "__name__", type(loss).__name__)
+    module = str(getattr(loss, "__module__", ""))
+    return num_outputs > 1 and module.startswith("keras.") and not name.lower().startswith("sparse")
