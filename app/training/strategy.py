@@ -1,7 +1,8 @@
 """Which devices a worker trains on, and in which precision (TensorFlow).
 
 With several devices a `tf.distribute.MirroredStrategy` keeps one replica on each; the batch is global and divided
-among them. `search_spaces.recipe.replica_batch` has the arithmetic of batch and learning rate.
+among them. `TableContext.global_batch` has the arithmetic of the batch, `search_spaces.recipe.learning_rate_factor`
+that of the learning rate.
 """
 
 from __future__ import annotations
@@ -45,13 +46,18 @@ def prepare_devices(config: TrainingConfig) -> Placement:
         config: Devices and precision that the user asked for.
 
     Raises:
-        ConfigError: A device does not exist here.
+        ConfigError: A device does not exist here, or is named twice.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         # Without this TensorFlow takes all memory of every GPU at its first operation.
         tf.config.experimental.set_memory_growth(gpu, True)
     devices = list(config.devices) or [f"GPU:{index}" for index in range(len(gpus))] or ["CPU:0"]
+    if len(set(devices)) < len(devices):
+        raise ConfigError(f"devices are {', '.join(devices)}: expected each one once")
+    if not any(device.startswith("GPU") for device in devices):
+        # Otherwise whatever runs outside a strategy, evaluation included, would go to the first GPU.
+        tf.config.set_visible_devices([], "GPU")
     _split_cpu(devices)
     known = {device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()}
     for device in devices:

@@ -1,16 +1,13 @@
-"""One trial: a network built from hyperparameters, trained epoch by epoch, judged on the validation rows.
+"""One trial: a network trained epoch by epoch, judged on the validation rows, stopped early, saved after each epoch.
 
-An epoch is one call of a compiled loop over Keras' own `train_step`, so that what Keras does in a step (loss
-scaling, a user's override, metrics) holds, while Python is paid once an epoch instead of once a step. The objective
-is computed exactly from the predictions on all validation rows, not averaged over batches.
+The objective is computed exactly from the predictions on all validation rows, not averaged over batches.
 """
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,27 +23,27 @@ from app.evaluation.metrics import Metric
 from app.evaluation.predictions import Predictions
 from app.search.space import Parameter, Space
 from app.search.space import Value as ParameterValue
-from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters, revealed
-from app.training.seeding import seed_everything
+from app.training.network import (
+    Ask,
+    EpochResult,
+    Network,
+    NonFiniteError,
+    Report,
+    TrainingPart,
+    Verdict,
+    batches_of,
+    feature_specs,
+    forget_graphs,
+)
 from app.training.strategy import Placement
 from app.training.trial_data import TrialData, tensors
-from pipelines.input_pipeline import training_batches
 from search_spaces.answers import AnswerForm
+from search_spaces.catalogue import SPACES, SpaceError
 from search_spaces.context import TableContext
-from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, load_space, wants_one_hot
+from search_spaces.user_space import arrange, checked_model, input_form, load_space
 
-DEFAULT_BATCH_SIZE = 64
-PREDICTION_BATCH = 4096
-SECONDS_PER_CALL = 0.5
-"""Training time between two looks at the clock and at the coordinator's messages."""
-
-
-class Verdict(StrEnum):
-    """What the coordinator wants of a trial after an epoch, or in the middle of one."""
-
-    GO_ON = "go on"
-    STOP = "stop"
+__all__ = ["Ask", "End", "EpochResult", "NonFiniteError", "Report", "Trainer", "TrainingResult", "Verdict"]
 
 
 class End(StrEnum):
@@ -55,25 +52,6 @@ class End(StrEnum):
     BUDGET = "budget"
     EARLY = "early"
     STOPPED = "stopped"
-
-
-class NonFiniteError(Exception):
-    """The loss or the predictions became NaN or infinite."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochResult:
-    """What one epoch brought.
-
-    Attributes:
-        epoch: Number of epochs trained so far, from 1.
-        objective: Value of the objective on the validation rows; NaN when there are none to select on.
-        scalars: Tag -> value for TensorBoard.
-    """
-
-    epoch: int
-    objective: float
-    scalars: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +73,6 @@ class TrainingResult:
     new_parameters: tuple[Parameter, ...] = ()
 
 
-Report = Callable[[EpochResult], None]
-Ask = Callable[[], Verdict]
-
-
 @final
 class Trainer:
     """Trains the trials of one experiment, one after the other.
@@ -110,6 +84,9 @@ class Trainer:
         placement: Devices.
         max_epochs: Epochs that learning-rate schedules are laid out for.
         patience: Epochs without a better objective after which a trial ends.
+
+    Raises:
+        SpaceError: The space cannot be imported, or builds no model that takes the table and answers the task.
     """
 
     def __init__(
@@ -130,6 +107,20 @@ class Trainer:
         self._space_name = space_name
         self._features = tensors(data.training.features)
         self._validation = tensors(data.validation.features)
+        if space_name not in SPACES:
+            self._check_space()
+
+    def _check_space(self) -> None:
+        """Builds a network of the user's own with default values, so that a mistake is told before any trial."""
+        hp = hyperparameters({})
+        example = {name: tensor[:2] for name, tensor in self._features.items()}
+        try:
+            built = self.space().build(hp)
+        except Exception as error:  # a user's function may raise anything
+            kind = type(error).__name__
+            raise SpaceError(f"{self._space_name} could not build a network: {kind}: {error}") from error
+        checked_model(built, example=example, context=self.context(rows=self.data.training.num_rows))
+        forget_graphs()
 
     def context(self, *, rows: int) -> TableContext:
         """Returns what a space has to know when `rows` rows are trained on."""
@@ -169,7 +160,37 @@ class Trainer:
             DiskFullError: The state could not be written.
         """
         start = time.perf_counter()
-        network = _Network(self, self.data.training, self._features, values, seed)
+        network: Network | None = None
+        try:
+            network = self._network(values, rows=self.data.training, features=self._features, seed=seed)
+            end, epoch = self._train(network, budget=budget, state=state, report=report, ask=ask)
+            return TrainingResult(
+                end=end,
+                epoch=epoch,
+                num_parameters=network.model.count_params(),
+                seconds=time.perf_counter() - start,
+                new_parameters=revealed(network.hp, known),
+            )
+        finally:
+            network = None
+            forget_graphs()
+
+    def _network(
+        self, values: Mapping[str, ParameterValue], *, rows: EncodedRows, features: dict[str, tf.Tensor], seed: int
+    ) -> Network:
+        return Network(
+            self.space(rows=rows.num_rows),
+            values=values,
+            part=TrainingPart(data=self.data, rows=rows, features=features),
+            context=self.context(rows=rows.num_rows),
+            strategy=self.placement.strategy,
+            seed=seed,
+        )
+
+    def _train(
+        self, network: Network, *, budget: int, state: Path, report: Report, ask: Ask
+    ) -> tuple[End, int]:
+        """Trains a network up to `budget` epochs; returns why it ended and the epochs it has."""
         curve: list[EpochResult] = _restored(network, state / "current")
         for result in curve:
             report(result)
@@ -190,16 +211,7 @@ class Trainer:
             report(result)
             if self._is_exhausted(curve):
                 end = End.EARLY
-        outcome = TrainingResult(
-            end=end,
-            epoch=len(curve),
-            num_parameters=network.model.count_params(),
-            seconds=time.perf_counter() - start,
-            new_parameters=revealed(network.hp, known),
-        )
-        del network
-        _forget()
-        return outcome
+        return end, len(curve)
 
     def train_final(
         self,
@@ -229,7 +241,7 @@ class Trainer:
             NonFiniteError: The loss became NaN or infinite.
         """
         rows = self.data.development
-        network = _Network(self, rows, tensors(rows.features), values, seed)
+        network = self._network(values, rows=rows, features=tensors(rows.features), seed=seed)
         trained = 0
         while trained < epochs:
             loss = network.train_epoch(trained, ask)
@@ -245,11 +257,12 @@ class Trainer:
     ) -> Predictions:
         """Returns what `model` answers on encoded rows that have their target."""
         context = self.context(rows=self.data.training.num_rows)
-        predict = _prediction_function(model, answers, context)
-        parts = [predict(batch) for batch in _batches(tensors(rows.features), rows.num_rows)]
+        features = tensors(rows.features)
+        predict = _prediction_function(model, answers, context, features)
+        parts = [predict(batch) for batch in batches_of(features, rows.num_rows)]
         return _as_predictions(parts, rows, answers, mape_epsilon)
 
-    def _judge(self, network: _Network, *, epoch: int, loss: float) -> EpochResult:
+    def _judge(self, network: Network, *, epoch: int, loss: float) -> EpochResult:
         """Computes the objective and the loss on the validation rows."""
         rows = self.data.validation
         parts, losses = network.evaluate(self._validation, rows)
@@ -277,161 +290,20 @@ class Trainer:
         return best is not None and len(curve) - best.epoch >= self.patience
 
 
-class _Network:
-    """A built network with its optimizer, its compiled epoch and its place in the data."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        rows: EncodedRows,
-        features: dict[str, tf.Tensor],
-        values: Mapping[str, ParameterValue],
-        seed: int,
-    ) -> None:
-        context = trainer.context(rows=rows.num_rows)
-        self._context, self._strategy = context, trainer.placement.strategy
-        seed_everything(seed)
-        self._seed, self.hp = seed, hyperparameters(values)
-        example = {name: tensor[:2] for name, tensor in features.items()}
-        with self._strategy.scope():
-            built = trainer.space(rows=rows.num_rows).build(self.hp)
-            self.model = checked_model(built, example=example, context=context)
-            self.model.optimizer.build(self.model.trainable_variables)
-        self.answers = trainer.data.answer_form(logits=answers_logits(self.model, context.task))
-        self._inputs = arrange(features, input_form(self.model), context)
-        self._one_hot = context.num_classes if wants_one_hot(self.model) else 0
-        self._target = self._as_target(trainer.data.training_target(rows))
-        weights = trainer.data.row_weights(rows)
-        self._weights = None if weights is None else tf.constant(weights)
-        self._evaluate = self._evaluation_function()
-        self._to_target = trainer.data.training_target
-        size = int(values.get("batch_size", DEFAULT_BATCH_SIZE))
-        self._batch_size = context.global_batch(size)
-        self._steps = context.steps_per_epoch(size)
-        self._run = self._training_function()
-        self._iterator: Any = None
-        self._steps_per_call = 1
-
-    def train_epoch(self, epoch: int, ask: Ask) -> float | None:
-        """Trains epoch `epoch` (from 0); returns its mean loss, or None if told to stop before its end."""
-        if self._iterator is None:
-            self._iterator = self._batches_from(epoch)
-        self.model.reset_metrics()
-        left = self._steps
-        while left:
-            if ask() is Verdict.STOP:
-                self._iterator = None
-                return None
-            steps = min(left, self._steps_per_call)
-            start = time.perf_counter()
-            self._run(self._iterator, tf.constant(steps))
-            self._adapt(steps, time.perf_counter() - start)
-            left -= steps
-        loss = float(next(metric.result() for metric in self.model.metrics if metric.name == "loss"))
-        if not math.isfinite(loss):
-            raise NonFiniteError(f"the training loss became {loss} in epoch {epoch + 1}")
-        return loss
-
-    def evaluate(self, features: dict[str, tf.Tensor], rows: EncodedRows) -> tuple[list[dict[str, Any]], float]:
-        """Returns the predictions on `rows`, batch by batch, and the mean loss."""
-        target = self._as_target(self._to_target(rows))
-        parts, total = [], 0.0
-        for start, batch in enumerate(_batches(features, rows.num_rows)):
-            y = target[start * PREDICTION_BATCH : (start + 1) * PREDICTION_BATCH]
-            predicted, loss = self._evaluate(batch, y)
-            parts.append({name: tensor.numpy() for name, tensor in predicted.items()})
-            total += float(loss) * int(y.shape[0])
-        return parts, total / rows.num_rows
-
-    @property
-    def learning_rate(self) -> float:
-        """The optimizer's learning rate now."""
-        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
-    def save(self, path: Path, *, curve: list[EpochResult], optimizer: bool) -> None:
-        """Writes the state; `optimizer` False keeps the network alone."""
-        groups = {"model": [np.asarray(v) for v in self.model.variables]}
-        if optimizer:
-            groups["optimizer"] = [np.asarray(v) for v in self.model.optimizer.variables]
-        header = {"curve": [{"objective": r.objective, "scalars": dict(r.scalars)} for r in curve]}
-        save_state(path, arrays=groups, header=header)
-
-    def restore(self, path: Path) -> list[EpochResult]:
-        """Assigns what `save` wrote and returns the epochs so far."""
-        groups, header = load_state(path)
-        held = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
-        for name, variables in held.items():
-            shapes = [tuple(variable.shape) for variable in variables]
-            if shapes != [array.shape for array in groups[name]]:
-                raise CheckpointError(f"{path} belongs to another network")
-            for variable, array in zip(variables, groups[name], strict=True):
-                variable.assign(array)
-        return [EpochResult(epoch=number, **epoch) for number, epoch in enumerate(header["curve"], start=1)]
-
-    def _batches_from(self, epoch: int) -> Any:
-        columns = (self._inputs, self._target) if self._weights is None else (self._inputs, self._target, self._weights)
-        batches = training_batches(
-            columns,
-            num_rows=int(self._target.shape[0]),
-            batch_size=self._batch_size,
-            seed=self._seed,
-            first_epoch=epoch,
-        )
-        return iter(self._strategy.experimental_distribute_dataset(batches))
-
-    def _training_function(self) -> Any:
-        model, strategy = self.model, self._strategy
-
-        @tf.function(autograph=False, reduce_retracing=True)
-        def run(iterator: Any, steps: tf.Tensor) -> None:
-            def step(done: tf.Tensor) -> tuple[tf.Tensor]:
-                strategy.run(model.train_step, args=(next(iterator),))
-                return (done + 1,)
-
-            tf.while_loop(lambda done: done < steps, step, (tf.constant(0),), parallel_iterations=1)
-
-        return run
-
-    def _evaluation_function(self) -> Any:
-        model, answers, context = self.model, self.answers, self._context
-        form = input_form(model)
-
-        @tf.function(autograph=False, reduce_retracing=True)
-        def evaluate(features: dict[str, tf.Tensor], y: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            output = model(arrange(features, form, context), training=False)
-            loss = model.compute_loss(y=y, y_pred=output, training=False)
-            return answers.predictions(output), loss
-
-        return evaluate
-
-    def _as_target(self, target: Any) -> tf.Tensor:
-        return tf.one_hot(target[:, 0], self._one_hot) if self._one_hot else tf.constant(target)
-
-    def _adapt(self, steps: int, seconds: float) -> None:
-        """Lets a call grow towards `SECONDS_PER_CALL`; the first calls also pay for tracing."""
-        if seconds < SECONDS_PER_CALL / 2:
-            self._steps_per_call = min(self._steps, self._steps_per_call * 4)
-        elif seconds > 2 * SECONDS_PER_CALL and steps > 1:
-            self._steps_per_call = max(1, self._steps_per_call // 2)
-
-
-def _restored(network: _Network, path: Path) -> list[EpochResult]:
+def _restored(network: Network, path: Path) -> list[EpochResult]:
     return network.restore(path) if path.is_file() else []
 
 
-def _prediction_function(model: keras.Model, answers: AnswerForm, context: TableContext) -> Any:
+def _prediction_function(
+    model: keras.Model, answers: AnswerForm, context: TableContext, features: Mapping[str, tf.Tensor]
+) -> Any:
     form = input_form(model)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    @tf.function(autograph=False, input_signature=[feature_specs(features)])
     def predict(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return answers.predictions(model(arrange(features, form, context), training=False))
 
     return lambda features: {name: tensor.numpy() for name, tensor in predict(features).items()}
-
-
-def _batches(features: dict[str, tf.Tensor], num_rows: int) -> Any:
-    for start in range(0, num_rows, PREDICTION_BATCH):
-        yield {name: tensor[start : start + PREDICTION_BATCH] for name, tensor in features.items()}
 
 
 def _as_predictions(
@@ -446,9 +318,3 @@ def _as_predictions(
         values=joined.get("values"),
         mape_epsilon=mape_epsilon,
     )
-
-
-def _forget() -> None:
-    """Lets go of the graph of a finished trial; Keras keeps a global registry of layer names and graphs."""
-    keras.backend.clear_session(free_memory=False)
-    gc.collect()

@@ -1,0 +1,260 @@
+"""A built network with its optimizer, its compiled epoch, and its place in the data (TensorFlow).
+
+An epoch is one call of a compiled loop over Keras' own `train_step`, so that what Keras does in a step (loss
+scaling, a user's override, metrics) holds, while Python is paid once an epoch instead of once a step.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, final
+
+import keras
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+
+from app.evaluation.baselines import EncodedRows
+from app.search.space import Value as ParameterValue
+from app.training.checkpoint import CheckpointError, load_state, save_state
+from app.training.declaration import hyperparameters
+from app.training.seeding import seed_everything
+from app.training.trial_data import TrialData
+from pipelines.input_pipeline import training_batches
+from search_spaces.context import TableContext
+from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, wants_one_hot
+
+DEFAULT_BATCH_SIZE = 64
+PREDICTION_BATCH = 4096
+SECONDS_PER_CALL = 0.5
+"""Training time between two looks at the clock and at the coordinator's messages."""
+
+
+class Verdict(StrEnum):
+    """What the coordinator wants of a trial after an epoch, or in the middle of one."""
+
+    GO_ON = "go on"
+    STOP = "stop"
+
+
+class NonFiniteError(Exception):
+    """The loss or the predictions became NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """What one epoch brought.
+
+    Attributes:
+        epoch: Number of epochs trained so far, from 1.
+        objective: Value of the objective on the validation rows; NaN when there are none to select on.
+        scalars: Tag -> value for TensorBoard.
+    """
+
+    epoch: int
+    objective: float
+    scalars: Mapping[str, float]
+
+
+Report = Callable[[EpochResult], None]
+Ask = Callable[[], Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPart:
+    """The rows that a network trains on.
+
+    Attributes:
+        data: The experiment's rows.
+        rows: Those to train on.
+        features: Their features as tensors.
+    """
+
+    data: TrialData
+    rows: EncodedRows
+    features: dict[str, tf.Tensor]
+
+
+@final
+class Network:
+    """A built network with its optimizer, its compiled epoch and its place in the data.
+
+    Args:
+        space: Builds the network.
+        values: The active hyperparameters.
+        part: What to train on.
+        context: What the space was told of it.
+        strategy: TensorFlow's distribution strategy.
+        seed: Seed of weights, dropout and data order.
+
+    Raises:
+        SpaceError: The space built no usable model.
+    """
+
+    def __init__(
+        self,
+        space: keras_tuner.HyperModel,
+        *,
+        values: Mapping[str, ParameterValue],
+        part: TrainingPart,
+        context: TableContext,
+        strategy: Any,
+        seed: int,
+    ) -> None:
+        data, rows, features = part.data, part.rows, part.features
+        self._context, self._strategy = context, strategy
+        seed_everything(seed)
+        self._seed, self.hp = seed, hyperparameters(values)
+        example = {name: tensor[:2] for name, tensor in features.items()}
+        with self._strategy.scope():
+            built = space.build(self.hp)
+            self.model, width = checked_model(built, example=example, context=context)
+            self.model.optimizer.build(self.model.trainable_variables)
+        self.answers = data.answer_form(logits=answers_logits(self.model, context.task))
+        self._inputs = arrange(features, input_form(self.model), context)
+        one_hot = context.task.is_classification and wants_one_hot(self.model, width)
+        self._one_hot = context.num_classes if one_hot else 0
+        self._target = self._as_target(data.training_target(rows))
+        weights = data.row_weights(rows)
+        self._weights = None if weights is None else tf.constant(weights)
+        self._features = features
+        self._evaluate = self._evaluation_function()
+        self._to_target = data.training_target
+        # What the build asked for, not what it was given: a space may reveal the batch size only now.
+        size = int(self.hp.values.get("batch_size", DEFAULT_BATCH_SIZE))
+        self._batch_size = context.global_batch(size)
+        self._steps = context.steps_per_epoch(size)
+        self._run = self._training_function()
+        self._iterator: Any = None
+        self._steps_per_call = 1
+
+    def train_epoch(self, epoch: int, ask: Ask) -> float | None:
+        """Trains epoch `epoch` (from 0); returns its mean loss, or None if told to stop before its end."""
+        if self._iterator is None:
+            self._iterator = self._batches_from(epoch)
+        self.model.reset_metrics()
+        left = self._steps
+        while left:
+            if ask() is Verdict.STOP:
+                self._iterator = None
+                return None
+            steps = min(left, self._steps_per_call)
+            start = time.perf_counter()
+            self._run(self._iterator, tf.constant(steps))
+            self._adapt(steps, time.perf_counter() - start)
+            left -= steps
+        loss = float(next(metric.result() for metric in self.model.metrics if metric.name == "loss"))
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"the training loss became {loss} in epoch {epoch + 1}")
+        return loss
+
+    def evaluate(self, features: dict[str, tf.Tensor], rows: EncodedRows) -> tuple[list[dict[str, Any]], float]:
+        """Returns the predictions on `rows`, batch by batch, and the mean loss."""
+        target = self._as_target(self._to_target(rows))
+        parts, total = [], 0.0
+        for start, batch in enumerate(batches_of(features, rows.num_rows)):
+            y = target[start * PREDICTION_BATCH : (start + 1) * PREDICTION_BATCH]
+            predicted, loss = self._evaluate(batch, y)
+            parts.append({name: tensor.numpy() for name, tensor in predicted.items()})
+            total += float(loss) * int(y.shape[0])
+        return parts, total / rows.num_rows
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's learning rate now."""
+        return float(np.asarray(self.model.optimizer.learning_rate))
+
+    def save(self, path: Path, *, curve: list[EpochResult], optimizer: bool) -> None:
+        """Writes the state; `optimizer` False keeps the network alone."""
+        groups = {"model": [np.asarray(v) for v in self.model.variables]}
+        if optimizer:
+            groups["optimizer"] = [np.asarray(v) for v in self.model.optimizer.variables]
+        header = {"curve": [{"objective": r.objective, "scalars": dict(r.scalars)} for r in curve]}
+        save_state(path, arrays=groups, header=header)
+
+    def restore(self, path: Path) -> list[EpochResult]:
+        """Assigns what `save` wrote and returns the epochs so far."""
+        groups, header = load_state(path)
+        held = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        for name, variables in held.items():
+            shapes = [tuple(variable.shape) for variable in variables]
+            if shapes != [array.shape for array in groups.get(name, [])]:
+                raise CheckpointError(f"{path} belongs to another network")
+        for name, variables in held.items():
+            for variable, array in zip(variables, groups[name], strict=True):
+                variable.assign(array)
+        return [EpochResult(epoch=number, **epoch) for number, epoch in enumerate(header["curve"], start=1)]
+
+    def _batches_from(self, epoch: int) -> Any:
+        columns = (self._inputs, self._target) if self._weights is None else (self._inputs, self._target, self._weights)
+        batches = training_batches(
+            columns,
+            num_rows=int(self._target.shape[0]),
+            batch_size=self._batch_size,
+            seed=self._seed,
+            first_epoch=epoch,
+        )
+        return iter(self._strategy.experimental_distribute_dataset(batches))
+
+    def _training_function(self) -> Any:
+        model, strategy = self.model, self._strategy
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def run(iterator: Any, steps: tf.Tensor) -> None:
+            def step(done: tf.Tensor) -> tuple[tf.Tensor]:
+                strategy.run(model.train_step, args=(next(iterator),))
+                return (done + 1,)
+
+            tf.while_loop(lambda done: done < steps, step, (tf.constant(0),), parallel_iterations=1)
+
+        return run
+
+    def _evaluation_function(self) -> Any:
+        model, answers, context = self.model, self.answers, self._context
+        form = input_form(model)
+        y_spec = tf.TensorSpec((None, *self._target.shape[1:]), self._target.dtype)
+
+        # Any number of rows in one trace: the last batch is a short one.
+        @tf.function(autograph=False, input_signature=[feature_specs(self._features), y_spec])
+        def evaluate(features: dict[str, tf.Tensor], y: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            output = model(arrange(features, form, context), training=False)
+            loss = model.compute_loss(y=y, y_pred=output, training=False)
+            return answers.predictions(output), loss
+
+        return evaluate
+
+    def _as_target(self, target: Any) -> tf.Tensor:
+        return tf.one_hot(target[:, 0], self._one_hot) if self._one_hot else tf.constant(target)
+
+    def _adapt(self, steps: int, seconds: float) -> None:
+        """Lets a call grow towards `SECONDS_PER_CALL`; the first calls also pay for tracing."""
+        if seconds < SECONDS_PER_CALL / 2:
+            self._steps_per_call = min(self._steps, self._steps_per_call * 4)
+        elif seconds > 2 * SECONDS_PER_CALL and steps > 1:
+            self._steps_per_call = max(1, self._steps_per_call // 2)
+
+
+def feature_specs(features: Mapping[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
+    """Returns the signature of features for any number of rows."""
+    return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in features.items()}
+
+
+def batches_of(features: Mapping[str, tf.Tensor], num_rows: int) -> Iterator[dict[str, tf.Tensor]]:
+    """Yields features in batches of `PREDICTION_BATCH` rows, the last one shorter."""
+    for start in range(0, num_rows, PREDICTION_BATCH):
+        yield {name: tensor[start : start + PREDICTION_BATCH] for name, tensor in features.items()}
+
+
+def forget_graphs() -> None:
+    """Lets go of the graph of a finished trial; Keras keeps a global registry of layer names and graphs."""
+    # The policy is in what is cleared; without it, the next trial would not train in the precision of this one.
+    policy = keras.config.dtype_policy()
+    keras.backend.clear_session(free_memory=False)
+    keras.config.set_dtype_policy(policy)
+    gc.collect()
