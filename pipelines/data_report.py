@@ -222,6 +222,10 @@ def _top_values(array: pa.Array) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found, key=lambda pair: (-pair[1], pair[0]))[:NUM_TOP_VALUES])
 
 
+def _percent(share: float) -> str:
+    return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
 def _column_findings(schema: DatasetSchema) -> list[Finding]:
     found = []
     for feature in schema.features:
@@ -241,7 +245,7 @@ def _missing_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]:
         if num_missing:
             share = num_missing / table.num_rows
             severity = Severity.WARNING if share > _MUCH_MISSING else Severity.INFO
-            message = f"Column {feature.name!r} is missing in {num_missing:,} of {table.num_rows:,} rows ({share:.1%})."
+            message = f"Column {feature.name!r} is missing in {num_missing:,} of {table.num_rows:,} rows ({_percent(share)})."
             found.append(Finding(severity=severity, code="missing", message=message))
     return found
 
@@ -253,14 +257,14 @@ def _duplicate_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[
     num_same = table.num_rows - np.unique(hash_rows(table, columns=[*used, schema.target.name])).size
     if num_same:
         share = num_same / table.num_rows
-        message = f"{num_same:,} rows ({share:.1%}) repeat another row in all used columns and the target."
+        message = f"{num_same:,} rows ({_percent(share)}) repeat another row in all used columns and the target."
         found.append(Finding(severity=Severity.INFO, code="duplicate-rows", message=message))
     test = hashes[splits == Split.TEST]
     num_known = int(np.isin(test, hashes[splits == Split.TRAIN]).sum())
     if num_known:
         share = num_known / test.size
         message = (
-            f"{num_known:,} of {test.size:,} test rows ({share:.1%}) equal a training row in all used columns; "
+            f"{num_known:,} of {test.size:,} test rows ({_percent(share)}) equal a training row in all used columns; "
             "the test result will be too good by them."
         )
         severity = Severity.WARNING if share > 0.01 else Severity.INFO

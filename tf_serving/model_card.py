@@ -163,10 +163,10 @@ def _metrics_section(metrics: Sequence[CardMetric]) -> str:
 def _call_section(card: ModelCard) -> str:
     if not card.sample_instance:
         request = f"curl -d @assets.extra/sample_request.json http://localhost:8501/v1/models/{card.name}:predict"
-        return f"## Calling it\n\nWith TensorFlow Serving or `tamiz serve`:\n\n{_fenced(request)}"
+        return f"## Calling it\n\nWith TensorFlow Serving:\n\n{_fenced(request)}"
     body = json.dumps({"instances": [card.sample_instance]}, ensure_ascii=False)
     call = f"POST http://localhost:8501/v1/models/{card.name}:predict\n{body}"
-    section = f"## Calling it\n\nOver REST, with TensorFlow Serving or `tamiz serve`:\n\n{_fenced(call)}"
+    section = f"## Calling it\n\nOver REST, with TensorFlow Serving:\n\n{_fenced(call)}"
     if any("=" in name or ";" in name for name in card.sample_instance):
         return section  # saved_model_cli splits its argument there and knows no quoting
     inputs = ";".join(f"{name}=[{_literal(value)}]" for name, value in card.sample_instance.items())

@@ -69,12 +69,14 @@ class FinalModel:
         """
         data = self.trainer.data
         raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
+        learned = raw_columns(read_arrow(self.directory.development_file), data.schema)
         staged = stage_saved_model(
             lambda columns: self._answer(data.encoder(columns)),
             track=[self.model, data.encoder],
             schema=data.schema,
             directory=self.directory.exports / self.directory.read_config().name,
-            sample={name: column[:32] for name, column in raw.items()},
+            # What is published with the model comes from rows that it learned from, never from the sealed ones.
+            sample={name: column[:32] for name, column in learned.items()},
             extra_files=extra_files,
         )
         cases = self.directory.best / "verification.npz"
