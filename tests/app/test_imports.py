@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HELP = """
+import sys
+from app.cli import main
+sys.argv = ["tamiz", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+"""
 
 
 def modules_after(statement: str) -> set[str]:
     """Names of the top-level modules in a fresh process after `statement`."""
     script = f"{statement}\nimport sys\nprint('LOADED', *sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT)
     last = done.stdout.strip().splitlines()[-1].split()
     if last[0] != "LOADED":
         pytest.fail(f"unexpected output: {done.stdout}")
@@ -25,7 +38,6 @@ def test_tensorflow_stays_out_of_the_coordinator() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    script = "import sys; sys.argv = ['tamiz', '--help']\ntry:\n from app.cli import main; main()\nexcept SystemExit: pass"
-    loaded = modules_after(script)
+    loaded = modules_after(HELP)
     assert "typer" in loaded
     assert not loaded & {"numpy", "pandas", "pyarrow", "scipy", "sklearn", "tensorflow", "keras"}

@@ -106,7 +106,7 @@ def test_a_place_below_a_file_is_not_free(tmp_path: Path, place: str) -> None:
 
 
 def test_a_place_that_takes_no_files_is_not_free() -> None:
-    with pytest.raises(RunDirectoryError, match="cannot write to /proc: .*give a place you may write to with --run"):
+    with pytest.raises(RunDirectoryError, match=r"cannot write to /proc: .*give a place you may write to with --run"):
         RunDirectory("/proc/run").check_free()
 
 
@@ -128,7 +128,8 @@ def test_the_lock_is_free_again_after_its_block(directory: RunDirectory) -> None
 
 
 def test_the_lock_of_a_killed_process_is_free(directory: RunDirectory) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(directory.path)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", HOLD, str(directory.path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
     try:
         if holder.stdout is None or holder.stdout.readline() != b"held\n":
             pytest.fail("the other process could not lock")
@@ -150,7 +151,7 @@ def test_an_absent_experiment_offers_those_beside_it(directory: RunDirectory) ->
 
 
 def test_an_absent_experiment_among_none_offers_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="holds no experiment: expected a folder made by `tamiz search`$"):
+    with pytest.raises(RunDirectoryError, match=r"holds no experiment: expected a folder made by `tamiz search`$"):
         RunDirectory.open(tmp_path / "absent" / "run")
 
 

@@ -1,0 +1,376 @@
+"""The loop around an algorithm, with an executor that computes a known function instead of training networks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from app.errors import SearchError
+from app.execution.executor import Event, Executor
+from app.execution.messages import EpochEnded, OpenRun, Reply, Request, RunOpened, RunTrial, TrialEnded
+from app.run_directory import RunDirectory
+from app.search.algorithm import create
+from app.search.space import Categorical, Float, Int, Parameter, Space, Value
+from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
+from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
+from app.search_record import Search, SearchRecord, read_progress
+
+SPACE = Space([Float("x", 0.0, 1.0), Int("depth", 1, 4), Categorical("kind", ("a", "b"))])
+MAX_EPOCHS = 9
+FOREVER = TimeBudget(end=math.inf, finishing=0.0)
+
+
+def loss_of(values: Mapping[str, Value], epoch: int) -> float:
+    """A curve that falls towards the distance to x = 0.3."""
+    return abs(float(values["x"]) - 0.3) + 1.0 / epoch
+
+
+@dataclass
+class FunctionExecutor(Executor):
+    """Computes `loss_of` in this process, an epoch a call of `events`; keeps states on disk as a worker does.
+
+    Attributes:
+        directory: The experiment.
+        seconds: Time an epoch takes.
+        fails: Says of a trial why it fails, if it does.
+        reveals: Trial -> parameters that its build reveals.
+        submitted: Everything that was asked for.
+    """
+
+    directory: RunDirectory
+    seconds: float = 0.0
+    fails: Callable[[int], str] = lambda _: ""
+    reveals: Mapping[int, tuple[Parameter, ...]] = field(default_factory=dict)
+    full_at: int | None = None
+    submitted: list[RunTrial] = field(default_factory=list)
+    running: RunTrial | None = None
+    epoch: int = 0
+    stopped: bool = False
+
+    @property
+    def num_free(self) -> int:
+        return int(self.running is None)
+
+    def open(self, request: OpenRun) -> RunOpened:
+        del request
+        return RunOpened(space=SPACE, devices="none", num_replicas=1)
+
+    def submit(self, request: RunTrial) -> None:
+        self.submitted.append(request)
+        self.running, self.epoch = request, 0
+
+    def events(self, *, timeout: float) -> Sequence[Event]:
+        del timeout  # there is always something to tell
+        request = self.running
+        if request is None:
+            return []
+        state = self.directory.trial_state(request.number) / "current"
+        saved = json.loads(state.read_text()) if state.is_file() else 0
+        if self.fails(request.number):
+            return [self._end(Failed(self.fails(request.number)))]
+        if self.full_at == request.number:
+            self.running = None
+            return [TrialEnded(trial=request.number, outcome=Failed("the disk is full: free some"), disk_full=True)]
+        if self.stopped or time.time() >= request.deadline:
+            return [self._end(Pruned(self.epoch))]
+        self.epoch += 1
+        if self.epoch > saved:
+            time.sleep(self.seconds)
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(json.dumps(self.epoch))
+        loss = loss_of(request.hyperparameters, self.epoch)
+        events: list[Event] = [
+            EpochEnded(
+                trial=request.number,
+                epoch=self.epoch,
+                loss=loss,
+                scalars={"val/loss": loss},
+                wall_time=time.time(),
+            )
+        ]
+        if self.epoch >= request.budget:
+            events.append(self._end(Completed(loss) if self.epoch >= MAX_EPOCHS else Paused(self.epoch)))
+        return events
+
+    def stop_trials(self) -> None:
+        self.stopped = True
+
+    def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
+        raise NotImplementedError(f"{type(request).__name__}: only trials are computed here")
+
+    def close(self) -> None:
+        self.running = None
+
+    def _end(self, outcome: Outcome) -> TrialEnded:
+        number = self.submitted[-1].number
+        self.running = None
+        return TrialEnded(
+            trial=number, outcome=outcome, num_parameters=10, seconds=0.1, new_parameters=self.reveals.get(number, ())
+        )
+
+
+@dataclass
+class Session:
+    """One run of the loop over a directory; several sessions may follow each other."""
+
+    directory: RunDirectory
+    algorithm: str = "random"
+    max_trials: int | None = 4
+    budget: TimeBudget = FOREVER
+    keep: int = 3
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    show: Callable[[SearchView], None] = lambda _: None
+
+    def run(self, executor: FunctionExecutor) -> str:
+        """Searches as `app.experiment` does."""
+        record = SearchRecord(self.directory, started=time.time())
+        try:
+            space = record.progress.space or SPACE
+            if record.progress.search is None:
+                search = Search(
+                    algorithm=self.algorithm,
+                    reason="test",
+                    objective="log_loss",
+                    max_epochs=MAX_EPOCHS,
+                    seed=1,
+                    max_trials=self.max_trials,
+                )
+                record.begin(search, space)
+            algorithm = create(self.algorithm, space=space, seed=1, max_epochs=MAX_EPOCHS, max_trials=self.max_trials)
+            algorithm.update(record.progress.facts)
+            loop = SearchLoop(
+                algorithm,
+                executor=executor,
+                record=record,
+                directory=self.directory,
+                budget=self.budget,
+                keep=self.keep,
+            )
+            return loop.run(interrupts=self.interrupts, show=self.show)
+        finally:
+            record.close()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "run")
+    made.path.mkdir()
+    return made
+
+
+def sequence(executor: FunctionExecutor) -> list[tuple[int, Mapping[str, Value], int]]:
+    """What was asked for, in order."""
+    return [(request.number, dict(request.hyperparameters), request.budget) for request in executor.submitted]
+
+
+def states(directory: RunDirectory) -> set[int]:
+    return {int(path.parent.name) for path in directory.trials.glob("*/state")}
+
+
+def test_the_number_of_trials_ends_the_search(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    assert Session(directory).run(executor) == "all trials are done"
+    assert [request.number for request in executor.submitted] == [0, 1, 2, 3]
+    assert len(read_progress(directory).history.completed) == 4
+
+
+def test_a_small_space_ends_the_search(directory: RunDirectory) -> None:
+    record = SearchRecord(directory, started=time.time())
+    search = Search(
+        algorithm="grid", reason="test", objective="log_loss", max_epochs=MAX_EPOCHS, seed=1, max_trials=None
+    )
+    record.begin(search, Space([Float("x", 0.5, 0.5), Categorical("kind", ("a", "b"))]))
+    record.close()
+    executor = FunctionExecutor(directory)
+    session = Session(directory, algorithm="grid", max_trials=None)
+    assert session.run(executor) == "all trials are done"
+    assert len(executor.submitted) == 2
+
+
+def test_the_best_trial_is_the_one_with_the_lowest_loss(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, max_trials=6).run(executor)
+    best = read_progress(directory).best
+    losses = {request.number: loss_of(request.hyperparameters, MAX_EPOCHS) for request in executor.submitted}
+    assert best is not None
+    assert best.number == min(losses, key=losses.__getitem__)
+
+
+def test_the_time_ends_the_search_and_trials_leave_what_the_end_needs(directory: RunDirectory) -> None:
+    budget = TimeBudget(end=time.time() + 3.0, finishing=1.0)
+    executor = FunctionExecutor(directory, seconds=0.01)
+    assert Session(directory, max_trials=None, budget=budget).run(executor) == "the time is used up"
+    # The first trial has nothing to fall back on and may take more.
+    assert all(request.deadline <= budget.end - budget.finishing for request in executor.submitted[1:])
+    assert all(request.deadline < budget.end for request in executor.submitted)
+
+
+def test_a_budget_that_is_over_before_an_epoch_says_so(directory: RunDirectory) -> None:
+    budget = TimeBudget(end=time.time() - 1.0, finishing=0.5)
+    with pytest.raises(SearchError, match=r"no trial finished an epoch \(the time is used up\): give the search more"):
+        Session(directory, budget=budget).run(FunctionExecutor(directory))
+
+
+def test_no_clock_means_no_deadline(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory).run(executor)
+    assert {request.deadline for request in executor.submitted} == {math.inf}
+
+
+def test_the_first_five_failing_end_the_search_with_the_reason(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, fails=lambda number: f"no good {number}")
+    with pytest.raises(SearchError, match="the first 5 trials all failed; the last one: no good 4"):
+        Session(directory, max_trials=50).run(executor)
+    assert len(read_progress(directory).history.failed) == 5
+
+
+def test_a_few_trials_that_all_fail_end_with_the_reason(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, fails=lambda _: "no good")
+    with pytest.raises(SearchError, match=r"no trial succeeded \(all trials are done\); the last failure: no good"):
+        Session(directory, max_trials=2).run(executor)
+
+
+def test_a_failed_trial_does_not_end_the_search(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, fails=lambda number: "it died" if number in (0, 2) else "")
+    Session(directory).run(executor)
+    history = read_progress(directory).history
+    assert [trial.outcome for trial in history.failed] == [Failed("it died"), Failed("it died")]
+    assert len(history.completed) == 2
+
+
+def test_a_full_disk_ends_the_search_and_is_not_the_trials_failure(directory: RunDirectory) -> None:
+    with pytest.raises(SearchError, match="the disk is full: free some"):
+        Session(directory).run(FunctionExecutor(directory, full_at=2))
+    assert [trial.number for trial in read_progress(directory).history.running] == [2]
+    executor = FunctionExecutor(directory)
+    Session(directory).run(executor)
+    assert [request.number for request in executor.submitted] == [2, 3]
+
+
+def test_hyperband_pauses_many_and_resumes_the_best(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, algorithm="hyperband+random", max_trials=9).run(executor)
+    numbers = [request.number for request in executor.submitted]
+    assert len(numbers) > len(set(numbers)) == 9
+    for request in executor.submitted:
+        assert request.budget <= MAX_EPOCHS
+    history = read_progress(directory).history
+    assert len(history.completed) >= 1
+    assert len(history.paused) >= 1
+
+
+def test_a_resumed_trial_tells_its_past_again_and_it_is_recorded_once(directory: RunDirectory) -> None:
+    Session(directory, algorithm="hyperband+random", max_trials=9).run(FunctionExecutor(directory))
+    for trial in read_progress(directory).history.values():
+        assert [epoch for epoch, _ in trial.curve] == list(range(1, trial.epochs + 1))
+
+
+@pytest.mark.parametrize("algorithm", ["random", "hyperband+random"])
+def test_only_the_best_keep_their_state(directory: RunDirectory, algorithm: str) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, algorithm=algorithm, max_trials=9, keep=2).run(executor)
+    progress = read_progress(directory)
+    assert states(directory) == {trial.number for trial in progress.ranking[:2]}
+    assert progress.best is not None
+    assert progress.best.number in states(directory)
+
+
+def test_an_interrupt_stops_the_trial_and_keeps_what_there_is(directory: RunDirectory) -> None:
+    interrupts = Interrupts()
+
+    def show(view: SearchView) -> None:
+        interrupts.requested = interrupts.requested or (1 in view.history and view.history[1].epochs == 2)
+
+    executor = FunctionExecutor(directory)
+    assert Session(directory, interrupts=interrupts, show=show).run(executor) == "interrupted"
+    history = read_progress(directory).history
+    assert history[1].outcome == Pruned(2)
+    assert len(history) == 2
+
+
+def test_an_interrupt_before_any_epoch_says_what_to_do(directory: RunDirectory) -> None:
+    interrupts = Interrupts()
+    interrupts.requested = True
+    with pytest.raises(SearchError, match=r"no trial finished an epoch \(interrupted\): .*go on with `tamiz resume`"):
+        Session(directory, interrupts=interrupts).run(FunctionExecutor(directory))
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband+random"])
+@pytest.mark.parametrize("lines", [8, 40])
+def test_a_search_cut_anywhere_goes_on_with_the_same_sequence(tmp_path: Path, algorithm: str, lines: int) -> None:
+    whole, cut = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "cut")
+    for directory in (whole, cut):
+        directory.path.mkdir()
+    undisturbed = FunctionExecutor(whole)
+    Session(whole, algorithm=algorithm, max_trials=9).run(undisturbed)
+    # A kill leaves the first lines of the journal, half of one more, and the states of the trials so far.
+    journal = whole.journal_file.read_bytes().splitlines(keepends=True)
+    cut.journal_file.write_bytes(b"".join(journal[:lines]) + journal[lines][:9])
+    for trial in read_progress(cut).history.values():
+        if trial.epochs:
+            cut.trial_state(trial.number).mkdir(parents=True)
+            (cut.trial_state(trial.number) / "current").write_text(str(trial.epochs))
+    resumed = FunctionExecutor(cut)
+    Session(cut, algorithm=algorithm, max_trials=9).run(resumed)
+    assert resumed.submitted
+    done = len(undisturbed.submitted) - len(resumed.submitted)
+    assert sequence(resumed) == sequence(undisturbed)[done:]
+    assert dict(read_progress(cut).history) == dict(read_progress(whole).history)
+
+
+def test_revealed_parameters_grow_the_space(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, reveals={1: (Int("extra", 1, 8),)})
+    Session(directory, max_trials=6).run(executor)
+    assert all("extra" not in request.hyperparameters for request in executor.submitted[:2])
+    assert all("extra" in request.hyperparameters for request in executor.submitted[2:])
+    assert "extra" in executor.submitted[2].space.names
+    space = read_progress(directory).space
+    assert space is not None
+    assert "extra" in space.names
+
+
+def test_the_view_counts_and_shows_the_best_in_the_metrics_direction(directory: RunDirectory) -> None:
+    seen: list[SearchView] = []
+    Session(directory, show=seen.append).run(FunctionExecutor(directory))
+    assert seen[0].best is None
+    assert seen[-1].max_trials == 4
+    best = read_progress(directory).best
+    assert best is not None
+    assert seen[-1].best == best.loss
+
+
+def test_a_budget_without_time_has_no_end() -> None:
+    budget = TimeBudget.starting_at(time.time(), seconds=0.0, opening=1.0, num_rows=10)
+    assert budget.left() == math.inf
+    assert budget.trial_deadline(3.0) == math.inf
+
+
+def test_a_short_budget_is_split_in_halves() -> None:
+    budget = TimeBudget.starting_at(100.0, seconds=6.0, opening=60.0, num_rows=10**6)
+    assert (budget.end, budget.finishing) == (106.0, 3.0)
+
+
+def test_a_trial_leaves_room_for_the_final_training() -> None:
+    budget = TimeBudget(end=time.time() + 1000.0, finishing=100.0)
+    assert budget.trial_deadline(refit_seconds=600.0) <= budget.end - 100.0 - 600.0
+    assert budget.trial_deadline(refit_seconds=0.0) <= budget.end - 100.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_leaves(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    interrupts = Interrupts()
+    with interrupts.caught():
+        os.kill(os.getpid(), number)
+        assert interrupts.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before

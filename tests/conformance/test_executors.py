@@ -1,0 +1,266 @@
+"""What every executor must keep. A new one inherits the suite by its line in `EXECUTORS`.
+
+The executor is started once: its workers import TensorFlow, which takes longer than all the trials here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
+from app.data_stage import prepare_data, read_source, write_config, write_data
+from app.errors import WorkerError
+from app.execution.executor import Event, Executor
+from app.execution.local_executor import LocalExecutor
+from app.execution.messages import EpochEnded, OpenRun, Predict, RunOpened, RunTrial, TrialEnded
+from app.run_directory import RunDirectory
+from app.search.trial import Failed, Paused, Pruned
+
+EXECUTORS: Mapping[str, Callable[[], Executor]] = {"local": LocalExecutor}
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDLESS = 10**6
+PATIENCE_SECONDS = 120.0
+
+COORDINATOR = """
+import time
+from app.execution.local_executor import LocalExecutor
+executor = LocalExecutor(num_workers=2)
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+def workers_of(coordinator: int) -> set[int]:
+    """Process ids of the living workers that a coordinator started."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (entry / "cmdline").read_text()
+        except (OSError, ValueError):
+            continue
+        if int(parent) == coordinator and state != "Z" and "app.execution.worker" in command:
+            found.add(int(entry.name))
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@dataclasses.dataclass
+class OpenExecutor:
+    """An executor that has opened an experiment."""
+
+    executor: Executor
+    opened: RunOpened
+    directory: RunDirectory
+    workers: set[int]
+    next_trial: int = 0
+
+    def submit(self, *, budget: int) -> int:
+        """Starts a trial; returns its number."""
+        number, self.next_trial = self.next_trial, self.next_trial + 1
+        self.executor.submit(
+            RunTrial(
+                number=number,
+                hyperparameters=self.opened.space.default(),
+                budget=budget,
+                space=self.opened.space,
+                deadline=math.inf,
+            )
+        )
+        return number
+
+    def events_until(self, done: Callable[[list[Event]], bool]) -> list[Event]:
+        """Collects events until there are enough."""
+        events: list[Event] = []
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not done(events):
+            if time.monotonic() > end:
+                pytest.fail(f"the executor hangs after {events[-1:]}")
+            events.extend(self.executor.events(timeout=0.2))
+        return events
+
+    def finish(self) -> list[Event]:
+        """Collects events until the trial has ended."""
+        return self.events_until(lambda events: any(isinstance(event, TrialEnded) for event in events))
+
+
+@pytest.fixture(scope="module", params=EXECUTORS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def running(
+    name: str, space_folder: Path, penguins_csv: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OpenExecutor]:
+    config = ExperimentConfig(
+        data=DataConfig(target="species"),
+        search=SearchConfig(space="penguin_spaces:classes"),
+        training=TrainingConfig(max_epochs=ENDLESS, patience=ENDLESS),
+    )
+    directory = RunDirectory(tmp_path_factory.mktemp("executor") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(space_folder)
+        before = workers_of(os.getpid())
+        executor = EXECUTORS[name]()
+        try:
+            workers = workers_of(os.getpid()) - before
+            with directory.staged() as staged:
+                write_data(prepare_data(read_source(penguins_csv, config), config), config, directory=staged)
+            opened = executor.open(request_for(directory))
+            yield OpenExecutor(executor, opened, directory, workers)
+        finally:
+            executor.close()
+            executor.close()
+
+
+def request_for(directory: RunDirectory) -> OpenRun:
+    return OpenRun(directory=str(directory.path), objective="accuracy", max_epochs=ENDLESS, seed=1)
+
+
+def test_opening_declares_the_space(running: OpenExecutor) -> None:
+    assert set(running.opened.space.names) == {"width", "rate"}
+    assert running.opened.num_replicas == 1
+
+
+def test_a_trial_reports_its_epochs_in_order_and_ends_once(running: OpenExecutor) -> None:
+    number = running.submit(budget=4)
+    assert running.executor.num_free == 0
+    events = running.finish()
+    assert [event.epoch for event in events if isinstance(event, EpochEnded)] == [1, 2, 3, 4]
+    assert {event.trial for event in events} == {number}
+    ended = [event for event in events if isinstance(event, TrialEnded)]
+    assert [event.outcome for event in ended] == [Paused(4)]
+    assert ended[0].num_parameters > 0
+    assert running.executor.num_free == 1
+    assert running.executor.events(timeout=0.0) == []
+
+
+def test_epochs_carry_what_tensorboard_shows(running: OpenExecutor) -> None:
+    running.submit(budget=1)
+    event = running.finish()[0]
+    assert isinstance(event, EpochEnded)
+    assert set(event.scalars) == {"train/loss", "val/loss", "val/accuracy", "learning_rate"}
+    assert event.loss == -event.scalars["val/accuracy"]
+
+
+def test_a_busy_executor_refuses_another_request(running: OpenExecutor) -> None:
+    running.submit(budget=2)
+    with pytest.raises(WorkerError, match="all workers are busy: wait for a trial to end before the next request"):
+        running.executor.call(Predict(directory="anywhere", columns={}))
+    running.finish()
+
+
+def test_stopping_ends_a_trial_as_pruned(running: OpenExecutor) -> None:
+    running.submit(budget=ENDLESS)
+    epochs = running.events_until(lambda events: len(events) >= 2)
+    running.executor.stop_trials()
+    events = [*epochs, *running.finish()]
+    assert [event.epoch for event in events[:-1] if isinstance(event, EpochEnded)] == [*range(1, len(events))]
+    last = events[-1]
+    assert isinstance(last, TrialEnded)
+    assert last.outcome == Pruned(len(events) - 1)
+
+
+def test_a_stop_that_comes_late_does_not_stop_the_next_trial(running: OpenExecutor) -> None:
+    running.submit(budget=1)
+    while not (running.directory.trial_state(running.next_trial - 1) / "current").exists():
+        time.sleep(0.01)
+    running.executor.stop_trials()
+    running.finish()
+    running.submit(budget=3)
+    last = running.finish()[-1]
+    assert isinstance(last, TrialEnded)
+    assert last.outcome == Paused(3)
+
+
+def test_a_request_that_fails_gives_its_reason(running: OpenExecutor) -> None:
+    with pytest.raises(WorkerError, match="absent"):
+        running.executor.call(Predict(directory="/absent", columns={"age": np.zeros(1, np.float32)}))
+    assert running.executor.num_free == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("no_such_module:build", "cannot import the space module 'no_such_module': ModuleNotFoundError"),
+        ("penguin_spaces:clases", r"module 'penguin_spaces' has no 'clases' \(did you mean 'classes'\?\)"),
+        ("penguin_spaces:nothing", "NoneType.*expected build.* to return a keras.Model"),
+    ],
+)
+def test_a_space_that_cannot_be_used_is_refused(running: OpenExecutor, space: str, message: str) -> None:
+    config = running.directory.read_config()
+    try:
+        write_config(running.directory, dataclasses.replace(config, search=SearchConfig(space=space)))
+        with pytest.raises(WorkerError, match=message):
+            running.executor.open(request_for(running.directory))
+    finally:
+        write_config(running.directory, config)
+
+
+def test_a_killed_worker_fails_its_trial_and_the_next_one_runs(running: OpenExecutor) -> None:
+    running.executor.open(request_for(running.directory))
+    number = running.submit(budget=ENDLESS)
+    running.events_until(lambda events: len(events) >= 1)
+    for worker in running.workers:
+        os.kill(worker, signal.SIGKILL)
+    ended = running.finish()[-1]
+    assert isinstance(ended, TrialEnded)
+    assert ended.trial == number
+    assert ended.outcome == Failed(
+        "the worker was killed by SIGKILL (the system kills with this signal when memory runs out)"
+    )
+    running.submit(budget=2)
+    ended = running.finish()[-1]
+    assert isinstance(ended, TrialEnded)
+    assert ended.outcome == Paused(2)
+
+
+def test_closing_leaves_no_process_behind(name: str) -> None:
+    before = workers_of(os.getpid())
+    executor = EXECUTORS[name]()
+    started = workers_of(os.getpid()) - before
+    assert started
+    executor.close()
+    executor.close()
+    assert not any(is_alive(worker) for worker in started)
+
+
+def test_workers_end_with_a_killed_coordinator() -> None:
+    coordinator = subprocess.Popen([sys.executable, "-c", COORDINATOR], stdout=subprocess.PIPE, cwd=ROOT)
+    try:
+        if coordinator.stdout is None or coordinator.stdout.readline() != b"started\n":
+            pytest.fail("the coordinator did not start")
+        workers = workers_of(coordinator.pid)
+        assert len(workers) == 2
+    finally:
+        coordinator.kill()
+        coordinator.communicate()
+    end = time.monotonic() + PATIENCE_SECONDS
+    while any(is_alive(worker) for worker in workers):
+        if time.monotonic() > end:
+            pytest.fail("workers outlive their coordinator")
+        time.sleep(0.05)
+
+
+def test_an_executor_without_workers_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_workers is 0: expected at least 1"):
+        LocalExecutor(num_workers=0)

@@ -1,0 +1,61 @@
+"""What the tests of several rooms share: real data, and small spaces of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PENGUINS = Path(__file__).resolve().parents[1] / "examples" / "penguins.csv"
+
+SPACES = '''
+import keras
+
+
+def classes(hp):
+    """A small network for three classes."""
+    return compiled(hp, hp.Int("width", 4, 16), 3)
+
+
+def wide(hp):
+    """A network whose state takes megabytes."""
+    return compiled(hp, hp.Int("width", 40_000, 50_000), 3)
+
+
+def number(hp):
+    """A small network for a regression."""
+    return compiled(hp, hp.Int("width", 4, 16), 1)
+
+
+def nothing(hp):
+    """Forgets to return its model."""
+    hp.Int("width", 1, 2)
+
+
+def compiled(hp, width, outputs):
+    dense = keras.layers.Dense
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if outputs > 1 else "mse"
+    model = keras.Sequential([dense(width, activation="relu"), dense(outputs)])
+    model.compile(keras.optimizers.Adam(hp.Float("rate", 1e-3, 1e-2, sampling="log")), loss=loss)
+    return model
+'''
+
+
+@pytest.fixture(scope="session")
+def penguins_csv() -> Path:
+    """344 penguins of three species: numbers, categories and missing values."""
+    return PENGUINS
+
+
+@pytest.fixture(scope="session")
+def penguins() -> pd.DataFrame:
+    return pd.read_csv(PENGUINS)
+
+
+@pytest.fixture(scope="session")
+def space_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a module `penguin_spaces`, to be the working directory."""
+    folder = tmp_path_factory.mktemp("spaces")
+    (folder / "penguin_spaces.py").write_text(SPACES)
+    return folder
