@@ -33,13 +33,13 @@ from app.config import ClassWeighting
 from app.evaluation.baselines import EncodedRows
 from app.run_directory import RunDirectory
 from app.training.declaration import hyperparameters
-from app.training.trainer import PREDICTION_BATCH
 from app.training.trial_data import TrialData, load_trial_data
 from search_spaces.context import TableContext
 from search_spaces.tabular import MLPSpace
 
-PEERS = ("plain", "keras-tuner", "search")
 UNLIMITED = 1_000_000
+VALIDATION_BATCH = 4096
+"""As many rows as tamiz predicts at once."""
 
 
 class Channel:
@@ -142,15 +142,17 @@ class Peer:
         return elapsed
 
     def search(self, seconds: float, path: Path) -> None:
-        """Searches until `seconds` have passed, then ends the process; tells every completed trial."""
+        """Searches until `seconds` have passed, then ends the process; tells how every trial ended."""
         channel = self._channel
 
         class TellingTuner(keras_tuner.BayesianOptimization):  # type: ignore[misc]
             def on_trial_end(self, trial: Any) -> None:
                 super().on_trial_end(trial)
                 ended = self.oracle.get_trial(trial.trial_id)
-                if ended.status == "COMPLETED" and np.isfinite(ended.score):
-                    channel.say(event="trial", loss=float(ended.score))
+                completed = ended.status == "COMPLETED" and bool(np.isfinite(ended.score))
+                # Failures are told too: a peer that fails must not pass for a slow one.
+                loss = float(ended.score) if completed else None
+                channel.say(event="trial", status=ended.status, loss=loss, reason=str(ended.message)[-600:])
 
         tuner = TellingTuner(
             BatchedSpace(self.space, metric=True),
@@ -189,7 +191,7 @@ class Peer:
             "y": y,
             "epochs": self._epochs,
             "validation_data": self._validation,
-            "validation_batch_size": PREDICTION_BATCH,
+            "validation_batch_size": VALIDATION_BATCH,
             "verbose": 0,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,3 +46,9 @@ def ratio_line(of: Measurement, to: Measurement) -> str:
 def verdict(*, reached: bool) -> str:
     """Returns one word for a target."""
     return "reached" if reached else "MISSED"
+
+
+def machine_line() -> str:
+    """Returns the cores and how busy they are; ratios from a machine that others use mean little."""
+    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
+    return f"{cores} cores, load average {load:.1f}" + ("   (BUSY: others use this machine)" if load > cores else "")

@@ -44,12 +44,19 @@ class PeerProcess:
         return seconds
 
     def search(self) -> list[float]:
-        """Searches for the time that was asked for; returns the best loss of every completed trial."""
+        """Searches for the time that was asked for; returns the best loss of every completed trial.
+
+        Raises:
+            RuntimeError: The process or one of its trials failed: the peer is broken, and its count means nothing.
+        """
         self._go()
-        losses = [float(message["loss"]) for message in self._messages()]
+        ended = list(self._messages())
         if self._process.wait():
             raise RuntimeError(self._failure())
-        return losses
+        failed = [message for message in ended if message["loss"] is None]
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(ended)} trials of the peer failed: {failed[-1]}")
+        return [float(message["loss"]) for message in ended]
 
     def close(self) -> None:
         """Ends the process."""

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from benchmark_tables import digits_table
-from measurement import Measurement, ratio_line, verdict
+from measurement import Measurement, machine_line, ratio_line, verdict
 from peer_process import keras_peer
 from tamiz_search import opened_search, prepare_run, single_configuration
 
@@ -56,12 +56,13 @@ def measure(path: Path, *, epochs: int, rounds: int) -> dict[str, Measurement]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 10 epochs instead of 9 rounds of 30")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 10 epochs instead of 5 rounds of 30")
     quick = parser.parse_args().quick
-    epochs, rounds = (10, 3) if quick else (30, 9)
+    epochs, rounds = (10, 3) if quick else (30, 5)
+    before = machine_line()
     with tempfile.TemporaryDirectory(prefix="trial-cost-") as folder:
         measured = measure(Path(folder), epochs=epochs, rounds=rounds)
-    print(f"one trial of {epochs} epochs on 1,200 rows of digits")
+    print(f"one trial of {epochs} epochs on 1,200 rows of digits; before: {before}; after: {machine_line()}")
     for measurement in measured.values():
         print(f"  {measurement}")
     plain, tamiz, tuner = (measured[name] for name in ("plain Keras", "tamiz", "KerasTuner"))
