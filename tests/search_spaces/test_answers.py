@@ -106,6 +106,11 @@ def test_a_form_comes_back_from_json_as_it_was(
     task: Task, classes: list[str], weights: list[float], mean: float
 ) -> None:
     form = AnswerForm(
-        task=task, classes=tuple(classes), logits=False, class_weights=tuple(weights), target_mean=mean, target_scale=0.1
+        task=task,
+        classes=tuple(classes),
+        logits=False,
+        class_weights=tuple(weights),
+        target_mean=mean,
+        target_scale=0.1,
     )
     assert AnswerForm.from_json(json.loads(json.dumps(form.to_json()))) == form

@@ -13,13 +13,13 @@ def test_names_of_spaces_and_references_are_accepted(name: str) -> None:
 
 
 def test_an_unknown_space_names_the_nearest() -> None:
-    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of mlp, res"):
+    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of mlp"):
         check_space_name("resnt")
 
 
 @pytest.mark.parametrize("name", ["", ":", "module:", ":build", "my-module:build", "a:b:c"])
 def test_a_malformed_reference_is_refused(name: str) -> None:
-    with pytest.raises(SpaceError, match="unknown space .*or your own build function as module:function"):
+    with pytest.raises(SpaceError, match=r"unknown space .*or your own build function as module:function"):
         check_space_name(name)
 
 
@@ -29,14 +29,14 @@ def test_every_space_of_the_catalogue_can_be_imported() -> None:
 
 
 def test_a_module_that_is_not_there_is_told() -> None:
-    with pytest.raises(SpaceError, match="cannot import the space module 'no_such_module': ModuleNotFoundError: .*folder"):
+    with pytest.raises(SpaceError, match=r"the space module 'no_such_module': ModuleNotFoundError: .*folder"):
         load_attribute("no_such_module:build")
 
 
 def test_a_module_that_fails_at_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "failing_space_module.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SpaceError, match="'failing_space_module': ZeroDivisionError: division by zero"):
+    with pytest.raises(SpaceError, match=r"'failing_space_module': ZeroDivisionError: division by zero"):
         load_attribute("failing_space_module:build")
 
 

@@ -92,9 +92,8 @@ def test_labels_are_smoothed_in_classification_only() -> None:
 def test_decay_leaves_biases_and_norms_alone() -> None:
     def network() -> keras.Model:
         layers = keras.layers
-        return keras.Sequential(
-            [keras.Input((4,)), layers.Dense(8), layers.BatchNormalization(), layers.LayerNormalization(), layers.Dense(1)]
-        )
+        norms = [layers.BatchNormalization(), layers.LayerNormalization()]
+        return keras.Sequential([keras.Input((4,)), layers.Dense(8), *norms, layers.Dense(1)])
 
     hp = recipe(optimizer="sgd", sgd_learning_rate=0.1, momentum=0.8, schedule="constant", weight_decay=0.1)
     model = compile_model(network(), hp, context())
@@ -115,7 +114,8 @@ def test_the_learning_rate_grows_with_a_batch_that_replicas_forced() -> None:
     assert learning_rate_factor(sgd, context(replicas=4)) == pytest.approx(4)
     large = recipe(optimizer="sgd", batch_size=64)
     assert learning_rate_factor(large, context(replicas=4)) == 1.0
-    grown = build_optimizer(recipe(optimizer="sgd", batch_size=16, sgd_learning_rate=0.01, schedule="constant"), context(replicas=4))
+    small = recipe(optimizer="sgd", batch_size=16, sgd_learning_rate=0.01, schedule="constant")
+    grown = build_optimizer(small, context(replicas=4))
     assert float(np.asarray(grown.learning_rate)) == pytest.approx(0.04)
 
 
@@ -126,5 +126,5 @@ def test_a_batch_smaller_than_searched_does_not_shrink_the_rate() -> None:
 def test_an_unknown_optimizer_is_refused() -> None:
     hp = recipe()
     hp.values["optimizer"] = "lion"
-    with pytest.raises(ValueError, match="optimizer is 'lion': expected adamw, rmsprop or sgd"):
+    with pytest.raises(ValueError, match=r"optimizer is 'lion': expected adamw, rmsprop or sgd"):
         build_optimizer(hp, context())

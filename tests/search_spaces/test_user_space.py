@@ -98,7 +98,7 @@ def test_what_is_no_space_is_refused(name: str, kind: str, module: str) -> None:
 
 
 def test_a_hypermodel_that_needs_arguments_is_refused(module: str) -> None:
-    with pytest.raises(SpaceError, match="cannot create module_of_spaces:Demanding: .*'units'; expected a HyperModel"):
+    with pytest.raises(SpaceError, match=r"cannot create module_of_spaces:Demanding: .*'units'; expected a HyperModel"):
         load_space(f"{module}:Demanding", context())
 
 
@@ -112,6 +112,10 @@ def test_columns_are_the_kinds_that_the_table_has(example: dict[str, tf.Tensor])
     assert arrange(example, InputForm.COLUMNS, context()) == example
     numbers = TableContext(Task.BINARY, 2, 2, (), 100, 5)
     assert set(arrange(example, InputForm.COLUMNS, numbers)) == {"numeric"}
+
+
+def own_loss(y: Any, output: Any) -> Any:  # noqa: ARG001
+    return keras.ops.mean(output)
 
 
 def matrix_network(*last: Any) -> keras.Model:
@@ -190,7 +194,7 @@ def test_two_classes_may_have_one_output_or_two(width: int, example: dict[str, t
     [
         (lambda: None, r"the space returned NoneType: expected build\(hp\) to return a keras.Model"),
         (lambda: matrix_network(layers.Dense(7)), r"output is \(2, 7\): expected \(batch, 3\) for multiclass"),
-        (lambda: matrix_network(layers.Dense(3), layers.Reshape((3, 1))), r"output is \(2, 3, 1\): expected \(batch, 3\)"),
+        (lambda: matrix_network(layers.Dense(3), layers.Reshape((3, 1))), r"output is \(2, 3, 1\): expected \(batch"),
         (
             lambda: keras.Sequential([keras.Input((5,)), layers.Dense(3)]),
             r"does not take the encoded table of shape \(2, 6\)",
@@ -233,7 +237,7 @@ def test_the_end_of_a_functional_model_says_whether_it_answers_logits(
         ("CategoricalCrossentropy", False),
         (keras.losses.SparseCategoricalCrossentropy(from_logits=True), True),
         (keras.losses.KLDivergence(), False),
-        (lambda y, output: keras.ops.mean(output), True),
+        (own_loss, True),
     ],
 )
 def test_the_loss_of_a_subclassed_model_says_whether_it_answers_logits(loss: Any, logits: bool) -> None:
@@ -255,7 +259,7 @@ def test_the_loss_of_a_subclassed_model_says_whether_it_answers_logits(loss: Any
         ("sparse_categorical_crossentropy", 3, False),
         (keras.losses.SparseCategoricalCrossentropy(), 3, False),
         (SmoothedCrossentropy(0.1), 3, False),
-        (lambda y, output: keras.ops.mean(output), 3, False),
+        (own_loss, 3, False),
     ],
 )
 def test_a_loss_over_several_outputs_gets_the_target_it_takes(loss: Any, num_outputs: int, one_hot: bool) -> None:

@@ -54,7 +54,7 @@ def test_a_torn_or_changed_file_is_refused(data: st.DataObject) -> None:
         changed[position] ^= data.draw(st.integers(1, 255))
         for damaged in (bytes(changed), content[:position], content + b"more", os.urandom(64), b""):
             path.write_bytes(damaged)
-            with pytest.raises(CheckpointError, match="is damaged|is no state file of this version of tamiz"):
+            with pytest.raises(CheckpointError, match=r"is damaged|is no state file of this version of tamiz"):
                 load_state(path)
 
 
@@ -62,7 +62,7 @@ def test_a_header_of_zeros_is_refused(tmp_path: Path) -> None:
     content = saved(tmp_path / "state")
     magic = content[: content.index(b"\n") + 1]
     (tmp_path / "state").write_bytes(magic + bytes(40))
-    with pytest.raises(CheckpointError, match="is damaged: its header is not what was written"):
+    with pytest.raises(CheckpointError, match=r"is damaged: its header is not what was written"):
         load_state(tmp_path / "state")
 
 
@@ -71,7 +71,7 @@ def test_a_full_disk_is_told_and_the_old_state_stays(tmp_path: Path) -> None:
     before = saved(path)
     # The device that is always full stands in for the file that would be written.
     (tmp_path / ".current").symlink_to("/dev/full")
-    with pytest.raises(DiskFullError, match="the disk is full: could not write .*current; free some space, then"):
+    with pytest.raises(DiskFullError, match=r"the disk is full: could not write .*current; free some space, then"):
         save_state(path, arrays={"model": [np.zeros(100_000, np.float32)]}, header={})
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["current"]
@@ -79,6 +79,6 @@ def test_a_full_disk_is_told_and_the_old_state_stays(tmp_path: Path) -> None:
 
 def test_another_error_of_the_disk_is_not_called_full(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="file") as caught:
+    with pytest.raises(OSError, match=r"file") as caught:
         save_state(tmp_path / "file" / "current", arrays={}, header={})
     assert caught.value.errno in (errno.ENOTDIR, errno.EEXIST)

@@ -103,7 +103,7 @@ def test_one_name_with_two_ranges_in_two_scopes_is_refused() -> None:
         with hp.conditional_scope("kind", ["b"]):
             hp.Int("units", 10, 30)
 
-    with pytest.raises(SpaceError, match="'units' is declared in two conditional scopes with different ranges"):
+    with pytest.raises(SpaceError, match=r"'units' is declared in two conditional scopes with different ranges"):
         declare(own(declares))
 
 
@@ -179,25 +179,25 @@ def test_a_large_space_is_declared_with_a_bounded_number_of_builds() -> None:
 
 def test_a_space_without_parameters_is_refused() -> None:
     with pytest.raises(SpaceError, match=r"no hyperparameters: expected build\(hp\) to ask hp for at least one"):
-        declare(own(lambda hp: None))
+        declare(own(lambda _: None))
 
 
 def test_a_build_that_returns_no_model_is_refused() -> None:
     space = UserSpace(lambda hp: hp.Int("units", 1, 3), reference="test:build")
-    with pytest.raises(SpaceError, match="the space returned int: expected"):
+    with pytest.raises(SpaceError, match=r"the space returned int: expected"):
         declare(space)
 
 
 def test_a_build_that_raises_is_refused_with_its_error() -> None:
-    def broken(hp: keras_tuner.HyperParameters) -> None:
+    def broken(_: keras_tuner.HyperParameters) -> None:
         raise ZeroDivisionError("no units")
 
-    with pytest.raises(SpaceError, match="could not be declared: ZeroDivisionError: no units"):
+    with pytest.raises(SpaceError, match=r"could not be declared: ZeroDivisionError: no units"):
         declare(UserSpace(broken, reference="test:build"))
 
 
 def test_a_parameter_that_cannot_be_searched_is_refused() -> None:
-    with pytest.raises(SpaceError, match="the space cannot be searched: .*lists the choice"):
+    with pytest.raises(SpaceError, match=r"the space cannot be searched: .*lists the choice"):
         declare(own(lambda hp: hp.Choice("kind", ["a", "a"])))
 
 

@@ -26,6 +26,6 @@ def test_seeding_makes_every_source_of_randomness_repeat() -> None:
 
     def draws() -> tuple[float, float, float]:
         seed_everything(5)
-        return random.random(), float(np.random.rand()), float(keras.random.normal(()))  # noqa: NPY002
+        return random.random(), float(np.random.rand()), float(keras.random.normal(()))
 
     assert draws() == draws()

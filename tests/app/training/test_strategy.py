@@ -18,14 +18,14 @@ ROOT = Path(__file__).parents[3]
 def test_a_device_that_does_not_exist_is_refused(placement: object) -> None:  # noqa: ARG001
     from app.training.strategy import prepare_devices
 
-    with pytest.raises(ConfigError, match="device GPU:7 does not exist here: expected one of CPU:0"):
+    with pytest.raises(ConfigError, match=r"device GPU:7 does not exist here: expected one of CPU:0"):
         prepare_devices(TrainingConfig(devices=("GPU:7",)))
 
 
 def test_a_device_named_twice_is_refused(placement: object) -> None:  # noqa: ARG001
     from app.training.strategy import prepare_devices
 
-    with pytest.raises(ConfigError, match="devices are CPU:0, CPU:0: expected each one once"):
+    with pytest.raises(ConfigError, match=r"devices are CPU:0, CPU:0: expected each one once"):
         prepare_devices(TrainingConfig(devices=("CPU:0", "CPU:0")))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from app.evaluation.baselines import constant
 from app.evaluation.metrics import METRICS
@@ -182,7 +184,7 @@ def test_a_diverging_trial_ends_with_a_non_finite_error(
     make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
 ) -> None:
     values = network_values(learning_rate=1e30, normalisation="none", schedule="constant", warmup_share=None)
-    with pytest.raises(NonFiniteError, match="became .*epoch"):
+    with pytest.raises(NonFiniteError, match=r"became .*epoch"):
         train(make_trainer("regression"), {**values, "label_smoothing": 0.0}, state=tmp_path)
     assert not (tmp_path / "current").exists()
 
@@ -235,7 +237,7 @@ def test_the_state_of_another_network_is_refused(
     six_epochs: Any, make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
 ) -> None:
     shutil.copytree(six_epochs("adamw").state, tmp_path / "state")
-    with pytest.raises(CheckpointError, match="belongs to another network"):
+    with pytest.raises(CheckpointError, match=r"belongs to another network"):
         train(make_trainer(), network_values(width=32), state=tmp_path / "state", budget=7)
 
 
@@ -250,6 +252,20 @@ def test_a_finished_trial_leaves_the_precision_to_the_next(
         assert keras.config.dtype_policy().name == "mixed_float16"
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_a_finished_trial_leaves_no_graph_behind(
+    make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
+) -> None:
+    def graphs() -> int:
+        gc.collect()
+        return sum(isinstance(found, FuncGraph) for found in gc.get_objects())
+
+    trainer = make_trainer()
+    train(trainer, network_values(), state=tmp_path / "first", budget=1)
+    before = graphs()
+    train(trainer, network_values(), state=tmp_path / "second", budget=1)
+    assert graphs() == before
 
 
 def test_a_function_is_traced_once_a_trial(
@@ -288,7 +304,7 @@ def test_a_space_that_builds_no_usable_model_is_refused_before_any_trial(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpaceError, match=r"returned NoneType: expected build\(hp\) to return a keras.Model"):
         make_trainer(space="useless_space:nothing")
-    with pytest.raises(SpaceError, match="useless_space:broken could not build a network: KeyError: 'units'"):
+    with pytest.raises(SpaceError, match=r"useless_space:broken could not build a network: KeyError: 'units'"):
         make_trainer(space="useless_space:broken")
 
 

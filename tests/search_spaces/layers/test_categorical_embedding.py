@@ -65,5 +65,5 @@ def test_impossible_arguments_are_refused() -> None:
         CategoricalEmbedding((), size=2)
     with pytest.raises(ValueError, match=r"cardinalities are \(3, 0\)"):
         CategoricalEmbedding((3, 0), size=2)
-    with pytest.raises(ValueError, match="size is 0: expected at least 1"):
+    with pytest.raises(ValueError, match=r"size is 0: expected at least 1"):
         CategoricalEmbedding((3,), size=0)
