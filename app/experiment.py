@@ -128,6 +128,7 @@ def run(
             seconds=config.search.seconds,
             opening=time.time() - started,
             num_rows=num_rows(directory),
+            num_columns=len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features),
         )
         # From here on there is something to finish with: the first Ctrl-C asks for that.
         stack.enter_context(interrupts.caught())

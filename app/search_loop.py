@@ -27,8 +27,10 @@ FIRST_TRIALS = 5
 
 START_SHARE = 0.8
 SECONDS_PER_ROW = 1e-4
+SECONDS_PER_COLUMN = 0.1
 """Test, baselines, export, verification and report take about as long as a worker needs to import TensorFlow and open
-the experiment, which was just measured on this machine, and a tenth of a millisecond a row (baseline, bootstrap)."""
+the experiment, which was just measured on this machine; more for every row (baseline, bootstrap) and every column (each
+is some operations in each of the graphs that are traced, saved and loaded)."""
 
 REFIT_FACTOR = 1.35
 """The final training has the validation rows too, and traces its graph anew."""
@@ -47,7 +49,9 @@ class TimeBudget:
     finishing: float
 
     @classmethod
-    def starting_at(cls, start: float, *, seconds: float, opening: float, num_rows: int) -> TimeBudget:
+    def starting_at(
+        cls, start: float, *, seconds: float, opening: float, num_rows: int, num_columns: int = 0
+    ) -> TimeBudget:
         """Returns the budget of `seconds` from `start`.
 
         A budget too short for a search and a proper end is split in halves.
@@ -57,10 +61,12 @@ class TimeBudget:
             seconds: Length; 0 for no limit.
             opening: Seconds that it took to open the experiment on a worker.
             num_rows: Rows of the table.
+            num_columns: Columns of the table that are used.
         """
         if not seconds:
             return cls(end=math.inf, finishing=0.0)
-        finishing = 3.0 + START_SHARE * opening + min(15.0, SECONDS_PER_ROW * num_rows)
+        size = min(15.0, SECONDS_PER_ROW * num_rows) + SECONDS_PER_COLUMN * num_columns
+        finishing = 3.0 + START_SHARE * opening + size
         return cls(end=start + seconds, finishing=min(finishing, seconds / 2))
 
     def left(self) -> float:

@@ -245,7 +245,8 @@ def _missing_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]:
         if num_missing:
             share = num_missing / table.num_rows
             severity = Severity.WARNING if share > _MUCH_MISSING else Severity.INFO
-            message = f"Column {feature.name!r} is missing in {num_missing:,} of {table.num_rows:,} rows ({_percent(share)})."
+            rows = f"{num_missing:,} of {table.num_rows:,} rows ({_percent(share)})"
+            message = f"Column {feature.name!r} is missing in {rows}."
             found.append(Finding(severity=severity, code="missing", message=message))
     return found
 

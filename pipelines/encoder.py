@@ -9,7 +9,7 @@ table look-ups are used. Sines and cosines, whose vectorised and scalar kernels 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Encoder(tf.Module):
         # Both groups are computed apart and put back in the order of the columns by one gather.
         self._order = np.argsort(np.array(standard + quantile, np.int32)).astype(np.int32)
         self._knots, self._heights = _padded_knots(state, quantile)
+        self._traced: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
 
     def __call__(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode a batch.
@@ -91,14 +92,21 @@ class Encoder(tf.Module):
         Returns:
             The arrays of ``__call__`` for all rows.
         """
-        # A local function: as an attribute it would be written into every SavedModel that tracks this module.
-        encode = tf.function(self.__call__, reduce_retracing=True)
         num_rows = len(next(iter(raw.values()))) if raw else 0
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
             batch = {name: _tensor(raw[name][start : start + batch_size]) for name in self.state.raw_names}
-            parts.append(encode(batch))
+            if self._traced is None:
+                self._traced = self._trace({name: tensor.dtype for name, tensor in batch.items()})
+            parts.append(self._traced(batch))
         return {key: np.concatenate([part[key].numpy() for part in parts]) for key in ("numeric", "categorical")}
+
+    def _trace(self, dtypes: Mapping[str, Any]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+        """Return the compiled encoding for batches of any size; tracing a wide table takes a second, so once."""
+        specs = {name: tf.TensorSpec((None,), dtype) for name, dtype in dtypes.items()}
+        encode = tf.function(self.__call__, input_signature=[specs])
+        # Behind a plain function: as an attribute it would be written into every SavedModel that tracks this module.
+        return lambda batch: encode(batch)
 
     def _encode_numbers(self, raw: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         blocks, indicators = [], []

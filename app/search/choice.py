@@ -64,7 +64,8 @@ def choose(
         )
     if max_trials is not None and max_trials < _FEW_TRIALS:
         return Choice(
-            "random", f"{max_trials} trials are too few for a model to learn from; they are spread evenly over the space."
+            "random",
+            f"{max_trials} trials are too few for a model to learn from; they are spread evenly over the space.",
         )
     num_parameters = len(space.parameters)
     return Choice(

@@ -18,6 +18,7 @@ from app.evaluation.metrics import mape_epsilon
 from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
+from app.training.network import feature_specs
 from app.training.trainer import Ask, Report, Trainer
 from app.training.trial_data import encode_rows
 from pipelines.raw_columns import raw_columns
@@ -81,7 +82,7 @@ class FinalModel:
         )
         cases = self.directory.best / "verification.npz"
         self._write_cases(cases, {name: column[:MAX_VERIFIED_ROWS] for name, column in raw.items()})
-        self._write_graph(staged)
+        self._write_graph()
         return staged, cases
 
     def _answer(self, encoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -97,11 +98,11 @@ class FinalModel:
         expected = self._answer({name: tf.constant(array) for name, array in encoded.items()})
         write_cases(path, raw, {name: tensor.numpy() for name, tensor in expected.items()})
 
-    def _write_graph(self, staged: Path) -> None:
-        """Keeps the winner's graph for TensorBoard, without the weights."""
-        signature = tf.saved_model.load(str(staged)).signatures["serving_default"]
-        graph = signature.graph.as_graph_def()
-        (self.directory.best / "graph.pb").write_bytes(graph.SerializeToString())
+    def _write_graph(self) -> None:
+        """Keeps the winner's graph for TensorBoard, without the weights and without the preprocessing around it."""
+        specs = feature_specs(self.trainer.data.training.features)
+        traced = tf.function(self._answer, autograph=False).get_concrete_function(specs)
+        (self.directory.best / "graph.pb").write_bytes(traced.graph.as_graph_def().SerializeToString())
 
 
 def train_final_model(
