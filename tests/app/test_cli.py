@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -355,6 +356,13 @@ def test_board_refuses_an_absent_folder(refused: Refused) -> None:
 
 def test_board_refuses_an_address_of_another_machine(refused: Refused, run: Path) -> None:
     refused("board", run, "--host", "192.0.2.1", "--port", "0", message="cannot listen on '192.0.2.1': ")
+
+
+def test_board_refuses_a_taken_port(refused: Refused, run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        message = f"port {port} is taken: give another with --port, or 0 for a free one"
+        refused("board", run, "--port", port, message=message)
 
 
 # What is no error.
