@@ -25,10 +25,17 @@ from search_spaces.catalogue import SpaceError
 MakeTrainer = Callable[..., Trainer]
 Values = Callable[..., dict[str, Any]]
 
+SHALLOW = {"depth": 1, "residual": None}  # half the time to trace
 OPTIMIZERS = {
     "adamw": {},
-    "rmsprop": {"optimizer": "rmsprop", "normalisation": "layer", "schedule": "constant", "warmup_share": None},
-    "sgd": {"optimizer": "sgd", "learning_rate": None, "sgd_learning_rate": 0.05, "momentum": 0.9},
+    "rmsprop": {
+        **SHALLOW,
+        "optimizer": "rmsprop",
+        "normalisation": "layer",
+        "schedule": "constant",
+        "warmup_share": None,
+    },
+    "sgd": {**SHALLOW, "optimizer": "sgd", "learning_rate": None, "sgd_learning_rate": 0.05, "momentum": 0.9},
 }
 
 
@@ -143,7 +150,6 @@ def test_a_paused_trial_goes_on_bit_for_bit(
 def test_early_stopping_ends_a_trial_and_remembers_its_best(
     make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
 ) -> None:
-    # A rate this small changes nothing that float32 validation losses can tell for long.
     values = network_values(learning_rate=0.05, dropout=0.0, weight_decay=1e-6, schedule="constant", warmup_share=None)
     trained = train(make_trainer(patience=2, max_epochs=60), values, state=tmp_path, budget=60)
     best = min(trained.curve, key=lambda result: result.objective)
@@ -169,10 +175,9 @@ def test_a_stop_in_the_middle_of_an_epoch_leaves_the_last_whole_one(
 
     trainer = make_trainer()
     known = declare(trainer.space())
-    trainer_of_one_step_calls = trainer.train_trial
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.training.network.SECONDS_PER_CALL", 0.0)
-        result = trainer_of_one_step_calls(
+        result = trainer.train_trial(
             network_values(), known=known, budget=6, seed=7, state=tmp_path, report=curve.append, ask=ask
         )
     assert (result.end, result.epoch) == (End.STOPPED, 2)
@@ -192,7 +197,7 @@ def test_a_diverging_trial_ends_with_a_non_finite_error(
 def test_class_weights_change_the_loss_and_the_probabilities_stay_calibrated(
     make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
 ) -> None:
-    values = network_values(dropout=0.0)
+    values = network_values(**SHALLOW, dropout=0.0)
     curves, means, positives = {}, {}, {}
     for weighting in ("never", "always"):
         trainer = make_trainer(rare=True, weighting=weighting)
@@ -246,7 +251,7 @@ def test_a_finished_trial_leaves_the_precision_to_the_next(
 ) -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        train(make_trainer(), network_values(depth=1, residual=None), state=tmp_path, budget=1)
+        train(make_trainer(), network_values(**SHALLOW), state=tmp_path, budget=1)
         assert keras.config.dtype_policy().name == "mixed_float16"
         forget_graphs()
         assert keras.config.dtype_policy().name == "mixed_float16"
@@ -262,9 +267,9 @@ def test_a_finished_trial_leaves_no_graph_behind(
         return sum(isinstance(found, FuncGraph) for found in gc.get_objects())
 
     trainer = make_trainer()
-    train(trainer, network_values(), state=tmp_path / "first", budget=1)
+    train(trainer, network_values(**SHALLOW), state=tmp_path / "first", budget=1)
     before = graphs()
-    train(trainer, network_values(), state=tmp_path / "second", budget=1)
+    train(trainer, network_values(**SHALLOW), state=tmp_path / "second", budget=1)
     assert graphs() == before
 
 
@@ -291,7 +296,7 @@ def test_a_function_is_traced_once_a_trial(
     monkeypatch.setattr(answers, counting_predictions)
     # A short last batch must not be traced anew.
     monkeypatch.setattr("app.training.network.PREDICTION_BATCH", 25)
-    train(make_trainer(), network_values(depth=1, residual=None), state=tmp_path, budget=3)
+    train(make_trainer(), network_values(**SHALLOW), state=tmp_path, budget=3)
     assert sorted(traces) == ["evaluate", "train"]
 
 
