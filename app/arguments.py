@@ -66,7 +66,8 @@ def experiment_config(arguments: SearchArguments, *, file: Path | None = None) -
         base.data,
         features={**base.data.features, **dict(_feature(text) for text in arguments.features)},
         **_given(
-            source=arguments.source,
+            # A run is resumed from anywhere, and must find the same file.
+            source=str(Path(arguments.source).absolute()) if arguments.source else "",
             target=arguments.target,
             task=arguments.task,
             group=arguments.group,

@@ -111,13 +111,16 @@ def resume(
     time_: Annotated[str, typer.Option("--time", help="Another time budget for the whole experiment.")] = "",
     trials: Annotated[int | None, typer.Option(min=1, help="Another number of trials.")] = None,
     data: Annotated[Path | None, typer.Option(help="The data, if its file has moved.")] = None,
+    stored_rows: Annotated[bool, typer.Option("--stored-rows", help="Go on though the file has changed.")] = False,
 ) -> None:
     """Go on with a search that was interrupted or killed."""
     from app.config import parse_duration
     from app.experiment import resume as resume_experiment
 
     seconds = parse_duration(time_) if time_ else None
-    resume_experiment(run, view=_view(), seconds=seconds, trials=trials, source=data).close()
+    resume_experiment(
+        run, view=_view(), seconds=seconds, trials=trials, source=data, stored_rows=stored_rows
+    ).close()
 
 
 @app.command()

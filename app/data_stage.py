@@ -174,7 +174,8 @@ def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: S
     if found.fingerprint != expected:
         raise RunDirectoryError(
             f"{found.description} has changed since {directory.path} began (SHA-256 {found.fingerprint[:12]}…, "
-            f"expected {expected[:12]}…): restore the data, or start a new search on it"
+            f"expected {expected[:12]}…): restore the data, start a new search on it, or go on with the rows that the "
+            f"search began with (--stored-rows)"
         )
 
 

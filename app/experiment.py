@@ -7,7 +7,6 @@ in a worker process (R2).
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,24 +18,20 @@ import pandas as pd
 
 from app.config import ExperimentConfig
 from app.data_stage import Source, check_same_data, prepare_data, read_source, write_config, write_data
-from app.errors import ConfigError, RunDirectoryError, told_as_disk_error
-from app.evaluation.metrics import Objective, default_objective, resolve_objective
+from app.errors import RunDirectoryError, told_as_disk_error
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
 from app.execution.local_executor import LocalExecutor
-from app.execution.messages import OpenRun, RunOpened
 from app.final_stage import evaluate, export, train_final
 from app.prediction import Predictor
 from app.report_stage import board_of, report
 from app.run_directory import RunDirectory, read_json
-from app.search.algorithm import Algorithm, check_algorithm_name, create
-from app.search.choice import choose
-from app.search_loop import Interrupts, SearchLoop, TimeBudget
-from app.search_record import Search, SearchRecord, read_progress
-from app.summary import data_found, search_begins, search_ended
+from app.search_loop import Interrupts, SearchLoop
+from app.search_record import SearchRecord, read_progress
+from app.search_stage import asked_objective, check_settings, open_search, open_workers, search, time_budget
+from app.summary import data_found
 from app.view import View
 from pipelines.schema import DatasetSchema
-from search_spaces.catalogue import check_space_name
 from tf_serving.model_versions import versions
 from tf_serving.verify import VerificationProcess
 
@@ -71,7 +66,13 @@ def launch(
 
 
 def resume(
-    path: Path, *, view: View, seconds: float | None = None, trials: int | None = None, source: Source | None = None
+    path: Path,
+    *,
+    view: View,
+    seconds: float | None = None,
+    trials: int | None = None,
+    source: Source | None = None,
+    stored_rows: bool = False,
 ) -> Experiment:
     """Goes on with an experiment that was interrupted or killed.
 
@@ -81,6 +82,7 @@ def resume(
         seconds: Another time budget for the whole experiment; None keeps the old one.
         trials: Another number of trials; None keeps the old one.
         source: The data, where its file has moved; None looks at the file it came from.
+        stored_rows: Go on with the rows in the run directory, whatever has become of the file.
 
     Raises:
         RunDirectoryError: There is no experiment, a live one, or one on other data.
@@ -88,10 +90,14 @@ def resume(
     directory = RunDirectory.open(path)
     with directory.lock():
         config = directory.read_config()
-        check_same_data(directory, config, source)
-        if "report" in read_progress(directory).stages:
+        if not stored_rows:
+            check_same_data(directory, config, source)
+        stages = read_progress(directory).stages
+        if "report" in stages:
             view.say(f"{path} is finished: its test rows have been opened. Start a new search for more trials.")
             return load(path)
+        if "search" in stages and (trials or seconds):
+            view.say("The search itself has ended; what is left is the final training, the test and the export.")
         search = replace(
             config.search,
             seconds=config.search.seconds if seconds is None else seconds,
@@ -123,13 +129,7 @@ def run(
     ):
         opened = open_workers(directory, config, executor=executor)
         algorithm = open_search(directory, config, opened=opened, record=record, view=view)
-        budget = TimeBudget.starting_at(
-            started - record.progress.spent,
-            seconds=config.search.seconds,
-            opening=time.time() - started,
-            num_rows=num_rows(directory),
-            num_columns=len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features),
-        )
+        budget = time_budget(directory, config, record=record, started=started)
         # From here on there is something to finish with: the first Ctrl-C asks for that.
         stack.enter_context(interrupts.caught())
         loop = SearchLoop(
@@ -154,19 +154,6 @@ def load(path: str | Path) -> Experiment:
     return Experiment(RunDirectory.open(path))
 
 
-def check_settings(config: ExperimentConfig) -> None:
-    """Checks the names that can be checked before any data is read.
-
-    Raises:
-        SpaceError: The space is unknown.
-        ConfigError: The algorithm is unknown; the message names the nearest.
-    """
-    check_space_name(config.search.space)
-    if config.search.algorithm != "auto":
-        with told_as_config_error():
-            check_algorithm_name(config.search.algorithm)
-
-
 @contextlib.contextmanager
 def removed_unless_begun(directory: RunDirectory) -> Iterator[None]:
     """Takes a new experiment away again when an error ends it before its first trial, such as a space that is none."""
@@ -176,107 +163,6 @@ def removed_unless_begun(directory: RunDirectory) -> Iterator[None]:
         if not read_progress(directory).facts:
             directory.remove()
         raise
-
-
-@contextlib.contextmanager
-def told_as_config_error() -> Iterator[None]:
-    """Turns a ValueError about a name that the user gave into a ConfigError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def asked_objective(config: ExperimentConfig, schema: DatasetSchema) -> Objective | None:
-    """Returns the metric that the user asked for; None for none.
-
-    Raises:
-        ConfigError: It is unknown, or none for this task; the message names the nearest.
-    """
-    if config.search.objective == "auto":
-        return None
-    with told_as_config_error():
-        return Objective(resolve_objective(config.search.objective, schema.target.task), "as asked")
-
-
-def choose_objective(directory: RunDirectory, config: ExperimentConfig) -> Objective:
-    """Returns the metric that selects, and why."""
-    schema = DatasetSchema.from_json(read_json(directory.schema_file))
-    ratio = read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0
-    return asked_objective(config, schema) or default_objective(schema.target.task, imbalance_ratio=ratio)
-
-
-def num_rows(directory: RunDirectory) -> int:
-    """Returns the number of training rows."""
-    return int(read_json(directory.manifest_file)["data"]["rows"]["train"])
-
-
-def max_epochs_of(directory: RunDirectory, config: ExperimentConfig) -> int:
-    """Returns the epochs of a trial at full budget: a small table needs more passes for the same number of steps."""
-    rows = num_rows(directory)
-    return config.training.max_epochs or (100 if rows < 5_000 else 50 if rows < 50_000 else 27)
-
-
-def open_workers(directory: RunDirectory, config: ExperimentConfig, *, executor: Executor) -> RunOpened:
-    """Has the workers load and encode the rows and declare the space."""
-    return executor.open(
-        OpenRun(
-            directory=str(directory.path.absolute()),
-            objective=choose_objective(directory, config).metric.name,
-            max_epochs=max_epochs_of(directory, config),
-            seed=config.search.seed,
-        )
-    )
-
-
-def open_search(
-    directory: RunDirectory, config: ExperimentConfig, *, opened: RunOpened, record: SearchRecord, view: View
-) -> Algorithm:
-    """Returns the algorithm, knowing all that happened before."""
-    objective = choose_objective(directory, config)
-    max_epochs = max_epochs_of(directory, config)
-    settings = config.search
-    name, reason = settings.algorithm, "as asked"
-    if record.progress.search is not None:
-        name, reason = record.progress.search.algorithm, record.progress.search.reason
-    elif name == "auto":
-        choice = choose(
-            space=opened.space,
-            num_rows=num_rows(directory),
-            time_seconds=settings.seconds or None,
-            max_trials=settings.trials or None,
-            max_epochs=max_epochs,
-        )
-        name, reason = choice.name, choice.reason
-    search = Search(
-        algorithm=name,
-        reason=reason,
-        objective=objective.metric.name,
-        max_epochs=max_epochs,
-        seed=settings.seed,
-        max_trials=settings.trials or None,
-    )
-    space = record.progress.space or opened.space
-    if record.progress.search != search:
-        record.begin(search, space)
-    algorithm = create(
-        name, space=space, seed=settings.seed, max_epochs=max_epochs, max_trials=search.max_trials
-    )
-    algorithm.update(record.progress.facts)
-    view.show(search_begins(search, space, objective=objective, devices=opened.devices, space_name=settings.space))
-    return algorithm
-
-
-def search(
-    loop: SearchLoop, config: ExperimentConfig, *, record: SearchRecord, interrupts: Interrupts, view: View
-) -> None:
-    """Searches until the budget is spent, unless an earlier session did."""
-    if "search" in record.progress.stages:
-        return
-    with view.searching(seconds=config.search.seconds or math.inf) as show:
-        reason = loop.run(interrupts=interrupts, show=show)
-    record.stage_done("search", reason=reason)
-    view.show(search_ended(reason, board=board_of(record.directory), metric=record.objective))
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 
 import pandas as pd
@@ -50,7 +51,8 @@ def report(
 def next_commands(directory: RunDirectory, config: ExperimentConfig) -> list[NextCommand]:
     """Returns the commands to go on with."""
     run = shlex.quote(str(directory.path))
-    data = shlex.quote(config.data.source or "NEW_ROWS.csv")
+    source = os.path.relpath(config.data.source) if config.data.source else "NEW_ROWS.csv"
+    data = shlex.quote(min(source, config.data.source or source, key=len))
     return [
         NextCommand(command=f"tamiz board {run}", purpose="look at the trials in TensorBoard"),
         NextCommand(command=f"tamiz predict {run} {data} --output predictions.parquet", purpose="answer new rows"),

@@ -61,7 +61,12 @@ def test_what_is_not_given_is_the_files(file: Path) -> None:
     config = experiment_config(SearchArguments(source="a.csv"), file=file)
     assert (config.name, config.data.target, config.data.group) == ("loans", "paid", "customer")
     assert (config.search.space, config.search.seconds, config.search.seed) == ("resnet", 30.0, 7)
-    assert (config.training.max_epochs, config.data.source) == (9, "a.csv")
+    assert config.training.max_epochs == 9
+
+
+def test_the_source_is_kept_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert experiment_config(SearchArguments(source="a.csv", target="y")).data.source == str(tmp_path / "a.csv")
 
 
 def test_what_is_given_wins_over_the_file(file: Path) -> None:

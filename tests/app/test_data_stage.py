@@ -75,5 +75,5 @@ def test_only_the_same_data_goes_on(penguins: pd.DataFrame, tmp_path: Path) -> N
         write_data(prepared(penguins), config, directory=staged)
     check_same_data(directory, config, penguins)
     check_same_data(directory, config, None)
-    with pytest.raises(RunDirectoryError, match=r"DataFrame.* has changed since .*: restore the data, or start a new"):
+    with pytest.raises(RunDirectoryError, match=r"DataFrame.* has changed since .*: restore the data, start a new"):
         check_same_data(directory, config, penguins.assign(year=2001))
