@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ import keras
 import keras_tuner
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tensorflow.python.framework import ops as tf_ops
 
 from app.evaluation.baselines import EncodedRows
@@ -134,6 +135,7 @@ class Network:
         self._run = self._training_function()
         self._iterator: Any = None
         self._steps_per_call = 1
+        self._learning_rate: Any = 0.0
 
     def train_epoch(self, epoch: int, ask: Ask) -> float | None:
         """Trains epoch `epoch` (from 0); returns its mean loss, or None if told to stop before its end."""
@@ -147,7 +149,7 @@ class Network:
                 return None
             steps = min(left, self._steps_per_call)
             start = time.perf_counter()
-            self._run(self._iterator, tf.constant(steps))
+            self._learning_rate = self._run(self._iterator, tf.constant(steps))
             self._adapt(steps, time.perf_counter() - start)
             left -= steps
         loss = float(next(metric.result() for metric in self.model.metrics if metric.name == "loss"))
@@ -168,15 +170,27 @@ class Network:
 
     @property
     def learning_rate(self) -> float:
-        """The optimizer's learning rate now."""
-        return float(np.asarray(self.model.optimizer.learning_rate))
+        """The optimizer's learning rate after the last step."""
+        return float(self._learning_rate)
 
-    def save(self, path: Path, *, curve: list[EpochResult], optimizer: bool) -> None:
-        """Writes the state; `optimizer` False keeps the network alone."""
-        groups = {"model": [np.asarray(v) for v in self.model.variables]}
-        if optimizer:
-            groups["optimizer"] = [np.asarray(v) for v in self.model.optimizer.variables]
-        header = {"curve": [{"objective": r.objective, "scalars": dict(r.scalars)} for r in curve]}
+    def weights(self) -> list[NDArray[Any]]:
+        """Returns every variable of the network, those of its seed generators included."""
+        return [np.asarray(variable) for variable in self.model.variables]
+
+    def save(
+        self, path: Path, *, weights: list[NDArray[Any]], curve: Sequence[EpochResult] | None = None
+    ) -> None:
+        """Writes the state.
+
+        Args:
+            path: The file.
+            weights: What `weights` returned.
+            curve: The epochs so far, with which the optimizer's state is kept too; None keeps the network alone.
+        """
+        groups = {"model": weights}
+        if curve is not None:
+            groups["optimizer"] = [np.asarray(variable) for variable in self.model.optimizer.variables]
+        header = {"curve": [{"objective": r.objective, "scalars": dict(r.scalars)} for r in curve or ()]}
         save_state(path, arrays=groups, header=header)
 
     def restore(self, path: Path) -> list[EpochResult]:
@@ -207,12 +221,14 @@ class Network:
         model, strategy = self.model, self._strategy
 
         @tf.function(autograph=False, reduce_retracing=True)
-        def run(iterator: Any, steps: tf.Tensor) -> None:
+        def run(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
             def step(done: tf.Tensor) -> tuple[tf.Tensor]:
                 strategy.run(model.train_step, args=(next(iterator),))
                 return (done + 1,)
 
             tf.while_loop(lambda done: done < steps, step, (tf.constant(0),), parallel_iterations=1)
+            # A schedule evaluated here costs nothing; evaluated operation by operation it takes milliseconds.
+            return tf.identity(model.optimizer.learning_rate)
 
         return run
 

@@ -203,11 +203,12 @@ class Trainer:
                 break
             result = self._judge(network, epoch=len(curve) + 1, loss=loss)
             curve.append(result)
+            weights = network.weights()
             if best is None or self._score(result) < self._score(best):
                 best = result
-                network.save(state / "best", curve=[], optimizer=False)
+                network.save(state / "best", weights=weights)
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
-            network.save(state / "current", curve=curve, optimizer=True)
+            network.save(state / "current", weights=weights, curve=curve)
             report(result)
             if self._is_exhausted(curve):
                 end = End.EARLY
