@@ -32,11 +32,11 @@ from measurement import machine_line, verdict
 from peer_process import keras_peer
 from tamiz_search import OBJECTIVE, opened_search, prepare_run
 
-from app.experiment import automatic_epochs
 from app.run_directory import RunDirectory, read_json
 
 TARGET_RATIO = 3.0
 PATIENCE = 10
+EPOCHS = 10
 TABLES: Mapping[str, Callable[[], pd.DataFrame]] = {"digits": digits_table, "40,000 mixed rows": mixed_table}
 
 
@@ -52,7 +52,7 @@ def search_with_keras_tuner(directory: RunDirectory, *, seconds: float, epochs: 
         return peer.search()
 
 
-def compare(name: str, frame: pd.DataFrame, *, seconds: float, seed: int) -> None:
+def compare(name: str, frame: pd.DataFrame, *, seconds: float, seed: int, epochs: int) -> None:
     """Searches one table with both sides and prints what came of it.
 
     Args:
@@ -60,11 +60,11 @@ def compare(name: str, frame: pd.DataFrame, *, seconds: float, seed: int) -> Non
         frame: The table.
         seconds: Time of each side.
         seed: Seed of splits and searches.
+        epochs: Most epochs of a trial.
     """
     with tempfile.TemporaryDirectory(prefix="trials-per-minute-") as folder:
         directory = prepare_run(frame, path=Path(folder) / "run", seed=seed, patience=PATIENCE)
         rows = read_json(directory.manifest_file)["data"]["rows"]
-        epochs = automatic_epochs(rows["train"])
         # A side alone keeps the load near the number of cores; more than that is somebody else's.
         busy = [machine_line()]
         ours = search_with_tamiz(directory, seconds=seconds, epochs=epochs)
@@ -96,11 +96,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="15 seconds a side")
     parser.add_argument("--seconds", type=float, default=60.0, help="time of each side on each table [default: 60]")
     parser.add_argument("--seed", type=int, default=42, help="seed of splits and searches [default: 42]")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="most epochs of a trial [default: 10]")
     parser.add_argument("--table", choices=list(TABLES), help="one table only [default: both]")
     arguments = parser.parse_args()
     for name, table in TABLES.items():
         if arguments.table in (None, name):
-            compare(name, table(), seconds=15.0 if arguments.quick else arguments.seconds, seed=arguments.seed)
+            seconds = 15.0 if arguments.quick else arguments.seconds
+            compare(name, table(), seconds=seconds, seed=arguments.seed, epochs=arguments.epochs)
 
 
 if __name__ == "__main__":
