@@ -13,6 +13,8 @@ import keras_tuner
 
 from search_spaces.context import TableContext
 from search_spaces.losses import loss_for
+from search_spaces.optimizers import FusedAdamW, FusedRMSprop, FusedSGD
+from search_spaces.schedules import WarmupCosine
 
 CLIP_NORM = 1.0
 """Global gradient norm that updates are clipped to; a single bad batch must not end a trial."""
@@ -48,11 +50,7 @@ def learning_rate_schedule(
     if hp.get("schedule") == "constant":
         return peak
     warmup = min(round(hp.get("warmup_share") * total_steps), total_steps - 1)
-    if warmup == 0:
-        return keras.optimizers.schedules.CosineDecay(peak, total_steps)
-    return keras.optimizers.schedules.CosineDecay(
-        peak / warmup, total_steps - warmup, warmup_target=peak, warmup_steps=warmup
-    )
+    return WarmupCosine(peak, total_steps=total_steps, warmup_steps=warmup)
 
 
 def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext) -> float:
@@ -74,13 +72,13 @@ def build_optimizer(hp: keras_tuner.HyperParameters, context: TableContext) -> k
         case "adamw":
             rate = learning_rate_schedule(hp, factor * hp.get("learning_rate"), total_steps)
             # Keras' own defaults are epsilon 1e-7 and decay 0.004; the literature's are meant here.
-            return keras.optimizers.AdamW(rate, weight_decay=decay, epsilon=1e-8, global_clipnorm=CLIP_NORM)
+            return FusedAdamW(rate, weight_decay=decay, epsilon=1e-8, global_clipnorm=CLIP_NORM)
         case "rmsprop":
             rate = learning_rate_schedule(hp, factor * hp.get("learning_rate"), total_steps)
-            return keras.optimizers.RMSprop(rate, rho=0.9, weight_decay=decay, global_clipnorm=CLIP_NORM)
+            return FusedRMSprop(rate, rho=0.9, weight_decay=decay, global_clipnorm=CLIP_NORM)
         case "sgd":
             rate = learning_rate_schedule(hp, factor * hp.get("sgd_learning_rate"), total_steps)
-            return keras.optimizers.SGD(
+            return FusedSGD(
                 rate, momentum=hp.get("momentum"), nesterov=True, weight_decay=decay, global_clipnorm=CLIP_NORM
             )
         case other:

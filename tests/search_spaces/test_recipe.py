@@ -67,7 +67,7 @@ def test_each_optimizer_has_the_rate_decay_and_clipping_asked_for() -> None:
     adamw = build_optimizer(recipe(optimizer="adamw", learning_rate=3e-3, **common), context())
     rmsprop = build_optimizer(recipe(optimizer="rmsprop", learning_rate=3e-3, **common), context())
     sgd = build_optimizer(recipe(optimizer="sgd", sgd_learning_rate=3e-3, momentum=0.85, **common), context())
-    assert [type(o).__name__ for o in (adamw, rmsprop, sgd)] == ["AdamW", "RMSprop", "SGD"]
+    assert [type(o).__name__ for o in (adamw, rmsprop, sgd)] == ["FusedAdamW", "FusedRMSprop", "FusedSGD"]
     for optimizer in (adamw, rmsprop, sgd):
         assert float(np.asarray(optimizer.learning_rate)) == pytest.approx(3e-3)
         assert (optimizer.weight_decay, optimizer.global_clipnorm) == (0.02, CLIP_NORM)
