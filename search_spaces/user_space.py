@@ -36,14 +36,6 @@ PROBABILITY_LOSSES = frozenset(
 )
 """Names of Keras losses that take probabilities unless told otherwise."""
 
-ONE_HOT_LOSSES = (
-    "categorical_crossentropy",
-    "CategoricalCrossentropy",
-    "CategoricalFocalCrossentropy",
-    "kl_divergence",
-)
-"""Losses of Keras that take the target as one column a class."""
-
 
 class InputForm(StrEnum):
     """How a model takes the encoded table."""

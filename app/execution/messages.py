@@ -212,14 +212,10 @@ class RequestFailed:
     """A request could not be met.
 
     Attributes:
-        reason: One line for people.
-        users_mistake: Whether the user can mend it, such as a space module that does not import.
-        details: Traceback, for the log.
+        reason: One line for people; the worker's log has the traceback.
     """
 
     reason: str
-    users_mistake: bool
-    details: str = ""
 
 
 Request = OpenRun | RunTrial | StopTrial | TrainFinal | OpenTest | ExportModel | Predict

@@ -119,13 +119,12 @@ class Worker:
         except Exception as error:
             if isinstance(error, (EOFError, ConnectionError)):
                 raise
-            details = traceback.format_exc()
-            print(details, file=sys.stderr, flush=True)
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
             known = isinstance(error, (TamizError, SpaceError, DataError))
             reason = str(error) if known else f"{type(error).__name__}: {error}"
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                known, reason = True, disk_full_message(error.filename or "the run directory")
-            return RequestFailed(reason=_one_line(reason), users_mistake=known, details=details)
+                reason = disk_full_message(error.filename or "the run directory")
+            return RequestFailed(reason=_one_line(reason))
 
     def _open(self, request: OpenRun) -> RunOpened:
         from app.evaluation.metrics import METRICS

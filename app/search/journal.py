@@ -27,8 +27,7 @@ class JournalError(ValueError):
 class Journal:
     """An open journal; use `Journal.open`."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._end = file.tell()
 
@@ -47,7 +46,7 @@ class Journal:
         try:
             file.truncate(end)
             file.seek(end)
-            journal = cls(place, file)
+            journal = cls(file)
             if not records:
                 journal.append({"event": "journal", "version": VERSION}, durable=True)
                 _sync_directory(place.parent)
