@@ -7,7 +7,7 @@ save: replaying the facts continues the sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import cast, final
@@ -116,7 +116,7 @@ class Algorithm:
         self._scheduler = SCHEDULERS[scheduler](recipe)
         self._history = History() if history is None else history
         # `suggest` is pure, so its last answer can be kept until the next fact.
-        self._answers: dict[int, tuple[Suggestion, ...]] = {}
+        self._answers: dict[tuple[int, frozenset[str]], tuple[Suggestion, ...]] = {}
 
     @property
     def space(self) -> Space:
@@ -133,18 +133,21 @@ class Algorithm:
         """All trials so far."""
         return self._history
 
-    def suggest(self, num: int = 1) -> list[Suggestion]:
+    def suggest(self, num: int = 1, *, alike: Collection[str] = ()) -> list[Suggestion]:
         """Up to `num` suggestions; it changes nothing, so asking again without new facts gives the same answer.
 
         Tell `Started(suggestion)` for those that are taken up. [] means that running trials must end first or, when
-        none runs, that the search is exhausted.
+        none runs, that the search is exhausted. New configurations share the values of the parameters named in `alike`
+        where these are active, so that they can train in one graph; trials that are resumed keep theirs.
         """
         if num < 1:
             raise ValueError(f"{num} suggestions asked for; expected at least 1.")
-        if num not in self._answers:
+        question = (num, frozenset(alike))
+        if question not in self._answers:
             rng = np.random.default_rng([self.recipe.seed, len(self._history)])
-            self._answers[num] = tuple(self._scheduler.next(self._history, self._sampler, num, rng))
-        return [replace(s, hyperparameters=dict(s.hyperparameters)) for s in self._answers[num]]
+            answer = self._scheduler.next(self._history, self._sampler, num, rng, alike=question[1])
+            self._answers[question] = tuple(answer)
+        return [replace(s, hyperparameters=dict(s.hyperparameters)) for s in self._answers[question]]
 
     def update(self, facts: Iterable[Fact]) -> None:
         """Learn facts, in their order; raises ValueError, learning nothing, when one contradicts the history."""

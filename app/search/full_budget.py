@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import final
 
 import numpy as np
@@ -24,7 +25,15 @@ class FullBudget(Scheduler):
         self.max_epochs = max_epochs
         self.max_trials = max_trials
 
-    def next(self, history: History, sampler: Sampler, num: int, rng: np.random.Generator) -> list[Suggestion]:
+    def next(
+        self,
+        history: History,
+        sampler: Sampler,
+        num: int,
+        rng: np.random.Generator,
+        *,
+        alike: Collection[str] = (),
+    ) -> list[Suggestion]:
         """See `Scheduler.next`."""
         if self.max_trials is not None:
             num = min(num, self.max_trials - len(history))
@@ -33,5 +42,5 @@ class FullBudget(Scheduler):
         first = history.next_number
         return [
             Suggestion(trial=number, hyperparameters=configuration, start_epoch=0, budget=self.max_epochs)
-            for number, configuration in enumerate(sampler.sample(history, num, rng), start=first)
+            for number, configuration in enumerate(sampler.sample(history, num, rng, alike=alike), start=first)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -17,7 +17,7 @@ from app.search.acquisition import log_expected_improvement
 from app.search.matern_regression import Posterior, condition, extend, fit
 from app.search.parameters import Array
 from app.search.random import RandomSampler
-from app.search.sampler import Sampler, UnitRows, draw_new
+from app.search.sampler import Sampler, Shared, UnitRows, draw_new
 from app.search.space import Configuration, Space
 from app.search.trial import Failed, History, Trial
 
@@ -67,20 +67,24 @@ class GaussianProcessSampler(Sampler):
         self._start = RandomSampler(space, seed=seed)
         self._rows = UnitRows(space)
 
-    def sample(self, history: History, num: int, rng: np.random.Generator) -> list[Configuration]:
+    def sample(
+        self, history: History, num: int, rng: np.random.Generator, *, alike: Collection[str] = ()
+    ) -> list[Configuration]:
         """See `Sampler.sample`."""
         data = self._data(history)
         if len(history) < NUM_INITIAL or data is None:
             # Until the model knows enough, a batch is quasi-random as a whole.
-            return self._start.sample(history, num, rng)
+            return self._start.sample(history, num, rng, alike=alike)
         posterior = self._posterior(data)
         seen: set[Hashable] = {*self._rows.keys(history)}
+        shared = Shared(self.space, alike)
         configurations: list[Configuration] = []
         while len(configurations) < num:
-            row = self._most_promising(posterior, data, seen, rng)
+            row = self._most_promising(posterior, data, seen, rng, shared)
             if row is None:
                 break
             configurations.append(self.space.from_units(row))
+            shared.learn(row)
             seen.add(self.space.keys(row[None, :])[0])
             if len(configurations) < num:
                 posterior = extend(posterior, self._inputs(row[None, :], data))
@@ -119,20 +123,22 @@ class GaussianProcessSampler(Sampler):
         return extend(posterior, self._inputs(data.pending, data)) if len(data.pending) else posterior
 
     def _most_promising(
-        self, posterior: Posterior, data: _Data, seen: set[Hashable], rng: np.random.Generator
+        self, posterior: Posterior, data: _Data, seen: set[Hashable], rng: np.random.Generator, shared: Shared
     ) -> Array | None:
         """The canonical row (P,) with the largest expected improvement among those not seen."""
         best_first = np.argsort(data.targets, kind="stable")
         # The best predicted loss rather than the best reported one, which is partly luck.
         best = float(posterior.mean(self._inputs(data.rows[best_first[:50]], data)).min())
         candidates = self._candidates(data.rows[best_first[:_NUM_PARENTS]], rng)
+        if shared:
+            candidates = shared.imposed(candidates)
         mean, deviation = posterior.mean_and_deviation(self._inputs(candidates, data))
         order = np.argsort(-log_expected_improvement(mean, deviation, best), kind="stable")
         keys = self.space.keys(candidates)
         for index in order:
             if keys[index] not in seen:
                 return np.asarray(candidates[index])
-        left = draw_new(self.space, seen, rng)
+        left = draw_new(self.space, seen, rng, shared)
         return None if left is None else self.space.units(left)
 
     def _candidates(self, parents: Array, rng: np.random.Generator) -> Array:

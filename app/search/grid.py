@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import final
 
 import numpy as np
 
 from app.search.parameters import Categorical, Float, Int, Parameter, Value, same_value
-from app.search.sampler import Sampler, draw_new
+from app.search.sampler import Sampler, Shared, draw_new
 from app.search.space import Configuration, Space
 from app.search.trial import History
 
@@ -33,15 +33,20 @@ class GridSampler(Sampler):
         self.space = space
         self.grid = space if space.num_configurations is not None else _thinned(space, max_trials)
 
-    def sample(self, history: History, num: int, rng: np.random.Generator) -> list[Configuration]:
+    def sample(
+        self, history: History, num: int, rng: np.random.Generator, *, alike: Collection[str] = ()
+    ) -> list[Configuration]:
         """See `Sampler.sample`."""
         seen: set[Hashable] = {self.grid.key(trial.hyperparameters) for trial in history.values()}
+        shared = Shared(self.grid, alike)
         configurations: list[Configuration] = []
         while len(configurations) < num:
-            configuration = draw_new(self.grid, seen, rng)
+            configuration = draw_new(self.grid, seen, rng, shared)
             if configuration is None:
                 break
-            seen.add(self.grid.key(configuration))
+            row = self.grid.units(configuration)
+            shared.learn(row)
+            seen.add(self.grid.keys(row[None, :])[0])
             configurations.append(configuration)
         return configurations
 

@@ -8,14 +8,16 @@ rounded to whole epochs, and brackets repeat until the space or the budget is ex
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
 
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
+from app.search.space import Configuration
 from app.search.trial import Completed, History, Paused, Suggestion, Trial
 
 
@@ -90,12 +92,21 @@ class Hyperband(Scheduler):
         self.eta = eta
         self.max_trials = max_trials
 
-    def next(self, history: History, sampler: Sampler, num: int, rng: np.random.Generator) -> list[Suggestion]:
+    def next(
+        self,
+        history: History,
+        sampler: Sampler,
+        num: int,
+        rng: np.random.Generator,
+        *,
+        alike: Collection[str] = (),
+    ) -> list[Suggestion]:
         """See `Scheduler.next`; promotions go before new trials, and a rung must end before the next begins."""
         current = max((trial.bracket for trial in history.values()), default=0)
         members = [trial for trial in history.values() if trial.bracket == current]
         rungs = self.brackets[current % len(self.brackets)].rungs
-        fresh = self._new_trials(history, sampler, min(num, rungs[0].num_trials - len(members)), rng, current)
+        places = min(num, rungs[0].num_trials - len(members))
+        fresh = self._new_trials(history, partial(sampler.sample, rng=rng, alike=alike), places, current)
         if fresh:
             return fresh
         # No more can enter: the rung is full, or the space or the number of trials is used up.
@@ -103,10 +114,11 @@ class Hyperband(Scheduler):
         if promoted or not finished:
             return promoted[:num]
         following = self.brackets[(current + 1) % len(self.brackets)].rungs
-        return self._new_trials(history, sampler, min(num, following[0].num_trials), rng, current + 1)
+        places = min(num, following[0].num_trials)
+        return self._new_trials(history, partial(sampler.sample, rng=rng, alike=alike), places, current + 1)
 
     def _new_trials(
-        self, history: History, sampler: Sampler, num: int, rng: np.random.Generator, bracket: int
+        self, history: History, draw: Callable[[History, int], list[Configuration]], num: int, bracket: int
     ) -> list[Suggestion]:
         if self.max_trials is not None:
             num = min(num, self.max_trials - len(history))
@@ -117,7 +129,7 @@ class Hyperband(Scheduler):
             Suggestion(
                 trial=number, hyperparameters=configuration, start_epoch=0, budget=budget, rung=0, bracket=bracket
             )
-            for number, configuration in enumerate(sampler.sample(history, num, rng), start=history.next_number)
+            for number, configuration in enumerate(draw(history, num), start=history.next_number)
         ]
 
     def _promotions(

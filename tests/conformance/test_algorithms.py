@@ -150,6 +150,34 @@ def test_batch_is_of_distinct_new_configurations(name: str) -> None:
     assert not known & set(keys)
 
 
+@pytest.mark.parametrize("num_known", [0, 14])
+def test_batch_for_one_graph_shares_the_values_asked_for(name: str, num_known: int) -> None:
+    algorithm = make(name)
+    run(algorithm, num_known)
+    alike = ("optimizer", "momentum", "width", "not_a_parameter")
+    batch = [s.hyperparameters for s in algorithm.suggest(5, alike=alike) if s.start_epoch == 0]
+    assert len({MIXED.key(configuration) for configuration in batch}) == len(batch)
+    for parameter in alike[:3]:
+        assert len({configuration[parameter] for configuration in batch if parameter in configuration}) <= 1
+    for configuration in batch:
+        MIXED.validate(configuration)
+    assert algorithm.suggest(1, alike=alike) == algorithm.suggest(1)
+
+
+def test_batch_for_one_graph_ends_when_no_more_share_the_values(name: str) -> None:
+    algorithm = make(name, space=SMALL)
+    tried = 0
+    for _ in range(60):
+        batch = algorithm.suggest(4, alike=SMALL.names)
+        fresh = [suggestion for suggestion in batch if suggestion.start_epoch == 0]
+        assert len(fresh) <= 1
+        tried += len(fresh)
+        for suggestion in batch:
+            algorithm.update(trained(suggestion, loss_of(suggestion)))
+    assert tried == SMALL.num_configurations
+    assert algorithm.is_exhausted
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equal_seeds_repeat_the_search(name: str, seed: int) -> None:
     assert run(make(name, seed=seed), 15) == run(make(name, seed=seed), 15)
