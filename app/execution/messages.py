@@ -18,6 +18,21 @@ from app.search.trial import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A worker's place among the workers of a search, from which follow its devices and its share of the cores.
+
+    Attributes:
+        worker: Which one, from 0.
+        num_workers: How many there are.
+        threads: Threads that TensorFlow may use; 0 for as many as there are cores.
+    """
+
+    worker: int = 0
+    num_workers: int = 1
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun:
     """Open an experiment: load and encode its rows, declare its space. Answered by `RunOpened`.
 
@@ -26,12 +41,14 @@ class OpenRun:
         objective: Name of the metric to select by.
         max_epochs: Epochs of a trial at full budget.
         seed: The experiment's seed.
+        seat: Filled in by the executor.
     """
 
     directory: str
     objective: str
     max_epochs: int
     seed: int
+    seat: Seat = Seat()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +59,13 @@ class RunOpened:
         space: The declared space.
         devices: One sentence on devices and precision.
         num_replicas: Replicas of MirroredStrategy.
+        memory: Resident memory of the worker, in bytes.
     """
 
     space: Space
     devices: str
     num_replicas: int
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +89,24 @@ class RunTrial:
 
 @dataclass(frozen=True, slots=True)
 class StopTrial:
-    """End the trial in flight at the next look at the messages."""
+    """End a trial in flight at the next look at the messages.
+
+    Attributes:
+        trial: Which one; None for all that this worker trains.
+    """
+
+    trial: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StillWorking:
+    """A sign of life between two epochs, sent about once a second: what is silent for too long hangs.
+
+    Attributes:
+        memory: Resident memory of the worker, in bytes.
+    """
+
+    memory: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +139,7 @@ class TrialEnded:
         seconds: Wall time that it took this time.
         new_parameters: Parameters that the space revealed only now.
         disk_full: The failure is the machine's, not the trial's: nothing can be written any more.
+        lost: The worker died, hung or grew too large; the trial may be tried again from its saved state.
         memory: Resident memory of the worker, in bytes.
     """
 
@@ -112,6 +149,7 @@ class TrialEnded:
     seconds: float = 0.0
     new_parameters: tuple[Parameter, ...] = ()
     disk_full: bool = False
+    lost: bool = False
     memory: int = 0
 
 
@@ -219,4 +257,5 @@ class RequestFailed:
 
 
 Request = OpenRun | RunTrial | StopTrial | TrainFinal | OpenTest | ExportModel | Predict
-Reply = RunOpened | EpochEnded | TrialEnded | FinalTrained | TestOpened | ModelExported | Predicted | RequestFailed
+Progress = StillWorking | EpochEnded | TrialEnded
+Reply = RunOpened | Progress | FinalTrained | TestOpened | ModelExported | Predicted | RequestFailed
