@@ -6,16 +6,28 @@ Losses are always minimised here; whoever maximises a metric turns its sign at t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 
 from app.search.space import Configuration
 
 
+class Resource(StrEnum):
+    """What a budget counts, and with it which number of a curve is the value of a trial.
+
+    EPOCHS: a report is the loss after an epoch, and the best of them counts. FOLDS: a report is the mean over the folds
+    of a cross-validation so far, and the last of them counts; a mean over few folds is no better known for being low.
+    """
+
+    EPOCHS = "epochs"
+    FOLDS = "folds"
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The trial is over: `value` is its best loss. It is never resumed, even when it stopped before its budget."""
+    """The trial is over: `value` is its loss. It is never resumed, even when it stopped before its budget."""
 
     value: float
 
@@ -89,7 +101,18 @@ class Ended:
     outcome: Outcome
 
 
-Fact = Started | Reported | Ended
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of a trial beside its loss, each a number to be minimised; later measures are added.
+
+    A measure that is not finite is left out: it says nothing.
+    """
+
+    trial: int
+    measures: Mapping[str, float]
+
+
+Fact = Started | Reported | Measured | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +127,19 @@ class Trial:
     bracket: int = 0
     curve: tuple[tuple[int, float], ...] = ()
     outcome: Outcome | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    resource: Resource = Resource.EPOCHS
 
     @property
     def loss(self) -> float | None:
-        """The value it completed with, else the best loss so far; None when nothing finite was reported."""
+        """The value it completed with, else its loss so far (see `Resource`); None when nothing finite was reported."""
         if isinstance(self.outcome, Completed):
             return self.outcome.value
-        return min((loss for _, loss in self.curve), default=None)
+        return self._value(self.curve)
 
     @property
     def epochs(self) -> int:
-        """Number of epochs trained, as far as reported."""
+        """Number of epochs trained, as far as reported; of folds where those count."""
         return self.curve[-1][0] if self.curve else self.start_epoch
 
     @property
@@ -130,16 +155,27 @@ class Trial:
         )
 
     def loss_until(self, epoch: int) -> float | None:
-        """The best loss in the first `epoch` epochs; a trial known only by its completion has that value throughout."""
+        """The loss after `epoch` epochs or folds; a trial known only by its completion has that value throughout."""
         if not self.curve:
             return self.loss
-        return min((loss for at, loss in self.curve if at <= epoch), default=None)
+        return self._value([point for point in self.curve if point[0] <= epoch])
+
+    def _value(self, curve: Sequence[tuple[int, float]]) -> float | None:
+        if self.resource is Resource.FOLDS:
+            return curve[-1][1] if curve else None
+        return min((loss for _, loss in curve), default=None)
 
 
 class History(Mapping[int, Trial]):
-    """Trials by number, in the order of their numbers. Never changed: `applied` returns a new history."""
+    """Trials by number, in the order of their numbers. Never changed: `applied` returns a new history.
 
-    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+    Args:
+        trials: the trials; they count in `resource`.
+        resource: what the budgets of its trials count.
+    """
+
+    def __init__(self, trials: Iterable[Trial] = (), *, resource: Resource = Resource.EPOCHS) -> None:
+        self.resource = resource
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda trial: trial.number)}
 
     def __getitem__(self, number: int) -> Trial:
@@ -168,18 +204,18 @@ class History(Mapping[int, Trial]):
             if isinstance(fact, Started):
                 number = fact.suggestion.trial
                 in_order = in_order and (number in trials or number >= next(reversed(trials), 0))
-                trials[number] = _started(trials.get(number), fact.suggestion)
+                trials[number] = _started(trials.get(number), fact.suggestion, self.resource)
                 continue
             if fact.trial not in trials:
                 raise ValueError(f"A fact about trial {fact.trial}, which has not started: {fact!r}.")
             trial = trials[fact.trial]
             if isinstance(trial.outcome, Failed):
                 continue
-            trials[fact.trial] = _reported(trial, fact) if isinstance(fact, Reported) else _ended(trial, fact)
+            trials[fact.trial] = _told(trial, fact)
         if not in_order:
-            return History(trials.values())
+            return History(trials.values(), resource=self.resource)
         # A replay may come here once for every epoch of a long search: sorting each time would be most of its cost.
-        history = History()
+        history = History(resource=self.resource)
         history._trials = trials
         return history
 
@@ -189,6 +225,8 @@ class History(Mapping[int, Trial]):
             yield Started(trial.suggestion)
             for epoch, loss in trial.curve:
                 yield Reported(trial.number, epoch, loss)
+            if trial.measures:
+                yield Measured(trial.number, trial.measures)
             if trial.outcome is not None:
                 yield Ended(trial.number, trial.outcome)
 
@@ -224,16 +262,19 @@ class History(Mapping[int, Trial]):
 
     @property
     def best(self) -> Trial | None:
-        """The ended trial with the lowest loss (the earliest of equals); None when none has a loss."""
+        """The ended trial with the lowest loss (the earliest of equals); None when none has a loss.
+
+        Where folds count, the trials with the most folds come first: a mean over fewer is no better for being lower.
+        """
         ended = [
-            (trial.loss, trial.number)
+            (-trial.epochs if self.resource is Resource.FOLDS else 0, trial.loss, trial.number)
             for trial in self.values()
             if trial.outcome is not None and not isinstance(trial.outcome, Failed) and trial.loss is not None
         ]
-        return self[min(ended)[1]] if ended else None
+        return self[min(ended)[-1]] if ended else None
 
 
-def _started(known: Trial | None, suggestion: Suggestion) -> Trial:
+def _started(known: Trial | None, suggestion: Suggestion, resource: Resource) -> Trial:
     number, start = suggestion.trial, suggestion.start_epoch
     if known is not None and dict(known.hyperparameters) != dict(suggestion.hyperparameters):
         raise ValueError(f"Trial {number} starts again with other hyperparameters; expected the same ones.")
@@ -251,7 +292,20 @@ def _started(known: Trial | None, suggestion: Suggestion) -> Trial:
         rung=suggestion.rung,
         bracket=suggestion.bracket,
         curve=curve,
+        resource=resource,
+        measures={} if known is None else known.measures,
     )
+
+
+def _told(trial: Trial, fact: Reported | Measured | Ended) -> Trial:
+    match fact:
+        case Reported():
+            return _reported(trial, fact)
+        case Measured():
+            finite = {name: float(value) for name, value in fact.measures.items() if math.isfinite(value)}
+            return replace(trial, measures={**trial.measures, **finite})
+        case Ended():
+            return _ended(trial, fact)
 
 
 def _reported(trial: Trial, fact: Reported) -> Trial:
