@@ -1,0 +1,69 @@
+"""Which trials may train together in one compiled graph; no TensorFlow.
+
+A pack is a set of trials whose weights are stacked and trained by the same operations. Everything that a member may
+have of its own (learning rate, optimizer, dropout, depth, activation, normalisation ...) is a tensor of the graph; what
+is listed here decides how much work a step is, and members that differ in it would wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+Value = bool | int | float | str
+
+PACK_PARAMETERS: tuple[str, ...] = ("batch_size", "width")
+"""Parameters that a sampler holds alike in a batch of suggestions so that they fill a pack."""
+
+MAX_PACK = 16
+"""Most members of a pack. More would make a step cheaper still, but the search learns from a pack only as a whole."""
+
+SMALL_WIDTH = 64
+"""Widths up to here share packs: padding them costs less than a step's overhead."""
+
+_LIMITS: Mapping[int, int] = {SMALL_WIDTH: MAX_PACK, 128: MAX_PACK, 256: 8}
+"""Width -> most members. A step of wide networks is arithmetic and memory traffic, which no packing saves."""
+
+_WIDEST_LIMIT = 4
+
+_PACKABLE = frozenset({"mlp"})
+
+
+def pack_shape(space_name: str, hyperparameters: Mapping[str, Value]) -> Hashable | None:
+    """Returns what trials must have in common to train in one pack; None for one that trains alone.
+
+    Args:
+        space_name: Name of the space, or ``module:attribute`` of a space of the user's own.
+        hyperparameters: The active parameters.
+    """
+    if space_name not in _PACKABLE:
+        return None
+    batch_size, width = hyperparameters.get("batch_size"), hyperparameters.get("width")
+    if not isinstance(batch_size, int) or not isinstance(width, int):
+        return None
+    return (space_name, batch_size, max(width, SMALL_WIDTH))
+
+
+def pack_limit(shape: Hashable) -> int:
+    """Returns how many members a pack of `shape` should have at most, from 1 to `MAX_PACK`.
+
+    Args:
+        shape: What `pack_shape` returned.
+    """
+    if not isinstance(shape, tuple):
+        return 1
+    return _LIMITS.get(shape[-1], _WIDEST_LIMIT)
+
+
+def why_alone(space_name: str, *, num_replicas: int = 1, mixed_precision: bool = False) -> str:
+    """Returns in a few words why no trial of a search trains in a pack; nothing if they can.
+
+    Args:
+        space_name: The space.
+        num_replicas: Copies of a network that train in step.
+        mixed_precision: Whether networks train in float16.
+    """
+    if space_name not in _PACKABLE:
+        return f"networks of the space {space_name!r} cannot share a graph"
+    if num_replicas > 1:
+        return f"a network trains on {num_replicas} devices in step"
+    return "mixed precision" if mixed_precision else ""
