@@ -16,13 +16,14 @@ import numpy as np
 
 from app.search.choice import Choice, choose
 from app.search.facts_json import fact_from_json, fact_to_json
+from app.search.fold_racing import leave_limits
 from app.search.full_budget import FullBudget
 from app.search.grid import GridSampler
 from app.search.hyperband import Hyperband
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Parameter, Space
-from app.search.trial import Fact, History, Suggestion
+from app.search.trial import Fact, History, Resource, Suggestion
 
 __all__ = [
     "ALGORITHMS",
@@ -45,9 +46,10 @@ class Recipe:
         name: a key of `ALGORITHMS`, or "scheduler+sampler" such as "hyperband+random".
         space: what may be searched.
         seed: >= 0; equal seeds give equal searches.
-        max_epochs: full budget of a trial in epochs; >= 1.
+        max_epochs: full budget of a trial in epochs, or in folds; >= 1.
         eta: Hyperband keeps one in `eta` trials at each rung; >= 2.
         max_trials: no more trials than this; None for no limit.
+        resource: what budgets count.
 
     Raises:
         ValueError: an unknown name (the nearest is offered), or a number out of its range.
@@ -59,6 +61,7 @@ class Recipe:
     max_epochs: int
     eta: int = 3
     max_trials: int | None = None
+    resource: Resource = Resource.EPOCHS
 
     def __post_init__(self) -> None:
         _composition(self.name)
@@ -114,7 +117,7 @@ class Algorithm:
         self.recipe = recipe
         self._sampler = SAMPLERS[sampler](recipe)
         self._scheduler = SCHEDULERS[scheduler](recipe)
-        self._history = History() if history is None else history
+        self._history = History(resource=recipe.resource) if history is None else history
         # `suggest` is pure, so its last answer can be kept until the next fact.
         self._answers: dict[tuple[int, frozenset[str]], tuple[Suggestion, ...]] = {}
 
@@ -159,6 +162,12 @@ class Algorithm:
         """Whether nothing runs and nothing is left to suggest."""
         return not self._history.running and not self.suggest(1)
 
+    def leave_limits(self) -> tuple[float, ...]:
+        """The mean losses above which a trial that starts now leaves after its first, second ... fold; () for never."""
+        if self.recipe.resource is not Resource.FOLDS:
+            return ()
+        return leave_limits(self._history, num_folds=self.recipe.max_epochs)
+
     def recommend(self) -> int | None:
         """The number of the best trial so far; None when no trial has a finite loss."""
         best = self._history.best
@@ -185,6 +194,7 @@ class Algorithm:
             raise ValueError(f"An algorithm of version {record.get('version')!r}; this tamiz reads version 1.")
         fields = dict(cast(Mapping[str, object], record["recipe"]))
         fields["space"] = Space.from_json(cast(Mapping[str, object], fields["space"]))
+        fields["resource"] = Resource(cast(str, fields.get("resource", Resource.EPOCHS)))
         algorithm = cls(Recipe(**fields))  # type: ignore[arg-type]
         algorithm.update(fact_from_json(item) for item in cast(list[Mapping[str, object]], record["facts"]))
         return algorithm
