@@ -6,13 +6,14 @@ The messages travel through a pipe between two processes of the same program and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.evaluation.predictions import Predictions
+from app.search.limits import Limit
 from app.search.space import Parameter, Space, Value
 from app.search.trial import Outcome
 
@@ -42,6 +43,11 @@ class OpenRun:
         max_epochs: Epochs of a trial at full budget.
         seed: The experiment's seed.
         seat: Filled in by the executor.
+        measure: What to measure of every trial beside the objective: measures of the model (`MODEL_MEASURES`), and
+            names of metrics, each of which comes back as a number to minimise.
+        limits: A network that breaks one of them before it is trained is not trained.
+        folds: Folds of the cross-validation that the budgets of trials count; 1 for budgets in epochs, judged on the
+            validation rows.
     """
 
     directory: str
@@ -49,6 +55,9 @@ class OpenRun:
     max_epochs: int
     seed: int
     seat: Seat = Seat()
+    measure: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    folds: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +84,10 @@ class RunTrial:
     Attributes:
         number: The trial.
         hyperparameters: Active parameters.
-        budget: Epochs to reach.
+        budget: Epochs to reach, or folds.
         space: The space as the coordinator knows it.
         deadline: Time (seconds since the epoch) at which to stop; infinity for none.
+        leave_above: Mean losses after the first, second ... fold above which the trial is pruned; () for never.
     """
 
     number: int
@@ -85,6 +95,7 @@ class RunTrial:
     budget: int
     space: Space
     deadline: float
+    leave_above: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +121,28 @@ class StillWorking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunPack:
+    """Train several trials together in one graph; answered by `EpochEnded` and one `TrialEnded` of each of them.
+
+    Attributes:
+        trials: The members; `search_spaces.pack_shapes.pack_shape` is the same for all, and so is the budget.
+    """
+
+    trials: tuple[RunTrial, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnded:
-    """A trial, or the final training (`trial` is None), has trained an epoch.
+    """A trial, or the final training (`trial` is None), has trained an epoch, or a whole fold.
 
     Attributes:
         trial: The trial.
-        epoch: Epochs trained so far.
+        epoch: Epochs trained so far; folds trained so far where budgets count those.
         loss: The objective as a number to minimise.
         scalars: Tag -> value for TensorBoard.
         wall_time: When, in seconds since the epoch.
+        fold: The fold, from 1, of which this is an epoch: news for TensorBoard, not yet a loss of the trial. 0 for what
+            the budget counts.
     """
 
     trial: int | None
@@ -126,6 +150,7 @@ class EpochEnded:
     loss: float
     scalars: Mapping[str, float]
     wall_time: float
+    fold: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +166,7 @@ class TrialEnded:
         disk_full: The failure is the machine's, not the trial's: nothing can be written any more.
         lost: The worker died, hung or grew too large; the trial may be tried again from its saved state.
         memory: Resident memory of the worker, in bytes.
+        measures: What was measured beside the objective, by name.
     """
 
     trial: int
@@ -151,6 +177,7 @@ class TrialEnded:
     disk_full: bool = False
     lost: bool = False
     memory: int = 0
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +283,6 @@ class RequestFailed:
     reason: str
 
 
-Request = OpenRun | RunTrial | StopTrial | TrainFinal | OpenTest | ExportModel | Predict
+Request = OpenRun | RunTrial | RunPack | StopTrial | TrainFinal | OpenTest | ExportModel | Predict
 Progress = StillWorking | EpochEnded | TrialEnded
 Reply = RunOpened | Progress | FinalTrained | TestOpened | ModelExported | Predicted | RequestFailed
