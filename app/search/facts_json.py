@@ -1,6 +1,6 @@
 """Facts as JSON objects and back, fit to be lines of the journal.
 
-Every object has "event": "started", "reported" or "ended". Keys beyond those written here are ignored on
+Every object has "event": "started", "reported", "measured" or "ended". Keys beyond those written here are ignored on
 reading, so that a journal may add the time of day or a worker's name. A loss that is not finite is written as null.
 """
 
@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from typing import cast
 
 from app.search.space import Configuration
-from app.search.trial import Completed, Ended, Fact, Failed, Outcome, Paused, Pruned, Reported, Started, Suggestion
+from app.search.trial import (
+    Completed,
+    Ended,
+    Fact,
+    Failed,
+    Measured,
+    Outcome,
+    Paused,
+    Pruned,
+    Reported,
+    Started,
+    Suggestion,
+)
 
 Json = dict[str, object]
 
@@ -23,6 +35,9 @@ def fact_to_json(fact: Fact) -> Json:
             return {"event": "started", **suggestion_to_json(suggestion)}
         case Reported(trial, epoch, loss):
             return {"event": "reported", "trial": trial, "epoch": epoch, "loss": _finite_or_none(loss)}
+        case Measured(trial, measures):
+            finite = {name: _finite_or_none(value) for name, value in measures.items()}
+            return {"event": "measured", "trial": trial, "measures": finite}
         case Ended(trial, outcome):
             return {"event": "ended", "trial": trial, **outcome_to_json(outcome)}
 
@@ -36,11 +51,14 @@ def fact_from_json(record: Mapping[str, object]) -> Fact:
         if event == "reported":
             trial, epoch = cast(int, record["trial"]), cast(int, record["epoch"])
             return Reported(trial, epoch, _number(record["loss"]))
+        if event == "measured":
+            measures = cast(Mapping[str, object], record["measures"])
+            return Measured(cast(int, record["trial"]), {name: _number(value) for name, value in measures.items()})
         if event == "ended":
             return Ended(cast(int, record["trial"]), outcome_from_json(record))
     except KeyError as error:
         raise ValueError(f"A {event!r} record has no {error}: {dict(record)!r}.") from error
-    raise ValueError(f"A record with event {event!r}; expected 'started', 'reported' or 'ended'.")
+    raise ValueError(f"A record with event {event!r}; expected 'started', 'reported', 'measured' or 'ended'.")
 
 
 def suggestion_to_json(suggestion: Suggestion) -> Json:

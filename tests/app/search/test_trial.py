@@ -167,7 +167,7 @@ def test_loss_that_is_not_finite_travels_as_null() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"event": "stopped"}, "event 'stopped'; expected 'started', 'reported' or 'ended'"),
+        ({"event": "stopped"}, "event 'stopped'; expected 'started', 'reported', 'measured' or 'ended'"),
         ({"event": "reported", "trial": 1}, "'reported' record has no 'epoch'"),
         ({"event": "ended", "trial": 1, "outcome": "lost"}, "outcome 'lost'; expected 'completed'"),
     ],
