@@ -23,6 +23,7 @@ from app.search.hyperband import Hyperband
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Parameter, Space
+from app.search.successive_halving import SuccessiveHalving
 from app.search.trial import Fact, History, Resource, Suggestion
 
 __all__ = [
@@ -97,6 +98,9 @@ SAMPLERS: dict[str, Callable[[Recipe], Sampler]] = {
 SCHEDULERS: dict[str, Callable[[Recipe], Scheduler]] = {
     "full": lambda recipe: FullBudget(max_epochs=recipe.max_epochs, max_trials=recipe.max_trials),
     "hyperband": lambda recipe: Hyperband(max_epochs=recipe.max_epochs, eta=recipe.eta, max_trials=recipe.max_trials),
+    "asha": lambda recipe: SuccessiveHalving(
+        max_epochs=recipe.max_epochs, eta=recipe.eta, max_trials=recipe.max_trials
+    ),
 }
 
 # name -> (scheduler, sampler)
@@ -105,6 +109,7 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
     "grid": ("full", "grid"),
     "bayesian": ("full", "bayesian"),
     "hyperband": ("hyperband", "bayesian"),
+    "asha": ("asha", "bayesian"),
 }
 
 
