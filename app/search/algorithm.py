@@ -89,10 +89,24 @@ def _gaussian_process_sampler(recipe: Recipe) -> Sampler:
     return GaussianProcessSampler(recipe.space, seed=recipe.seed)
 
 
+def _density_ratio_sampler(recipe: Recipe) -> Sampler:
+    from app.search.density_ratio import DensityRatioSampler
+
+    return DensityRatioSampler(recipe.space, seed=recipe.seed)
+
+
+def _evolution_sampler(recipe: Recipe) -> Sampler:
+    from app.search.evolution import EvolutionSampler
+
+    return EvolutionSampler(recipe.space, seed=recipe.seed)
+
+
 SAMPLERS: dict[str, Callable[[Recipe], Sampler]] = {
     "random": _random_sampler,
     "grid": lambda recipe: GridSampler(recipe.space, max_trials=recipe.max_trials),
     "bayesian": _gaussian_process_sampler,
+    "tpe": _density_ratio_sampler,
+    "evolution": _evolution_sampler,
 }
 
 SCHEDULERS: dict[str, Callable[[Recipe], Scheduler]] = {
@@ -108,7 +122,10 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
     "random": ("full", "random"),
     "grid": ("full", "grid"),
     "bayesian": ("full", "bayesian"),
+    "tpe": ("full", "tpe"),
+    "evolution": ("full", "evolution"),
     "hyperband": ("hyperband", "bayesian"),
+    "bohb": ("hyperband", "tpe"),
     "asha": ("asha", "bayesian"),
 }
 
@@ -224,6 +241,10 @@ def _composition(name: str) -> tuple[str, str]:
     scheduler, plus, sampler = name.partition("+")
     if plus and scheduler in SCHEDULERS and sampler in SAMPLERS:
         return scheduler, sampler
-    near = get_close_matches(name, ALGORITHMS, n=1, cutoff=0.5)
+    near = get_close_matches(name, [*ALGORITHMS, *_compositions()], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(ALGORITHMS)}."
     raise ValueError(f"There is no algorithm {name!r}; {hint}")
+
+
+def _compositions() -> list[str]:
+    return [f"{scheduler}+{sampler}" for scheduler in SCHEDULERS for sampler in SAMPLERS]

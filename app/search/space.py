@@ -172,7 +172,7 @@ class Space:
         num_rows, num_parameters = units.shape
         changeable = (units != INACTIVE) & np.array([parameter.num_values != 1 for parameter in self.parameters])
         # Numbers of equal cells; 0 for a parameter that is treated as continuous.
-        counts = np.array([_num_equal_cells(parameter) for parameter in self.parameters])
+        counts = np.array([num_equal_cells(parameter) for parameter in self.parameters])
         order = np.where(changeable, rng.random(units.shape), 2.0).argsort(axis=1).argsort(axis=1)
         chosen = (order < num_changes[:, None]) & changeable
         fresh = rng.random(units.shape)
@@ -295,7 +295,7 @@ def _unit_from_columns(parameter: Parameter, columns: Array) -> float:
     return min(max(float(columns[0]), 0.0), 1.0) if parameter.width else NEUTRAL
 
 
-def _num_equal_cells(parameter: Parameter) -> int:
+def num_equal_cells(parameter: Parameter) -> int:
     if isinstance(parameter, Int) and parameter.scale is Scale.LOG and parameter.step == 1:
         return 0
     return parameter.num_values or 0
