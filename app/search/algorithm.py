@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib import import_module
 from typing import cast, final
 
 import numpy as np
@@ -20,6 +21,8 @@ from app.search.fold_racing import leave_limits
 from app.search.full_budget import FullBudget
 from app.search.grid import GridSampler
 from app.search.hyperband import Hyperband
+from app.search.limits import Limit
+from app.search.objectives import FrontScheduler, Goals, ScalarisingSampler
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Parameter, Space
@@ -51,6 +54,8 @@ class Recipe:
         eta: Hyperband keeps one in `eta` trials at each rung; >= 2.
         max_trials: no more trials than this; None for no limit.
         resource: what budgets count.
+        objectives: measures to be minimised beside the loss; `Algorithm.front` is then of interest.
+        limits: what a trial must keep to be recommended.
 
     Raises:
         ValueError: an unknown name (the nearest is offered), or a number out of its range.
@@ -63,9 +68,13 @@ class Recipe:
     eta: int = 3
     max_trials: int | None = None
     resource: Resource = Resource.EPOCHS
+    objectives: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
         _composition(self.name)
+        object.__setattr__(self, "objectives", tuple(self.objectives))
+        object.__setattr__(self, "limits", tuple(self.limits))
         for field, least in (("seed", 0), ("max_epochs", 1), ("eta", 2), ("max_trials", 1)):
             number = getattr(self, field)
             if number is None and field == "max_trials":
@@ -130,6 +139,13 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 }
 
 
+# prefix -> "module:function", which makes of the name after the colon a function like those of `SAMPLERS`. What is named
+# here is imported when it is asked for: it needs libraries that the search itself must not know.
+SAMPLER_PLUGS: dict[str, str] = {
+    "optuna": "app.optuna_sampler:sampler_maker",
+}
+
+
 @final
 class Algorithm:
     """Proposes trials and learns from what they report; see the law above."""
@@ -137,8 +153,12 @@ class Algorithm:
     def __init__(self, recipe: Recipe, *, history: History | None = None) -> None:
         scheduler, sampler = _composition(recipe.name)
         self.recipe = recipe
-        self._sampler = SAMPLERS[sampler](recipe)
+        self._sampler = _sampler_maker(sampler)(recipe)
         self._scheduler = SCHEDULERS[scheduler](recipe)
+        self._goals = Goals(objectives=recipe.objectives, limits=recipe.limits)
+        if self._goals:
+            self._sampler = ScalarisingSampler(self._sampler, goals=self._goals)
+            self._scheduler = FrontScheduler(self._scheduler, goals=self._goals)
         self._history = History(resource=recipe.resource) if history is None else history
         # `suggest` is pure, so its last answer can be kept until the next fact.
         self._answers: dict[tuple[int, frozenset[str]], tuple[Suggestion, ...]] = {}
@@ -191,9 +211,15 @@ class Algorithm:
         return leave_limits(self._history, num_folds=self.recipe.max_epochs)
 
     def recommend(self) -> int | None:
-        """The number of the best trial so far; None when no trial has a finite loss."""
-        best = self._history.best
-        return None if best is None else best.number
+        """The number of the best trial so far; None when no trial has a finite loss.
+
+        The best has the lowest loss among those that keep all limits; see `Goals.recommend` for when none does.
+        """
+        return self._goals.recommend(self._history)
+
+    def front(self) -> list[int]:
+        """Numbers of the trials on the Pareto front among those that keep all limits, by rising loss."""
+        return self._goals.front(self._history)
 
     def grow(self, parameters: Iterable[Parameter]) -> None:
         """Add parameters discovered during the search; earlier trials count as having used their defaults."""
@@ -207,6 +233,7 @@ class Algorithm:
         """A JSON object from which `load` makes an algorithm with the same future."""
         recipe = {field: getattr(self.recipe, field) for field in Recipe.__dataclass_fields__}
         recipe["space"] = self.space.to_json()
+        recipe["limits"] = [limit.to_json() for limit in self.recipe.limits]
         return {"version": 1, "recipe": recipe, "facts": [fact_to_json(fact) for fact in self._history.facts()]}
 
     @classmethod
@@ -217,6 +244,8 @@ class Algorithm:
         fields = dict(cast(Mapping[str, object], record["recipe"]))
         fields["space"] = Space.from_json(cast(Mapping[str, object], fields["space"]))
         fields["resource"] = Resource(cast(str, fields.get("resource", Resource.EPOCHS)))
+        limits = cast(list[Mapping[str, object]], fields.get("limits", []))
+        fields["limits"] = tuple(Limit.from_json(limit) for limit in limits)
         algorithm = cls(Recipe(**fields))  # type: ignore[arg-type]
         algorithm.update(fact_from_json(item) for item in cast(list[Mapping[str, object]], record["facts"]))
         return algorithm
@@ -238,7 +267,12 @@ def check_algorithm_name(name: str) -> str:
 def _composition(name: str) -> tuple[str, str]:
     if name in ALGORITHMS:
         return ALGORITHMS[name]
+    if name.partition(":")[0] in SAMPLER_PLUGS:
+        name = f"full+{name}"
     scheduler, plus, sampler = name.partition("+")
+    if plus and scheduler in SCHEDULERS and sampler.partition(":")[0] in SAMPLER_PLUGS:
+        _sampler_maker(sampler)
+        return scheduler, sampler
     if plus and scheduler in SCHEDULERS and sampler in SAMPLERS:
         return scheduler, sampler
     near = get_close_matches(name, [*ALGORITHMS, *_compositions()], n=1, cutoff=0.5)
@@ -248,3 +282,13 @@ def _composition(name: str) -> tuple[str, str]:
 
 def _compositions() -> list[str]:
     return [f"{scheduler}+{sampler}" for scheduler in SCHEDULERS for sampler in SAMPLERS]
+
+
+def _sampler_maker(name: str) -> Callable[[Recipe], Sampler]:
+    """The function that makes the sampler called `name`; a plug raises ValueError when it does not know the name."""
+    prefix, _, rest = name.partition(":")
+    if prefix not in SAMPLER_PLUGS:
+        return SAMPLERS[name]
+    module, _, function = SAMPLER_PLUGS[prefix].partition(":")
+    maker: Callable[[Recipe], Sampler] = getattr(import_module(module), function)(rest)
+    return maker

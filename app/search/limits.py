@@ -149,7 +149,7 @@ def parse_limit(text: str, *, others: Collection[str] = ()) -> Limit:
     """
     found = _PATTERN.fullmatch(text)
     name, sign, right = found.groups() if found else ("", "", "")
-    if not sign or not right or sign.startswith("=") and sign.strip("=") == "":
+    if not sign or not right or not set(sign) & set("<>"):
         raise ValueError(
             f"The limit {text!r} cannot be read; expected a measure, <= or >=, and a number, such as latency_ms<=5."
         )
