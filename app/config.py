@@ -20,8 +20,15 @@ from app.errors import ConfigError
 
 TIME_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_PATTERN = re.compile(r"(?:\d+(?:\.\d+)?|(?:\d+(?:\.\d+)?\s*[smhd]\s*)+)", re.ASCII)
+BYTE_UNITS = {"": 1, "b": 1} | {
+    f"{unit}{suffix}": base**power
+    for power, unit in enumerate("kmgt", start=1)
+    for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
+}
+BYTES_PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?i?b?)", re.ASCII | re.IGNORECASE)
 MAX_SECONDS = 3650 * 86400.0
 DEFAULT_SECONDS = 600.0
+MAX_FOLDS = 10
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 _T = typing.TypeVar("_T")
@@ -33,6 +40,21 @@ class ClassWeighting(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
+
+
+class Placement(StrEnum):
+    """How trials are laid out over the devices."""
+
+    AUTO = "auto"
+    PER_DEVICE = "per-device"
+    MIRRORED = "mirrored"
+
+
+class ExecutorKind(StrEnum):
+    """Who runs the workers."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class Precision(StrEnum):
@@ -94,25 +116,34 @@ class SearchConfig:
 
     Attributes:
         space: Name of a space, or ``module:build``.
-        algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``hyperband`` or ``hyperband+random``.
-        objective: Validation metric to select by; ``auto`` takes the task's own.
+        algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``hyperband``, ``asha``,
+            ``bohb``, or a scheduler and a sampler such as ``asha+random``.
+        objective: Validation metric to select by; ``auto`` takes the task's own. More after commas (metrics,
+            ``latency``, ``num_parameters``, ``size``) are minimised or maximised beside it.
+        limits: Constraints such as ``latency_ms<=5`` or ``num_parameters<=2e6``.
+        start_from: Run directories of earlier searches on like data, whose best configurations are tried first.
         seconds: Wall-clock budget of everything, final training and export included, in seconds; 0 for none.
         trials: Number of trials; 0 for no limit.
+        folds: Folds of the cross-validation that judges trials, from 2 to 10; 1 judges them on the validation part; 0
+            takes folds where that part would be too small, and the time allows it.
         seed: Seed of every random choice, in [0, 2**32).
     """
 
     space: str = "mlp"
     algorithm: str = "auto"
     objective: str = "auto"
+    limits: tuple[str, ...] = ()
+    start_from: tuple[str, ...] = ()
     seconds: float = DEFAULT_SECONDS
     trials: int = 0
+    folds: int = 0
     seed: int = 42
 
     def __post_init__(self) -> None:
         """Checks ranges.
 
         Raises:
-            ConfigError: A budget is negative, none is given, or the seed is out of range.
+            ConfigError: A budget is negative, none is given, or the folds or the seed are out of range.
         """
         if not 0 <= self.seconds <= MAX_SECONDS or self.trials < 0:
             raise ConfigError(
@@ -121,6 +152,10 @@ class SearchConfig:
             )
         if not self.seconds and not self.trials:
             raise ConfigError("a search needs a budget: give --time (such as 10m), --trials (such as 50), or both")
+        if not 0 <= self.folds <= MAX_FOLDS:
+            raise ConfigError(
+                f"folds is {self.folds}: expected 2 to {MAX_FOLDS}, 1 for one validation part, or 0 (automatic)"
+            )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}: expected a whole number from 0 to {2**32 - 1}")
 
@@ -161,6 +196,38 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionConfig:
+    """Who runs the trials, and where.
+
+    Attributes:
+        executor: ``local`` workers on this machine, or a ``ray`` cluster.
+        workers: Number of worker processes; 0 takes one a GPU, or one.
+        placement: ``per-device`` runs a trial on each device, ``mirrored`` one trial on all; ``auto`` chooses.
+        worker_memory: Bytes of memory past which a worker is replaced; 0 takes a share of the machine's.
+        ray_address: Address of a Ray cluster; empty starts Ray on this machine.
+        packing: Whether trials of one shape train together in one graph.
+    """
+
+    executor: ExecutorKind = ExecutorKind.LOCAL
+    workers: int = 0
+    placement: Placement = Placement.AUTO
+    worker_memory: int = 0
+    ray_address: str = ""
+    packing: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        if not 0 <= self.workers <= 1024:
+            raise ConfigError(f"workers is {self.workers}: expected a number from 0 (automatic) to 1024")
+        if self.worker_memory < 0:
+            raise ConfigError(f"worker_memory is {self.worker_memory} bytes: expected at least 0 (automatic)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentConfig:
     """All settings of one experiment.
 
@@ -170,6 +237,7 @@ class ExperimentConfig:
         data: The data.
         search: The search.
         training: The training of one trial.
+        execution: The workers.
     """
 
     name: str = "experiment"
@@ -177,6 +245,7 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def __post_init__(self) -> None:
         """Checks the name, which becomes a folder and a model name.
@@ -247,6 +316,19 @@ def parse_duration(text: str) -> float:
     if seconds > MAX_SECONDS:
         raise ConfigError(f"time is {text!r}: expected at most ten years, such as 90s, 10m or 1h30m")
     return seconds
+
+
+def parse_bytes(text: str) -> int:
+    """Returns the bytes that ``4GB``, ``512MiB`` or ``1e9`` stand for.
+
+    Raises:
+        ConfigError: The text is no size above zero.
+    """
+    found = BYTES_PATTERN.fullmatch(text.strip())
+    size = int(float(found[1]) * BYTE_UNITS[found[2].lower()]) if found else 0
+    if size <= 0:
+        raise ConfigError(f"memory is {text!r}: expected a size such as 4GB or 512MB")
+    return size
 
 
 def read_config(path: Path) -> ExperimentConfig:

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,20 +19,25 @@ from numpy.typing import NDArray
 from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError, RunDirectoryError
 from app.evaluation.metrics import imbalance_ratio
+from app.fold_choice import FoldChoice, choose_folds
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.inference import check_columns, infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
-from pipelines.schema import DatasetSchema, FeatureKind, RawType, Task
+from pipelines.errors import DataError
+from pipelines.schema import DatasetSchema, FeatureKind, RawType, TargetSpec, Task
 from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
-from pipelines.splits import Split, assign_splits
+from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
 from pipelines.target_inference import drop_rows_without_target, infer_target
 
 Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
 
 SPLIT_COLUMN = "__tamiz_split__"
 """Column of the stored development rows that tells training from validation."""
+
+FOLD_COLUMN = "__tamiz_fold__"
+"""Column of the stored development rows that says which fold holds a row out; there only where folds judge trials."""
 
 VERSIONED = ("tamiz", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
 """Distributions whose versions can change a result."""
@@ -48,7 +53,10 @@ class PreparedData:
         schema: Columns and target.
         splits: Split of every row, ``(num_rows,)`` int8.
         profile: The data report.
-        preprocessing: What was learned from the training rows.
+        preprocessing: What was learned from the training rows; where folds judge trials, from those and the validation
+            rows, as only the final model is trained on it.
+        folds: Fold of every row, ``(num_rows,)`` int8; sealed rows have none.
+        fold_choice: The number of folds, and why.
     """
 
     source: SourceTable
@@ -57,6 +65,8 @@ class PreparedData:
     splits: NDArray[np.int8]
     profile: DataProfile
     preprocessing: PreprocessingState
+    folds: NDArray[np.int8]
+    fold_choice: FoldChoice
 
 
 def read_source(source: Source, config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> SourceTable:
@@ -115,14 +125,56 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         table, target, rows=training, overrides=overrides, group=group, time_column=time_column
     )
     notes = (*source.notes, *([note] if note else []))
+    folds, fold_choice = _folds(table, target, config, splits=splits)
     return PreparedData(
         source=source,
         table=table,
         schema=schema,
         splits=splits,
         profile=profile_table(table, schema, splits, notes=notes),
-        preprocessing=fit_preprocessing(table, schema, rows=training),
+        preprocessing=fit_preprocessing(
+            table, schema, rows=training if fold_choice.number == 1 else splits != Split.TEST
+        ),
+        folds=folds,
+        fold_choice=fold_choice,
     )
+
+
+def _folds(
+    table: pa.Table, target: TargetSpec, config: ExperimentConfig, *, splits: NDArray[np.int8]
+) -> tuple[NDArray[np.int8], FoldChoice]:
+    """Deals the rows that are not sealed to folds, if folds are to judge the trials.
+
+    Raises:
+        DataError: The user asked for folds that the rows do not allow.
+    """
+    data, asked = config.data, config.search.folds
+    open_rows = splits != Split.TEST
+    labels = encode_target(table, target)[open_rows]
+    choice = choose_folds(
+        asked,
+        num_rows=int(open_rows.sum()),
+        seconds=config.search.seconds,
+        smallest_class=int(np.bincount(labels).min()) if target.task.is_classification else None,
+        in_time=bool(data.time_column),
+    )
+    folds = np.full(table.num_rows, ALWAYS_TRAINS, np.int8)
+    if choice.number == 1:
+        return folds, choice
+    try:
+        folds[open_rows] = assign_folds(
+            table.filter(pa.array(open_rows)),
+            target,
+            seed=config.search.seed,
+            num_folds=choice.number,
+            group=data.group or None,
+            time_column=data.time_column or None,
+        )
+    except DataError as error:
+        if asked:
+            raise
+        return folds, FoldChoice(number=1, reason=f"no folds: {error}")
+    return folds, choice
 
 
 def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory) -> None:
@@ -145,6 +197,8 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
     development = table.filter(pa.array(~sealed)).append_column(
         SPLIT_COLUMN, pa.array(data.splits[~sealed], pa.int8())
     )
+    if data.fold_choice.number > 1:
+        development = development.append_column(FOLD_COLUMN, pa.array(data.folds[~sealed], pa.int8()))
     _write_arrow(directory.development_file, development)
     _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
 
@@ -230,6 +284,7 @@ def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]
             "columns": data.source.table.num_columns,
             "training_rows_sha256": data.preprocessing.rows_sha256,
             "imbalance_ratio": _imbalance(data),
+            "folds": asdict(data.fold_choice) | {"in_time": bool(config.data.time_column)},
         },
         "config_sha256": hashlib.sha256(config.to_toml().encode()).hexdigest(),
     }

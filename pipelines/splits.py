@@ -1,4 +1,4 @@
-"""Training, validation and test rows by a hash of the row and the seed, before anything looks at the data (R6).
+"""Training, validation and test rows, and folds, by a hash of the row and the seed, before anything looks at them (R6).
 
 Rows are ranked by their hash inside each stratum (class, or decile of a number) and the ranks are cut. Identical rows
 have one hash and stay together, and a row keeps its side of the cut however the table is ordered.
@@ -18,6 +18,9 @@ from pipelines.errors import DataError
 from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_column, hash_rows, mix
 from pipelines.schema import TargetSpec
+
+ALWAYS_TRAINS = -1
+"""The fold of rows that no fold holds out."""
 
 _NUM_DECILES = 10
 
@@ -83,8 +86,103 @@ def assign_splits(
     return splits
 
 
-def _cut(ranks: NDArray[np.generic], strata: NDArray[np.int64], *, shares: tuple[float, float]) -> NDArray[np.int8]:
-    """Cut each stratum along its ranks; equal ranks form a block that is never cut."""
+def assign_folds(
+    table: pa.Table,
+    target: TargetSpec,
+    *,
+    seed: int,
+    num_folds: int,
+    group: str | None = None,
+    time_column: str | None = None,
+) -> NDArray[np.int8]:
+    """Assign every row the fold that holds it out, in the manner of `assign_splits`.
+
+    Folds are stratified, or made of whole groups. Where a time column orders the rows they are windows of time: the
+    earliest rows are never held out, and a fold is trained on all rows that are older than its own.
+
+    Args:
+        table: Training and validation rows whose target is known.
+        target: What is predicted.
+        seed: Another seed gives other folds; windows of time have no use for it.
+        num_folds: Number of folds, from 2 to 127.
+        group: Column whose equal values stay in one fold.
+        time_column: Column that orders the rows.
+
+    Returns:
+        int8 of shape ``(num_rows,)``: the fold from 0, or ``ALWAYS_TRAINS`` (as well for the only rows of a class).
+
+    Raises:
+        DataError: There are too few distinct rows, groups or times, or a class occurs first in a later window.
+    """
+    labels = encode_target(table, target)
+    classes = labels.astype(np.int64) if target.task.is_classification else None
+    if time_column is not None:
+        ranks = _time_ranks(table, time_column)
+        # One window more than folds: the first only trains.
+        folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds + 1) - 1
+    elif group is not None:
+        content = [name for name in table.column_names if name != target.name]
+        ranks = _group_ranks(table, group, content=content, seed=seed)
+        folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds)
+    else:
+        ranks = hash_rows(table, columns=[name for name in table.column_names if name != target.name], seed=seed)
+        strata = _deciles(labels.astype(np.float64)) if classes is None else classes
+        folds = _deal(ranks, strata, num_folds=num_folds, turn=True)
+    if classes is not None and time_column is not None:
+        _check_windows(folds, classes, target)
+    elif classes is not None:
+        for label in np.unique(classes):
+            rows = classes == label
+            if np.unique(folds[rows]).size == 1:
+                # With all that must stay together with them.
+                folds[np.isin(ranks, ranks[rows])] = ALWAYS_TRAINS
+    if not np.isin(np.arange(num_folds), folds).all():
+        what = "distinct rows" if group is None else f"groups in {group!r}"
+        what = what if time_column is None else f"distinct times in {time_column!r}"
+        raise DataError(
+            f"Expected enough rows to hold some out in each of {num_folds} folds, but {np.unique(ranks).size:,} {what} "
+            f"leave one empty; ask for fewer folds, or for 1 to select on one validation part."
+        )
+    return folds
+
+
+def fold_rows(
+    folds: NDArray[np.int8], fold: int, *, in_time: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows that a fold trains on and those that it holds out.
+
+    Args:
+        folds: What `assign_folds` returned.
+        fold: The fold, from 0.
+        in_time: Whether folds are windows of time, each trained on what came before it.
+    """
+    trains = folds < fold if in_time else folds != fold
+    return np.flatnonzero(trains), np.flatnonzero(folds == fold)
+
+
+def _deal(
+    ranks: NDArray[np.generic], strata: NDArray[np.int64], *, num_folds: int, turn: bool = False
+) -> NDArray[np.int8]:
+    """Cut each stratum along its ranks into equal parts; equal ranks form a block that is never cut.
+
+    With `turn`, each stratum begins with another fold: else those of a few rows would all be in the middle ones.
+    """
+    order, sizes, block_strata, positions = _blocks(ranks, strata)
+    parts = np.floor(positions * num_folds).astype(np.int64)
+    if turn:
+        parts = (parts + block_strata) % num_folds
+    folds = np.empty(len(ranks), np.int8)
+    folds[order] = np.repeat(parts, sizes)
+    return folds
+
+
+def _blocks(
+    ranks: NDArray[np.generic], strata: NDArray[np.int64]
+) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Sort rows by stratum and rank; return the order, and of each block of equal ones its size, stratum and middle.
+
+    The middle is a position in [0, 1] of the stratum.
+    """
     order = np.lexsort((ranks, strata))
     sorted_strata, sorted_ranks = strata[order], ranks[order]
     new_stratum = np.r_[True, sorted_strata[1:] != sorted_strata[:-1]]
@@ -93,8 +191,25 @@ def _cut(ranks: NDArray[np.generic], strata: NDArray[np.int64], *, shares: tuple
     block_strata = (np.cumsum(new_stratum) - 1)[new_block]
     stratum_sizes = np.bincount(block_strata, weights=sizes)
     starts = np.cumsum(stratum_sizes) - stratum_sizes
+    middles = (np.cumsum(sizes) - sizes / 2 - starts[block_strata]) / stratum_sizes[block_strata]
+    return order, sizes, block_strata, middles
+
+
+def _check_windows(folds: NDArray[np.int8], classes: NDArray[np.int64], target: TargetSpec) -> None:
+    for fold in range(int(folds.max()) + 1):
+        unseen = np.setdiff1d(classes[folds == fold], classes[folds < fold])
+        if unseen.size:
+            raise DataError(
+                f"Every class of a fold must occur in the time before it, but {target.classes[int(unseen[0])]!r} of "
+                f"{target.name!r} occurs first in window {fold + 2}; ask for fewer folds, or for 1 to select on one "
+                f"validation part."
+            )
+
+
+def _cut(ranks: NDArray[np.generic], strata: NDArray[np.int64], *, shares: tuple[float, float]) -> NDArray[np.int8]:
+    """Cut each stratum along its ranks; equal ranks form a block that is never cut."""
+    order, sizes, block_strata, positions = _blocks(ranks, strata)
     # A block goes where its middle falls.
-    positions = (np.cumsum(sizes) - sizes / 2 - starts[block_strata]) / stratum_sizes[block_strata]
     block_splits = _at(positions, shares)
     _fill_small_strata(block_splits, block_strata, sizes)
     splits = np.empty(len(ranks), np.int8)

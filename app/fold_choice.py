@@ -1,0 +1,61 @@
+"""Whether trials are judged on one validation part or by cross-validation, and why, in words for the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NUM_FOLDS = 5
+
+SMALL_ROWS = 2_000
+"""Training and validation rows below which `auto` takes folds (`benchmarks/folds.py` has the measurements)."""
+
+MIN_SECONDS = 90.0
+"""Time budget below which folds leave too few trials to choose among."""
+
+MIN_ROWS_OF_CLASS = 2 * NUM_FOLDS
+"""Rows of the rarest class below which some fold may hold out none or one of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldChoice:
+    """How trials are judged.
+
+    Attributes:
+        number: Folds of the cross-validation; 1 for one validation part.
+        reason: Why, in words.
+        is_worth_saying: Whether the number is not what everybody would expect.
+    """
+
+    number: int
+    reason: str
+    is_worth_saying: bool = True
+
+
+def choose_folds(
+    asked: int, *, num_rows: int, seconds: float, smallest_class: int | None, in_time: bool
+) -> FoldChoice:
+    """Chooses the number of folds.
+
+    Args:
+        asked: Folds that the user asked for; 0 for automatic.
+        num_rows: Training and validation rows.
+        seconds: Wall-clock budget of everything; 0 for none.
+        smallest_class: Those rows that belong to the rarest class; None for a regression.
+        in_time: Whether a column orders the rows in time.
+    """
+    if asked:
+        return FoldChoice(number=asked, reason="as asked", is_worth_saying=asked > 1)
+    if num_rows >= SMALL_ROWS:
+        reason = f"{num_rows:,} rows are enough to select on one part of them"
+        return FoldChoice(number=1, reason=reason, is_worth_saying=False)
+    if in_time:
+        return FoldChoice(number=1, reason="the latest rows say most about what comes after them")
+    if smallest_class is not None and smallest_class < MIN_ROWS_OF_CLASS:
+        return FoldChoice(number=1, reason=f"the rarest class has {smallest_class:,} rows, too few to hold out in turn")
+    if 0 < seconds < MIN_SECONDS:
+        return FoldChoice(
+            number=1,
+            reason=f"{num_rows:,} rows are few enough for cross-validation, but each trial would take {NUM_FOLDS} "
+            f"trainings and {seconds:.0f} s leave time for too few; --folds {NUM_FOLDS} asks for it",
+        )
+    return FoldChoice(number=NUM_FOLDS, reason=f"one part of {num_rows:,} rows would be too small to select on")
