@@ -16,6 +16,7 @@ from typing import cast, final
 import numpy as np
 
 from app.search.choice import Choice, choose
+from app.search.curve_stopping import CurveStopping
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.fold_racing import leave_limits
 from app.search.full_budget import FullBudget
@@ -139,8 +140,8 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
 }
 
 
-# prefix -> "module:function", which makes of the name after the colon a function like those of `SAMPLERS`. What is named
-# here is imported when it is asked for: it needs libraries that the search itself must not know.
+# prefix -> "module:function", which makes of the name after the colon a function like those of `SAMPLERS`. What is
+# named here is imported when it is asked for: it needs libraries that the search itself must not know.
 SAMPLER_PLUGS: dict[str, str] = {
     "optuna": "app.optuna_sampler:sampler_maker",
 }
@@ -155,6 +156,7 @@ class Algorithm:
         self.recipe = recipe
         self._sampler = _sampler_maker(sampler)(recipe)
         self._scheduler = SCHEDULERS[scheduler](recipe)
+        self._stopping = CurveStopping(max_epochs=recipe.max_epochs)
         self._goals = Goals(objectives=recipe.objectives, limits=recipe.limits)
         if self._goals:
             self._sampler = ScalarisingSampler(self._sampler, goals=self._goals)
@@ -203,6 +205,13 @@ class Algorithm:
     def is_exhausted(self) -> bool:
         """Whether nothing runs and nothing is left to suggest."""
         return not self._history.running and not self.suggest(1)
+
+    def hopeless(self, trial: int) -> str:
+        """Why the running trial of this number should be pruned now, by its learning curve; "" when it should not.
+
+        Never with several objectives: a trial with a bad loss may be the best in another.
+        """
+        return "" if self.recipe.objectives else self._stopping.reason(self._history, trial)
 
     def leave_limits(self) -> tuple[float, ...]:
         """The mean losses above which a trial that starts now leaves after its first, second ... fold; () for never."""
