@@ -8,22 +8,26 @@ import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import final
 
 from app.errors import SearchError
-from app.execution.executor import Executor
-from app.execution.messages import EpochEnded, RunTrial, TrialEnded
+from app.execution.executor import Event, Executor
+from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, WorkerReplaced
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
-from app.search.trial import Failed, History, Paused, Started, Suggestion, Trial
+from app.search.trial import Failed, History, Paused, Pruned, Resource, Started, Suggestion, Trial
 from app.search_record import SearchRecord
+from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, pack_limit, pack_shape
 
 FIRST_TRIALS = 5
 """When all of the first trials fail, something is wrong with the data or the space, and the search ends."""
+
+MIN_ROUNDS = 8
+"""A pack is suggested as a whole, so a search of few trials takes smaller packs and decides at least so often."""
 
 START_SHARE = 0.8
 SECONDS_PER_ROW = 1e-4
@@ -34,6 +38,10 @@ is some operations in each of the graphs that are traced, saved and loaded)."""
 
 REFIT_FACTOR = 1.35
 """The final training has the validation rows too, and traces its graph anew."""
+
+
+LEAST_REFIT = 0.5
+"""Of a trial: building and tracing are paid whatever the number of epochs, and whatever the number of folds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +81,21 @@ class TimeBudget:
         """Seconds until the end."""
         return self.end - time.time()
 
-    def trial_deadline(self, refit_seconds: float) -> float:
+    def trial_deadline(self, refit_seconds: float, *, repeated: float = 1.0) -> float:
         """Returns when a trial that starts now has to stop.
 
         What it may take is bounded twice: the best trial so far must still be refitted after it, and so must the
         trial itself if it becomes the best.
+
+        Args:
+            refit_seconds: What the best trial's final training will take.
+            repeated: Share of a trial that its final training repeats; one fold of several is a part of a trial.
         """
         if math.isinf(self.end):
             return math.inf
         now = time.time()
         usable = self.end - self.finishing - now
-        return now + min(usable - refit_seconds, usable / (1.0 + REFIT_FACTOR))
+        return now + min(usable - refit_seconds, usable / (1.0 + REFIT_FACTOR * repeated))
 
 
 @final
@@ -145,6 +157,7 @@ class SearchLoop:
         directory: The experiment.
         budget: Time for everything.
         keep: Number of best trials whose state stays on disk.
+        pack_space: Name of the space whose trials train in packs where their shapes allow; empty trains each alone.
     """
 
     def __init__(
@@ -156,6 +169,7 @@ class SearchLoop:
         directory: RunDirectory,
         budget: TimeBudget,
         keep: int,
+        pack_space: str = "",
     ) -> None:
         self._algorithm = algorithm
         self._executor = executor
@@ -163,9 +177,12 @@ class SearchLoop:
         self._directory = directory
         self._budget = budget
         self._keep = keep
+        self._pack_space = pack_space
         # Trials that were running when an earlier session was killed go first, from their saved state.
-        self._waiting = [trial.suggestion for trial in algorithm.history.running]
+        self._waiting = self._packs_of([trial.suggestion for trial in algorithm.history.running])
         self._running: set[int] = set()
+        # Only these can have a state on disk: looking at all trials after each would be most of a long search's cost.
+        self._with_state = {int(path.parent.name) for path in directory.trials.glob("*/state")}
         self._closing = False
 
     def run(self, *, interrupts: Interrupts, show: Callable[[SearchView], None]) -> str:
@@ -182,11 +199,13 @@ class SearchLoop:
             reason = self._reason_to_close(interrupts)
             if not reason:
                 reason = self._submit()
-            if not self._running:
+            # Nothing runs and nothing ends it: all workers are being replaced.
+            if not self._running and reason:
                 break
             for event in self._executor.events(timeout=0.2):
                 self._handle(event)
             show(self._view())
+        self._end_waiting(reason)
         if self._record.progress.best is None:
             raise SearchError(self._why_nothing(reason))
         # Nothing is promoted any more: the states of paused trials go too.
@@ -208,41 +227,92 @@ class SearchLoop:
         if math.isinf(self._budget.end) or not self._record.progress.best:
             # The first trial starts whatever is left: without any, there is nothing to finish with.
             return not math.isinf(self._budget.end) and bool(self._record.history) and self._budget.left() <= 0
-        usable = self._budget.trial_deadline(self._refit_seconds()) - time.time()
+        usable = self._trial_deadline() - time.time()
         taken = list(self._record.progress.seconds.values())
         return usable < min(2.0, 0.5 * statistics.median(taken)) if taken else usable <= 0
 
     def _submit(self) -> str:
         """Starts as many trials as fit; returns why there is none left, or nothing."""
         while self._executor.num_free:
-            suggestion = self._waiting.pop(0) if self._waiting else self._next_suggestion()
-            if suggestion is None:
+            pack = self._waiting.pop(0) if self._waiting else self._next_pack()
+            if not pack:
                 return "" if self._running else "all trials are done"
-            deadline = self._budget.trial_deadline(self._refit_seconds())
-            if self._record.progress.best is None:
-                # Nothing to fall back on yet: the first trial gets what there is, and is cut rather than refused.
-                deadline = max(deadline, time.time() + 0.5 * max(self._budget.left(), 0.0))
-            self._running.add(suggestion.trial)
-            self._executor.submit(
-                RunTrial(
-                    number=suggestion.trial,
-                    hyperparameters=suggestion.hyperparameters,
-                    budget=suggestion.budget,
-                    space=self._algorithm.space,
-                    deadline=deadline,
-                )
-            )
+            self._start(pack)
         return ""
 
-    def _next_suggestion(self) -> Suggestion | None:
-        suggestions = self._algorithm.suggest(1)
-        if not suggestions:
-            return None
-        self._algorithm.update([Started(suggestions[0])])
-        self._record.started(suggestions[0])
-        return suggestions[0]
+    def _start(self, pack: Sequence[Suggestion]) -> None:
+        """Hands trials to a worker."""
+        deadline = self._trial_deadline()
+        if self._record.progress.best is None:
+            # Nothing to fall back on yet: the first trial gets what there is, and is cut rather than refused.
+            deadline = max(deadline, time.time() + 0.5 * max(self._budget.left(), 0.0))
+        requests = tuple(
+            RunTrial(
+                number=suggestion.trial,
+                hyperparameters=suggestion.hyperparameters,
+                budget=suggestion.budget,
+                space=self._algorithm.space,
+                deadline=deadline,
+                leave_above=self._algorithm.leave_limits(),
+            )
+            for suggestion in pack
+        )
+        numbers = [request.number for request in requests]
+        self._running.update(numbers)
+        self._with_state.update(numbers)
+        worker = self._executor.submit(RunPack(trials=requests) if len(requests) > 1 else requests[0])
+        self._record.leased(numbers, worker=worker)
 
-    def _handle(self, event: EpochEnded | TrialEnded) -> None:
+    def _next_pack(self) -> tuple[Suggestion, ...]:
+        """Takes up what the algorithm suggests next: one trial, or several that train together; () for none."""
+        if self._pack_space:
+            suggestions = self._algorithm.suggest(self._pack_size(), alike=PACK_PARAMETERS)
+        else:
+            suggestions = self._algorithm.suggest(1)
+        if not suggestions:
+            return ()
+        # The others are suggested again, knowing what these came to.
+        pack = self._packs_of(suggestions)[0]
+        # New trials that are left out would leave gaps in the numbering.
+        number = self._record.history.next_number
+        taken = []
+        for suggestion in pack:
+            if suggestion.trial not in self._record.history:
+                suggestion, number = replace(suggestion, trial=number), number + 1
+            taken.append(suggestion)
+        self._algorithm.update([Started(suggestion) for suggestion in taken])
+        for suggestion in taken:
+            self._record.started(suggestion)
+        return tuple(taken)
+
+    def _pack_size(self) -> int:
+        """Returns how many suggestions to ask for: a pack, divided among the workers."""
+        search = self._record.progress.search
+        most = MAX_PACK if search is None or search.max_trials is None else search.max_trials // MIN_ROUNDS
+        return max(1, min(most, MAX_PACK // self._executor.num_workers))
+
+    def _packs_of(self, suggestions: Sequence[Suggestion]) -> list[tuple[Suggestion, ...]]:
+        """Groups suggestions that can train together, in their order."""
+        packs: list[tuple[Suggestion, ...]] = []
+        places: dict[object, int] = {}
+        for suggestion in suggestions:
+            shape = pack_shape(self._pack_space, suggestion.hyperparameters) if self._pack_space else None
+            # One that took its worker with it must not do so to others.
+            if shape is None or suggestion.trial in self._record.progress.retried:
+                packs.append((suggestion,))
+                continue
+            key = (shape, suggestion.start_epoch, suggestion.budget)
+            if key in places and len(packs[places[key]]) < pack_limit(shape):
+                packs[places[key]] += (suggestion,)
+            else:
+                places[key] = len(packs)
+                packs.append((suggestion,))
+        return packs
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, WorkerReplaced):
+            self._record.worker_replaced(event)
+            return
         known = len(self._record.progress.facts)
         if isinstance(event, EpochEnded):
             self._record.epoch_ended(event)
@@ -251,31 +321,75 @@ class SearchLoop:
             if event.disk_full:
                 # Not written down: the trial is not at fault, and goes on when there is room again.
                 raise SearchError(event.outcome.reason if isinstance(event.outcome, Failed) else "the disk is full")
+            if self._is_tried_again(event):
+                return
             self._record.trial_ended(event)
         self._algorithm.update(self._record.progress.facts[known:])
         if isinstance(event, TrialEnded):
             self._after_trial(event)
+        elif len(self._record.progress.facts) > known:
+            self._stop_if_hopeless(event)
+
+    def _is_tried_again(self, event: TrialEnded) -> bool:
+        """Whether a trial whose worker was lost goes on from its saved state, which it may do once."""
+        if not event.lost or self._closing or event.trial in self._record.progress.retried:
+            return False
+        reason = event.outcome.reason if isinstance(event.outcome, Failed) else ""
+        self._record.retried(event.trial, reason=reason)
+        # Alone, and before anything new: a pack may have been lost for one of its members.
+        self._waiting.insert(0, (self._record.history[event.trial].suggestion,))
+        return True
+
+    def _stop_if_hopeless(self, event: EpochEnded) -> None:
+        if event.trial is None or event.trial not in self._running:
+            return
+        reason = self._algorithm.hopeless(event.trial)
+        if reason:
+            self._record.stopped(event.trial, reason=reason)
+            self._executor.stop_trial(event.trial)
+
+    def _end_waiting(self, reason: str) -> None:
+        """Ends trials that were to go on but came to be too late: what they have learned may still be the best."""
+        waiting = [self._record.history[suggestion.trial] for pack in self._waiting for suggestion in pack]
+        for trial in waiting:
+            if trial.curve:
+                self._handle(TrialEnded(trial=trial.number, outcome=Pruned(trial.epochs)))
+        if self._record.progress.best is not None:
+            for trial in waiting:
+                if not trial.curve:
+                    self._handle(TrialEnded(trial=trial.number, outcome=Failed(f"not trained: {reason}")))
 
     def _after_trial(self, event: TrialEnded) -> None:
         if event.new_parameters:
             self._algorithm.grow(event.new_parameters)
             self._record.grow(self._algorithm.space)
         self._delete_states_of_losers()
-        ended = [trial for trial in self._record.history.values() if trial.outcome is not None]
-        if len(ended) == FIRST_TRIALS and all(isinstance(trial.outcome, Failed) for trial in ended):
-            raise SearchError(f"the first {FIRST_TRIALS} trials all failed; the last one: {_failure(ended)}")
+        history = self._record.history
+        # A trial in flight that has trained an epoch is a success, however many others have failed before it.
+        if len(history.failed) >= FIRST_TRIALS and not any(
+            trial.curve if trial.outcome is None else not isinstance(trial.outcome, Failed)
+            for trial in history.values()
+        ):
+            raise SearchError(f"the first {FIRST_TRIALS} trials all failed; the last one: {_failure(history.failed)}")
 
     def _delete_states_of_losers(self) -> None:
         """Keeps the state of the best trials and of those that may be resumed."""
-        ended = [trial for trial in self._record.history.values() if trial.outcome is not None]
-        self._delete_states([trial for trial in ended if not isinstance(trial.outcome, Paused)])
+        having = [self._record.history[number] for number in sorted(self._with_state) if number not in self._running]
+        self._delete_states(
+            trial for trial in having if trial.outcome is not None and not isinstance(trial.outcome, Paused)
+        )
 
     def _delete_states(self, trials: Iterable[Trial]) -> None:
         """Deletes the states of all of `trials` but the best of the search."""
         kept = {trial.number for trial in self._record.progress.ranking[: self._keep]}
-        for trial in trials:
+        for trial in list(trials):
             if trial.number not in kept:
                 shutil.rmtree(self._directory.trial_state(trial.number), ignore_errors=True)
+                self._with_state.discard(trial.number)
+
+    def _trial_deadline(self) -> float:
+        repeated = LEAST_REFIT if self._algorithm.recipe.resource is Resource.FOLDS else 1.0
+        return self._budget.trial_deadline(self._refit_seconds(), repeated=repeated)
 
     def _refit_seconds(self) -> float:
         """Seconds that the final training of the best trial so far will take."""
@@ -283,9 +397,8 @@ class SearchLoop:
         best = progress.best
         if best is None or not best.epochs:
             return 0.0
-        share = progress.best_epoch(best) / best.epochs
-        # Building and tracing are paid whatever the number of epochs.
-        return REFIT_FACTOR * progress.seconds.get(best.number, 0.0) * max(share, 0.5)
+        share = progress.best_epoch(best) / progress.epochs_trained(best)
+        return REFIT_FACTOR * progress.seconds.get(best.number, 0.0) * max(share, LEAST_REFIT)
 
     def _view(self) -> SearchView:
         best = self._record.progress.best
@@ -305,6 +418,6 @@ class SearchLoop:
         return f"no trial finished an epoch ({reason}): {advice}, then go on with `tamiz resume`"
 
 
-def _failure(trials: list[Trial]) -> str:
+def _failure(trials: Sequence[Trial]) -> str:
     failures = [trial.outcome.reason for trial in trials if isinstance(trial.outcome, Failed)]
     return failures[-1] if failures else "unknown"

@@ -6,18 +6,20 @@ The journal is the truth (R8): all of this is rebuilt from it when an experiment
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
 from app.evaluation.metrics import METRICS, Metric
-from app.execution.messages import EpochEnded, TrialEnded
+from app.execution.messages import EpochEnded, TrialEnded, WorkerReplaced
+from app.fold_choice import FOLD_BEST_EPOCH, FOLD_EPOCHS, FOLD_VALUE
 from app.run_directory import RunDirectory
 from app.search import journal
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.space import Space
-from app.search.trial import Ended, Fact, Failed, History, Reported, Started, Suggestion, Trial
+from app.search.trial import Ended, Fact, Failed, History, Reported, Resource, Started, Suggestion, Trial
 from app.tensorboard import TrialEventWriter, write_experiment_summary
 
 FACT_EVENTS = ("started", "reported", "ended")
@@ -34,6 +36,7 @@ class Search:
         max_epochs: Epochs of a trial at full budget.
         seed: Seed of the experiment.
         max_trials: Most trials to start; None for no limit.
+        folds: Folds of the cross-validation that judges trials; 1 for the validation part.
     """
 
     algorithm: str
@@ -42,6 +45,20 @@ class Search:
     max_epochs: int
     seed: int
     max_trials: int | None
+    folds: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Who runs a trial.
+
+    Attributes:
+        worker: Name of the worker.
+        since: When it got the trial, in seconds since the epoch.
+    """
+
+    worker: str
+    since: float
 
 
 @dataclass(slots=True)
@@ -57,6 +74,8 @@ class Progress:
         search: How it is searched; None before the search began.
         stages: Stage after the search -> its details.
         spent: Seconds that earlier sessions took.
+        leases: Running trial -> who runs it; a trial whose session was killed has none.
+        retried: Trial -> why its worker was lost, for those that were tried again for it.
     """
 
     history: History = field(default_factory=History)
@@ -67,30 +86,61 @@ class Progress:
     search: Search | None = None
     stages: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     spent: float = 0.0
+    leases: dict[int, Lease] = field(default_factory=dict)
+    retried: dict[int, str] = field(default_factory=dict)
     _ties: dict[int, dict[int, float]] = field(default_factory=dict)
+    _folds: dict[int, dict[int, Mapping[str, float]]] = field(default_factory=dict)
     _session: tuple[float, float] | None = None
+    _ranking: list[Trial] | None = None
+    _scores: dict[int, tuple[Trial, tuple[float, float]]] = field(default_factory=dict)
 
     def apply(self, record: Mapping[str, Any]) -> None:
         """Learns one record of the journal."""
+        self.apply_all([record])
+
+    def apply_all(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Learns records of the journal in their order; a long journal is learned much faster than record by record."""
+        known = len(self.facts)
+        for record in records:
+            self._learn(record)
+        news = self.facts[known:]
+        self.history = self.history.applied(news)
+        if not all(isinstance(fact, Reported) for fact in news):
+            self._ranking = None
+
+    def _learn(self, record: Mapping[str, Any]) -> None:
+        """Learns one record, but leaves the history to the caller."""
         self._count_time(record)
         event = record["event"]
         if event in FACT_EVENTS:
             fact = fact_from_json(record)
             self.facts.append(fact)
-            self.history = self.history.applied([fact])
             if isinstance(fact, Reported):
                 loss = record.get("scalars", {}).get("val/loss")
                 # NaN compares with nothing, and the journal holds null for it: both lose to every number.
                 finite = loss is not None and math.isfinite(loss)
                 self._ties.setdefault(fact.trial, {})[fact.epoch] = loss if finite else math.inf
+                if FOLD_VALUE in record.get("scalars", {}):
+                    self._folds.setdefault(fact.trial, {})[fact.epoch] = record["scalars"]
             if isinstance(fact, Ended):
+                self.leases.pop(fact.trial, None)
                 self.parameters[fact.trial] = record.get("parameters") or self.parameters.get(fact.trial, 0)
                 self.seconds[fact.trial] = self.seconds.get(fact.trial, 0.0) + record.get("seconds", 0.0)
         elif event == "search":
             self.search = Search(**record["search"])
+            if not self.history and self.search.folds > 1:
+                self.history = History(resource=Resource.FOLDS)
             self.space = Space.from_json(record["space"])
         elif event == "space":
             self.space = Space.from_json(record["space"])
+        elif event == "leased":
+            lease = Lease(worker=record["worker"], since=record.get("time", 0.0))
+            self.leases |= dict.fromkeys(record["trials"], lease)
+        elif event == "retried":
+            self.leases.pop(record["trial"], None)
+            self.retried[record["trial"]] = record["reason"]
+        elif event == "session":
+            self.leases = {}
         elif event == "stage":
             self.stages[record["stage"]] = record["details"]
 
@@ -106,18 +156,43 @@ class Progress:
     @property
     def ranking(self) -> list[Trial]:
         """The ended trials that have an objective, best first."""
-        ended = [trial for trial in self.history.values() if trial.outcome is not None and trial.curve]
-        ended = [trial for trial in ended if not isinstance(trial.outcome, Failed)]
-        return sorted(ended, key=lambda trial: (*self._score(trial), trial.number))
+        if self._ranking is None:
+            ended = [trial for trial in self.history.values() if trial.outcome is not None and trial.curve]
+            ended = [trial for trial in ended if not isinstance(trial.outcome, Failed)]
+            self._ranking = sorted(ended, key=lambda trial: (*self._score(trial), trial.number))
+        return self._ranking
 
     def best_epoch(self, trial: Trial) -> int:
-        """Returns the epoch (from 1) at which `trial` was best; equal objectives are told apart by the loss."""
+        """Returns the epoch (from 1) at which `trial` was best; equal objectives are told apart by the loss.
+
+        Of a cross-validation it is the median of the folds' own best epochs.
+        """
+        if folds := self._folds.get(trial.number):
+            return round(statistics.median(scalars[FOLD_BEST_EPOCH] for scalars in folds.values()))
         ties = self._ties.get(trial.number, {})
         return min((loss, ties.get(epoch, math.inf), epoch) for epoch, loss in trial.curve)[2]
 
-    def _score(self, trial: Trial) -> tuple[float, float]:
-        epoch = self.best_epoch(trial)
-        return dict(trial.curve)[epoch], self._ties.get(trial.number, {}).get(epoch, math.inf)
+    def epochs_trained(self, trial: Trial) -> int:
+        """Returns the epochs that `trial` was trained for, over all its folds."""
+        folds = self._folds.get(trial.number)
+        return int(sum(scalars[FOLD_EPOCHS] for scalars in folds.values())) if folds else trial.epochs
+
+    def spread(self, trial: Trial) -> float | None:
+        """Returns the standard error of the mean of `trial` over its folds; None for fewer than two of them."""
+        values = [scalars[FOLD_VALUE] for scalars in self._folds.get(trial.number, {}).values()]
+        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+    def _score(self, trial: Trial) -> tuple[float, ...]:
+        if trial.resource is Resource.FOLDS:
+            # A mean over fewer folds is no better for being lower.
+            fold, loss = trial.curve[-1]
+            return -fold, loss, self._ties.get(trial.number, {}).get(fold, math.inf)
+        known, score = self._scores.get(trial.number, (None, (math.inf, math.inf)))
+        if known is not trial:
+            epoch = self.best_epoch(trial)
+            score = (dict(trial.curve)[epoch], self._ties.get(trial.number, {}).get(epoch, math.inf))
+            self._scores[trial.number] = (trial, score)
+        return score
 
     def _count_time(self, record: Mapping[str, Any]) -> None:
         """A session lasts from its first record to its last: a killed one cannot say when it ended."""
@@ -144,9 +219,8 @@ def read_progress(directory: RunDirectory) -> Progress:
     """
     progress = Progress()
     if directory.journal_file.exists():
-        for record in journal.read(directory.journal_file):
-            if record["event"] != "journal":
-                progress.apply(record)
+        records = journal.replay(directory.journal_file)
+        progress.apply_all(record for record in records if record["event"] != "journal")
     progress.close_session()
     return progress
 
@@ -197,7 +271,14 @@ class SearchRecord:
         self._board(suggestion.trial).hparams_start(suggestion.hyperparameters, group_name=name)
 
     def epoch_ended(self, event: EpochEnded) -> bool:
-        """Records an epoch of a trial; returns False for one that was known: a resumed trial tells its past again."""
+        """Records an epoch of a trial; returns False for one that was known: a resumed trial tells its past again.
+
+        Of a cross-validation the journal has whole folds; TensorBoard has the epochs of each fold too.
+        """
+        if event.trial is not None and event.fold:
+            scalars = {f"{tag}/fold_{event.fold}": value for tag, value in event.scalars.items()}
+            self._board(event.trial).scalars(event.epoch, scalars, wall_time=event.wall_time)
+            return False
         if event.trial is None or event.epoch <= self.history[event.trial].epochs:
             return False
         fact = Reported(event.trial, event.epoch, event.loss)
@@ -216,6 +297,22 @@ class SearchRecord:
         board.hparams_end(trial.outcome or event.outcome, metrics=metrics)
         board.close()
         del self._boards[event.trial]
+
+    def leased(self, trials: Sequence[int], *, worker: str) -> None:
+        """Records who trains `trials` from now on."""
+        self._write({"event": "leased", "trials": list(trials), "worker": worker}, durable=False)
+
+    def retried(self, trial: int, *, reason: str) -> None:
+        """Records that a trial goes on with another worker, and why it lost its own."""
+        self._write({"event": "retried", "trial": trial, "reason": reason}, durable=True)
+
+    def stopped(self, trial: int, *, reason: str) -> None:
+        """Records why a trial that still runs was told to stop."""
+        self._write({"event": "stopped", "trial": trial, "reason": reason}, durable=False)
+
+    def worker_replaced(self, event: WorkerReplaced) -> None:
+        """Records that a worker was lost or renewed."""
+        self._write({"event": "worker_replaced", "worker": event.worker, "reason": event.reason}, durable=False)
 
     def grow(self, space: Space) -> None:
         """Records that the space has grown."""

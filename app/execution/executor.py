@@ -1,13 +1,23 @@
-"""Who runs trials: the interface that local workers implement and that a cluster will."""
+"""Who runs trials: the interface that local workers and a cluster implement."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
 
-from app.execution.messages import EpochEnded, OpenRun, Reply, Request, RunOpened, RunTrial, TrialEnded
+from app.execution.messages import (
+    EpochEnded,
+    OpenRun,
+    Reply,
+    Request,
+    RunOpened,
+    RunPack,
+    RunTrial,
+    TrialEnded,
+    WorkerReplaced,
+)
 
-Event = EpochEnded | TrialEnded
+Event = EpochEnded | TrialEnded | WorkerReplaced
 
 
 class Executor(abc.ABC):
@@ -18,24 +28,39 @@ class Executor(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def num_workers(self) -> int:
+        """Workers that there are, busy or not."""
+
+    @property
+    @abc.abstractmethod
     def num_free(self) -> int:
-        """Trials that can be submitted now."""
+        """Requests that can be submitted now."""
 
     @abc.abstractmethod
     def open(self, request: OpenRun) -> RunOpened:
         """Opens an experiment on every worker, and on every worker that replaces one.
+
+        Returns when the first has opened it; the others become free as they get there.
 
         Raises:
             WorkerError: A worker cannot open it.
         """
 
     @abc.abstractmethod
-    def submit(self, request: RunTrial) -> None:
-        """Starts a trial on a free worker."""
+    def submit(self, request: RunTrial | RunPack) -> str:
+        """Starts a trial, or a pack of trials, on a free worker; returns the worker's name."""
 
     @abc.abstractmethod
     def events(self, *, timeout: float) -> Sequence[Event]:
-        """Returns what happened, waiting at most `timeout` seconds for the first event."""
+        """Returns what happened, waiting at most `timeout` seconds for the first event.
+
+        Raises:
+            WorkerError: No worker is left, and none can be started.
+        """
+
+    @abc.abstractmethod
+    def stop_trial(self, number: int) -> None:
+        """Asks a trial to end soon; it still sends its `TrialEnded`. Nothing happens when it is not in flight."""
 
     @abc.abstractmethod
     def stop_trials(self) -> None:

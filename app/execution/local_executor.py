@@ -1,4 +1,4 @@
-"""Workers on this machine: fresh interpreters that hold TensorFlow, replaced when they die or grow."""
+"""Workers on this machine: fresh interpreters that hold TensorFlow, replaced when they die, hang or grow."""
 
 from __future__ import annotations
 
@@ -9,171 +9,82 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, final
 
 import app
-from app.errors import WorkerError
-from app.execution.executor import Event, Executor
-from app.execution.messages import (
-    EpochEnded,
-    OpenRun,
-    Reply,
-    Request,
-    RequestFailed,
-    RunOpened,
-    RunTrial,
-    StopTrial,
-    TrialEnded,
-)
-from app.search.trial import Failed
+from app.execution.machine import MEMORY_SHARE, threads_of, total_memory
+from app.execution.messages import Reply, Request
+from app.execution.worker_pool import Lease, WorkerHandle, WorkerPool
+from app.training.devices import Seat
 
 ROOT = Path(app.__file__).resolve().parents[1]
-MEMORY_SHARE = 0.6
-"""Share of the machine's memory that all workers together may hold before they are recycled."""
 
 # `-P` keeps the current folder off the path: a user's folder called `app` must not shadow ours.
 COMMAND = "import sys; sys.path.insert(0, {root!r}); from app.execution.worker import main; main({handle}, {lifeline})"
 
 
 @final
-class LocalExecutor(Executor):
+class LocalExecutor(WorkerPool):
     """Runs trials in worker processes of this machine.
 
     The processes start at once and import TensorFlow while the coordinator goes on.
 
     Args:
         num_workers: Number of processes, at least 1.
+        worker_memory: Bytes past which a worker is replaced, even in the middle of a trial; None recycles one
+            between trials when all together hold more than 60 % of the machine's memory.
+        lease: When a silent worker counts as hung.
     """
 
-    def __init__(self, *, num_workers: int = 1) -> None:
-        if num_workers < 1:
-            raise ValueError(f"num_workers is {num_workers}: expected at least 1")
-        self._request: OpenRun | None = None
-        self._memory_limit = int(MEMORY_SHARE * _machine_memory() / num_workers)
-        self._workers = [_WorkerProcess() for _ in range(num_workers)]
+    def __init__(
+        self, *, num_workers: int = 1, worker_memory: int | None = None, lease: Lease | None = None
+    ) -> None:
+        self._num_processes = num_workers
+        usual = int(MEMORY_SHARE * total_memory() / max(1, num_workers))
+        super().__init__(num_workers=num_workers, worker_memory=worker_memory, usual_memory=usual, lease=lease)
 
-    @property
-    def num_free(self) -> int:
-        """Trials that can be submitted now."""
-        return sum(worker.trial is None for worker in self._workers)
+    def _launch(self, seat: Seat) -> WorkerHandle:
+        return _WorkerProcess(seat)
 
-    def open(self, request: OpenRun) -> RunOpened:
-        """Opens an experiment on every worker, and on every worker that replaces one."""
-        self._request = request
-        for worker in self._workers:
-            worker.send(request)
-        opened = [worker.receive_opened() for worker in self._workers]
-        return opened[0]
+    def _wait(self, handles: Collection[WorkerHandle], timeout: float) -> None:
+        connections = [handle.connection for handle in handles if isinstance(handle, _WorkerProcess)]
+        wait(connections, timeout)
 
-    def submit(self, request: RunTrial) -> None:
-        """Starts a trial on a free worker."""
-        worker = self._free_worker()
-        worker.trial = request.number
-        worker.send(request)
-
-    def events(self, *, timeout: float) -> Sequence[Event]:
-        """Returns what happened, waiting at most `timeout` seconds for the first event."""
-        busy = {worker.connection: worker for worker in self._workers if worker.trial is not None}
-        happened: list[Event] = []
-        for connection in wait(list(busy), timeout):
-            worker = busy[connection]  # type: ignore[index]
-            happened.extend(self._events_of(worker))
-        return happened
-
-    def stop_trials(self) -> None:
-        """Asks every trial in flight to end soon; each still sends its `TrialEnded`."""
-        for worker in self._workers:
-            if worker.trial is not None:
-                worker.send(StopTrial())
-
-    def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
-        """Sends a request to a free worker and waits for its answer."""
-        worker = self._free_worker()
-        worker.send(request)
-        while True:
-            try:
-                reply = worker.receive()
-            except EOFError:
-                reason = worker.cause_of_death()
-                self._replace(worker)
-                raise WorkerError(f"{type(request).__name__}: {reason}") from None
-            if isinstance(reply, EpochEnded):
-                if on_epoch is not None:
-                    on_epoch(reply)
-                continue
-            if isinstance(reply, RequestFailed):
-                raise WorkerError(reply.reason)
-            return reply
-
-    def close(self) -> None:
-        """Ends all workers; harmless when called twice."""
-        for worker in self._workers:
-            worker.close()
-
-    def _events_of(self, worker: _WorkerProcess) -> list[Event]:
-        """Returns all that has arrived from a worker; its death is the end of its trial."""
-        happened: list[Event] = []
-        try:
-            while worker.connection.poll():
-                reply = worker.receive()
-                if isinstance(reply, RequestFailed):
-                    reply = TrialEnded(trial=worker.trial or 0, outcome=Failed(reply.reason))
-                if isinstance(reply, EpochEnded):
-                    happened.append(reply)
-                elif isinstance(reply, TrialEnded):
-                    happened.append(reply)
-                    worker.trial = None
-                    if reply.memory > self._memory_limit:
-                        self._replace(worker)
-                    break
-        except EOFError:
-            reason = worker.cause_of_death()
-            happened.append(TrialEnded(trial=worker.trial or 0, outcome=Failed(reason)))
-            self._replace(worker)
-        return happened
-
-    def _replace(self, worker: _WorkerProcess) -> _WorkerProcess:
-        worker.close()
-        fresh = _WorkerProcess()
-        self._workers[self._workers.index(worker)] = fresh
-        if self._request is not None:
-            fresh.send(self._request)
-            fresh.receive_opened()
-        return fresh
-
-    def _free_worker(self) -> _WorkerProcess:
-        for worker in self._workers:
-            if worker.trial is None:
-                # One that was killed while it had nothing to do must not take the next trial with it.
-                return worker if worker.is_alive else self._replace(worker)
-        raise WorkerError("all workers are busy: wait for a trial to end before the next request")
+    def _threads(self, number: int) -> int:
+        return threads_of(number, num_workers=self._num_processes)
 
 
-class _WorkerProcess:
+@final
+class _WorkerProcess(WorkerHandle):
     """One interpreter, the connection to it, and the pipe whose closing ends it."""
 
-    def __init__(self) -> None:
-        self.trial: int | None = None
+    def __init__(self, seat: Seat) -> None:
         ours, theirs = socket.socketpair()
         lifeline_read, self._lifeline = os.pipe()
         command = COMMAND.format(root=str(ROOT), handle=theirs.fileno(), lifeline=lifeline_read)
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", command],
             pass_fds=(theirs.fileno(), lifeline_read),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")},
+            env=_environment(seat),
             # Ctrl-C in the terminal reaches the whole foreground group; the coordinator decides what it means.
             start_new_session=True,
         )
         theirs.close()
         os.close(lifeline_read)
         self.connection = Connection(ours.detach())
+        self._name = f"worker {seat.worker} (process {self._process.pid})"
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self._name
 
     @property
     def is_alive(self) -> bool:
@@ -181,37 +92,24 @@ class _WorkerProcess:
         return self._process.poll() is None
 
     def send(self, request: Request) -> None:
-        # A worker that died is noticed when its answer is awaited.
+        """Sends a request; a dead process is noticed when its answer is awaited."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(request)
 
-    def receive(self) -> Reply:
-        """Returns the next reply.
+    def receive(self) -> list[Reply]:
+        """Returns what has arrived, without waiting.
 
         Raises:
-            EOFError: The process has ended.
+            EOFError: The process has ended, and everything it said was returned before.
         """
+        replies: list[Reply] = []
         try:
-            reply: Reply = self.connection.recv()
-        except (ConnectionResetError, OSError) as error:
-            raise EOFError from error
-        return reply
-
-    def receive_opened(self) -> RunOpened:
-        """Returns the answer to `OpenRun`.
-
-        Raises:
-            WorkerError: The experiment cannot be opened.
-        """
-        try:
-            reply = self.receive()
-        except EOFError:
-            raise WorkerError(f"the worker could not start: {self.cause_of_death()}") from None
-        if isinstance(reply, RequestFailed):
-            raise WorkerError(reply.reason)
-        if not isinstance(reply, RunOpened):
-            raise WorkerError(f"the worker answered {type(reply).__name__}: expected RunOpened")
-        return reply
+            while self.connection.poll():
+                replies.append(self.connection.recv())
+        except (EOFError, OSError) as error:
+            if not replies:
+                raise EOFError from error
+        return replies
 
     def cause_of_death(self) -> str:
         """Returns one line on why the process ended."""
@@ -227,7 +125,7 @@ class _WorkerProcess:
         last = self._output.read().decode(errors="replace").strip().splitlines()[-1:]
         return f"the worker ended with code {code}{': ' + last[0] if last else ''}"
 
-    def close(self) -> None:
+    def kill(self) -> None:
         """Ends the process."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
@@ -238,5 +136,10 @@ class _WorkerProcess:
             self._output.close()
 
 
-def _machine_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _environment(seat: Seat) -> dict[str, str]:
+    """Returns the variables of a worker process; what the user has set stays."""
+    chosen = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    if seat.threads:
+        # NumPy's libraries read these when they are loaded, long before the experiment is opened.
+        chosen |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(seat.threads))
+    return chosen | os.environ

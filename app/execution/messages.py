@@ -16,21 +16,7 @@ from app.evaluation.predictions import Predictions
 from app.search.limits import Limit
 from app.search.space import Parameter, Space, Value
 from app.search.trial import Outcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """A worker's place among the workers of a search, from which follow its devices and its share of the cores.
-
-    Attributes:
-        worker: Which one, from 0.
-        num_workers: How many there are.
-        threads: Threads that TensorFlow may use; 0 for as many as there are cores.
-    """
-
-    worker: int = 0
-    num_workers: int = 1
-    threads: int = 0
+from app.training.devices import Seat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +40,7 @@ class OpenRun:
     objective: str
     max_epochs: int
     seed: int
-    seat: Seat = Seat()
+    seat: Seat = field(default_factory=Seat)
     measure: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     folds: int = 1
@@ -178,6 +164,19 @@ class TrialEnded:
     lost: bool = False
     memory: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReplaced:
+    """The executor has ended a worker, or found it dead; unless none can be started, another takes its place.
+
+    Attributes:
+        worker: Its name.
+        reason: One line for people.
+    """
+
+    worker: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

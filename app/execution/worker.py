@@ -15,9 +15,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from app.errors import DISK_FULL, TamizError, disk_full_message
 from app.execution.messages import (
@@ -34,6 +35,7 @@ from app.execution.messages import (
     RequestFailed,
     RunOpened,
     RunTrial,
+    StillWorking,
     StopTrial,
     TestOpened,
     TrainFinal,
@@ -47,6 +49,7 @@ from search_spaces.catalogue import SpaceError
 
 if TYPE_CHECKING:
     from app.training.final_model import FinalModel
+    from app.training.fold_trainer import FoldTrainer
     from app.training.trainer import EpochResult, Trainer, TrainingResult, Verdict
     from tf_serving.predictor import SavedModelPredictor
 
@@ -70,6 +73,22 @@ def main(connection_handle: int, lifeline: int) -> None:
         worker.serve()
 
 
+SIGN_OF_LIFE_SECONDS = 1.0
+
+
+class Channel(Protocol):
+    """A two-way connection to the coordinator, of which `multiprocessing` has one; both ends may be far apart."""
+
+    def send(self, obj: Any, /) -> None:
+        """Sends a message."""
+
+    def recv(self) -> Any:
+        """Waits for the next message; raises EOFError when there will be none."""
+
+    def poll(self) -> bool:
+        """Whether a message has arrived."""
+
+
 @final
 class Worker:
     """Answers requests over a connection.
@@ -78,11 +97,13 @@ class Worker:
         connection: Two-way connection to the coordinator.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Channel) -> None:
         self._connection = connection
+        self._last_sign = 0.0
         self._directory: RunDirectory | None = None
         self._seed = 0
         self._trainer: Trainer | None = None
+        self._folds: FoldTrainer | None = None
         self._final: FinalModel | None = None
         self._predictors: dict[str, SavedModelPredictor] = {}
 
@@ -129,6 +150,8 @@ class Worker:
     def _open(self, request: OpenRun) -> RunOpened:
         from app.evaluation.metrics import METRICS
         from app.training.declaration import declare
+        from app.training.fold_data import load_folds
+        from app.training.fold_trainer import FoldTrainer
         from app.training.strategy import prepare_devices
         from app.training.trainer import Trainer
         from app.training.trial_data import load_trial_data
@@ -136,9 +159,10 @@ class Worker:
         directory = RunDirectory(request.directory)
         _log_to(directory.logs / f"worker-{os.getpid()}.log")
         config = directory.read_config()
-        placement = prepare_devices(config.training)
+        placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
+        data = load_trial_data(directory, weighting=config.training.class_weights)
         trainer = Trainer(
-            load_trial_data(directory, weighting=config.training.class_weights),
+            data,
             space_name=config.search.space,
             objective=METRICS[request.objective],
             placement=placement,
@@ -147,10 +171,16 @@ class Worker:
         )
         space = declare(trainer.space())
         self._directory, self._seed, self._trainer = directory, request.seed, trainer
+        self._folds = FoldTrainer(trainer, load_folds(directory, data)) if request.folds > 1 else None
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()
         gc.freeze()
-        return RunOpened(space=space, devices=placement.description, num_replicas=placement.num_replicas)
+        return RunOpened(
+            space=space,
+            devices=placement.description,
+            num_replicas=placement.num_replicas,
+            memory=_resident_bytes(),
+        )
 
     def _run_trial(self, request: RunTrial) -> TrialEnded:
         from app.training.checkpoint import CheckpointError, DiskFullError
@@ -160,14 +190,17 @@ class Worker:
         start = time.perf_counter()
         outcome: Outcome
         try:
-            result = trainer.train_trial(
+            train = trainer.train_trial
+            if self._folds is not None:
+                train = partial(self._folds.train_trial, leave_above=request.leave_above)
+            result = train(
                 request.hyperparameters,
                 known=request.space,
                 budget=request.budget,
                 seed=derive_seed(self._seed, "trial", request.number),
                 state=directory.trial_state(request.number),
                 report=self._reporter(request.number),
-                ask=self._asker(request.deadline),
+                ask=self._asker(request.number, request.deadline),
             )
         except (EOFError, ConnectionError):
             raise
@@ -184,7 +217,11 @@ class Worker:
         else:
             return TrialEnded(
                 trial=request.number,
-                outcome=_outcome(result, trainer.max_epochs, self._last_losses),
+                outcome=(
+                    _outcome(result, trainer.max_epochs, self._last_losses)
+                    if self._folds is None
+                    else _outcome_of_folds(result, self._folds.num_folds, self._last_losses)
+                ),
                 num_parameters=result.num_parameters,
                 seconds=result.seconds,
                 new_parameters=result.new_parameters,
@@ -199,7 +236,7 @@ class Worker:
 
         trainer, directory = self._opened()
         start = time.perf_counter()
-        ask = self._asker(request.deadline)
+        ask = self._asker(None, request.deadline)
         self._final, epochs = train_final_model(
             trainer,
             directory,
@@ -242,25 +279,43 @@ class Worker:
 
         def report(result: EpochResult) -> None:
             loss = trainer.objective.to_loss(result.objective)
-            self._last_losses.append(loss)
+            if not result.fold:
+                self._last_losses.append(loss)
             self._connection.send(
-                EpochEnded(trial=trial, epoch=result.epoch, loss=loss, scalars=result.scalars, wall_time=time.time())
+                EpochEnded(
+                    trial=trial,
+                    epoch=result.epoch,
+                    loss=loss,
+                    scalars=result.scalars,
+                    wall_time=time.time(),
+                    fold=result.fold,
+                )
             )
 
         return report
 
-    def _asker(self, deadline: float) -> Callable[[], Verdict]:
+    def _asker(self, trial: int | None, deadline: float) -> Callable[[], Verdict]:
         from app.training.trainer import Verdict
 
         def ask() -> Verdict:
-            if self._connection.poll():
-                message = self._connection.recv()
-                if not isinstance(message, StopTrial):
-                    raise TypeError(f"{type(message).__name__} came during a trial: expected StopTrial")
-                return Verdict.STOP
-            return Verdict.STOP if time.time() >= deadline else Verdict.GO_ON
+            stopped = self._stopped_trials()
+            is_over = None in stopped or trial in stopped or time.time() >= deadline
+            return Verdict.STOP if is_over else Verdict.GO_ON
 
         return ask
+
+    def _stopped_trials(self) -> set[int | None]:
+        """Gives a sign of life; returns the trials that the coordinator wants to end now (None is all of them)."""
+        if time.monotonic() - self._last_sign > SIGN_OF_LIFE_SECONDS:
+            self._connection.send(StillWorking(_resident_bytes()))
+            self._last_sign = time.monotonic()
+        stopped: set[int | None] = set()
+        while self._connection.poll():
+            message = self._connection.recv()
+            if not isinstance(message, StopTrial):
+                raise TypeError(f"{type(message).__name__} came during a trial: expected StopTrial")
+            stopped.add(message.trial)
+        return stopped
 
 
 def _outcome(result: TrainingResult, max_epochs: int, losses: list[float]) -> Outcome:
@@ -275,6 +330,15 @@ def _outcome(result: TrainingResult, max_epochs: int, losses: list[float]) -> Ou
     if result.end is End.BUDGET and result.epoch < max_epochs:
         return Paused(result.epoch)
     return Completed(min(finite))
+
+
+def _outcome_of_folds(result: TrainingResult, num_folds: int, means: list[float]) -> Outcome:
+    """Returns how a trial of a cross-validation that raised nothing has ended: its value is the mean of all folds."""
+    from app.training.trainer import End
+
+    if result.end is not End.BUDGET:
+        return Pruned(result.epoch)
+    return Paused(result.epoch) if result.epoch < num_folds else Completed(means[-1])
 
 
 def _log_to(path: Path) -> None:

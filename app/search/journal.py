@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast, final
 
@@ -40,14 +40,17 @@ class Journal:
             OSError: the file cannot be opened or written.
         """
         place = Path(path)
-        content = place.read_bytes() if place.exists() else b""
-        records, end = _parse(content, place)
+        end = 0
+        if place.exists():
+            with place.open("rb") as known:
+                for _, end in _records(known, place):
+                    pass
         file = cast(BinaryIO, place.open("r+b" if place.exists() else "x+b", buffering=0))
         try:
             file.truncate(end)
             file.seek(end)
             journal = cls(file)
-            if not records:
+            if not end:
                 journal.append({"event": "journal", "version": VERSION}, durable=True)
                 _sync_directory(place.parent)
         except BaseException:
@@ -100,31 +103,40 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
         JournalError: a broken line that is not the last, or a journal from a newer version.
         OSError: the file cannot be read.
     """
+    return list(replay(path))
+
+
+def replay(path: str | os.PathLike[str]) -> Iterator[Record]:
+    """The records of `read`, one after the other: a long journal need not be in memory as a whole.
+
+    Raises:
+        JournalError: a broken line that is not the last, or a journal from a newer version.
+        OSError: the file cannot be read.
+    """
     place = Path(path)
-    return _parse(place.read_bytes(), place)[0]
+    with place.open("rb") as file:
+        for record, _ in _records(file, place):
+            yield record
 
 
-def _parse(content: bytes, path: Path) -> tuple[list[Record], int]:
-    """The records, and the number of bytes they take."""
-    lines = content.split(b"\n")
-    # What follows the last newline is empty, or torn.
-    lines.pop()
-    records: list[Record] = []
+def _records(file: BinaryIO, path: Path) -> Iterator[tuple[Record, int]]:
+    """Each record, and where in the file it ends."""
     end = 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            return  # torn
         record = _record(line)
         if record is None:
-            if number == len(lines) and content.endswith(b"\n"):
-                break
+            if not file.read(1):
+                return
             raise JournalError(
-                f"Line {number} of {path} is broken: expected a JSON object, got {line[:60]!r}. "
+                f"Line {number} of {path} is broken: expected a JSON object, got {line.rstrip()[:60]!r}. "
                 "Only the last line may be torn; restore the file from a copy, or cut it before this line."
             )
         if number == 1:
             _check_header(record, path)
-        records.append(record)
-        end += len(line) + 1
-    return records, end
+        end += len(line)
+        yield record, end
 
 
 def _record(line: bytes) -> Record | None:

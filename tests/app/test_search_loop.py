@@ -15,7 +15,17 @@ import pytest
 
 from app.errors import SearchError
 from app.execution.executor import Event, Executor
-from app.execution.messages import EpochEnded, OpenRun, Reply, Request, RunOpened, RunTrial, TrialEnded
+from app.execution.messages import (
+    EpochEnded,
+    OpenRun,
+    Reply,
+    Request,
+    RunOpened,
+    RunPack,
+    RunTrial,
+    TrialEnded,
+    WorkerReplaced,
+)
 from app.run_directory import RunDirectory
 from app.search.algorithm import create
 from app.search.space import Categorical, Float, Int, Parameter, Space, Value
@@ -35,14 +45,18 @@ def loss_of(values: Mapping[str, Value], epoch: int) -> float:
 
 @dataclass
 class FunctionExecutor(Executor):
-    """Computes `loss_of` in this process, an epoch a call of `events`; keeps states on disk as a worker does.
+    """Computes `loss_of` in this process, an epoch of one worker a call of `events`; keeps states on disk.
 
     Attributes:
         directory: The experiment.
         seconds: Time an epoch takes.
         fails: Says of a trial why it fails, if it does.
         reveals: Trial -> parameters that its build reveals.
-        submitted: Everything that was asked for.
+        lost: Trial -> the epochs after which its worker is lost, one for each time it is tried.
+        workers: How many trials or packs run at a time.
+        submitted: Every trial that was asked for.
+        packs: The numbers of the trials that were asked for together.
+        stopped: Trials that were asked to stop.
     """
 
     directory: RunDirectory
@@ -50,68 +64,92 @@ class FunctionExecutor(Executor):
     fails: Callable[[int], str] = lambda _: ""
     reveals: Mapping[int, tuple[Parameter, ...]] = field(default_factory=dict)
     full_at: int | None = None
+    lost: dict[int, list[int]] = field(default_factory=dict)
+    workers: int = 1
     submitted: list[RunTrial] = field(default_factory=list)
-    running: RunTrial | None = None
-    epoch: int = 0
-    stopped: bool = False
+    packs: list[tuple[int, ...]] = field(default_factory=list)
+    running: list[dict[int, RunTrial]] = field(default_factory=list)
+    epochs: dict[int, int] = field(default_factory=dict)
+    stopped: set[int] = field(default_factory=set)
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers
 
     @property
     def num_free(self) -> int:
-        return int(self.running is None)
+        return self.workers - len(self.running)
 
     def open(self, request: OpenRun) -> RunOpened:
         del request
         return RunOpened(space=SPACE, devices="none", num_replicas=1)
 
-    def submit(self, request: RunTrial) -> None:
-        self.submitted.append(request)
-        self.running, self.epoch = request, 0
+    def submit(self, request: RunTrial | RunPack) -> str:
+        members = request.trials if isinstance(request, RunPack) else (request,)
+        self.submitted += members
+        self.packs.append(tuple(member.number for member in members))
+        self.running.append({member.number: member for member in members})
+        self.epochs |= {member.number: 0 for member in members}
+        return f"worker {len(self.running)}"
 
     def events(self, *, timeout: float) -> Sequence[Event]:
         del timeout  # there is always something to tell
-        request = self.running
-        if request is None:
+        if not self.running:
             return []
-        state = self.directory.trial_state(request.number) / "current"
+        job = self.running.pop(0)
+        happened: list[Event] = []
+        for request in list(job.values()):
+            told = self._advance(request)
+            happened += told
+            if isinstance(told[-1], TrialEnded):
+                del job[request.number]
+            if isinstance(told[-1], TrialEnded) and told[-1].lost:
+                # Its worker is gone, with all that it trained.
+                happened += [TrialEnded(trial=n, outcome=Failed("lost"), lost=True) for n in job]
+                job.clear()
+                happened.append(WorkerReplaced(worker="worker 1", reason="lost"))
+                break
+        if job:
+            self.running.append(job)
+        return happened
+
+    def _advance(self, request: RunTrial) -> list[Event]:
+        number = request.number
+        state = self.directory.trial_state(number) / "current"
         saved = json.loads(state.read_text()) if state.is_file() else 0
-        if self.fails(request.number):
-            return [self._end(Failed(self.fails(request.number)))]
-        if self.full_at == request.number:
-            self.running = None
-            return [TrialEnded(trial=request.number, outcome=Failed("the disk is full: free some"), disk_full=True)]
-        if self.stopped or time.time() >= request.deadline:
-            return [self._end(Pruned(self.epoch))]
-        self.epoch += 1
-        if self.epoch > saved:
+        if self.fails(number):
+            return [self._end(number, Failed(self.fails(number)))]
+        if self.full_at == number:
+            return [TrialEnded(trial=number, outcome=Failed("the disk is full: free some"), disk_full=True)]
+        if self.lost.get(number, [-1])[0] == self.epochs[number]:
+            self.lost[number] = self.lost[number][1:] or [-1]
+            return [TrialEnded(trial=number, outcome=Failed("lost"), lost=True)]
+        if number in self.stopped or time.time() >= request.deadline:
+            return [self._end(number, Pruned(self.epochs[number]))]
+        self.epochs[number] = epoch = self.epochs[number] + 1
+        if epoch > saved:
             time.sleep(self.seconds)
             state.parent.mkdir(parents=True, exist_ok=True)
-            state.write_text(json.dumps(self.epoch))
-        loss = loss_of(request.hyperparameters, self.epoch)
-        events: list[Event] = [
-            EpochEnded(
-                trial=request.number,
-                epoch=self.epoch,
-                loss=loss,
-                scalars={"val/loss": loss},
-                wall_time=time.time(),
-            )
-        ]
-        if self.epoch >= request.budget:
-            events.append(self._end(Completed(loss) if self.epoch >= MAX_EPOCHS else Paused(self.epoch)))
-        return events
+            state.write_text(json.dumps(epoch))
+        loss = loss_of(request.hyperparameters, epoch)
+        event = EpochEnded(trial=number, epoch=epoch, loss=loss, scalars={"val/loss": loss}, wall_time=time.time())
+        if epoch < request.budget:
+            return [event]
+        return [event, self._end(number, Completed(loss) if epoch >= MAX_EPOCHS else Paused(epoch))]
+
+    def stop_trial(self, number: int) -> None:
+        self.stopped.add(number)
 
     def stop_trials(self) -> None:
-        self.stopped = True
+        self.stopped |= {number for job in self.running for number in job}
 
     def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
         raise NotImplementedError(f"{type(request).__name__}: only trials are computed here")
 
     def close(self) -> None:
-        self.running = None
+        self.running = []
 
-    def _end(self, outcome: Outcome) -> TrialEnded:
-        number = self.submitted[-1].number
-        self.running = None
+    def _end(self, number: int, outcome: Outcome) -> TrialEnded:
         return TrialEnded(
             trial=number, outcome=outcome, num_parameters=10, seconds=0.1, new_parameters=self.reveals.get(number, ())
         )

@@ -19,7 +19,9 @@ TOLERANCE = 1e-4  # replicas add their gradients in no fixed order
 def main(directory: Path, scratch: Path) -> None:
     placement = prepare_devices(TrainingConfig(devices=("CPU:0", "CPU:1")))
     assert placement.num_replicas == 2
-    assert placement.description == "MirroredStrategy over CPU:0, CPU:1, float32"
+    assert placement.description == (
+        "MirroredStrategy over CPU:0, CPU:1, float32, each trial on all devices: there is one worker"
+    )
 
     import keras
 

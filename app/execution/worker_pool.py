@@ -1,0 +1,408 @@
+"""The rules of a pool of workers, wherever they run: leases, limits of memory, replacement.
+
+Nothing here waits for a worker while trials are in flight: one that is being replaced imports TensorFlow and opens
+the experiment while the others go on.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from app.errors import WorkerError
+from app.execution.executor import Event, Executor
+from app.execution.machine import in_bytes
+from app.execution.messages import (
+    EpochEnded,
+    OpenRun,
+    Reply,
+    Request,
+    RequestFailed,
+    RunOpened,
+    RunPack,
+    RunTrial,
+    StillWorking,
+    StopTrial,
+    TrialEnded,
+    WorkerReplaced,
+)
+from app.search.trial import Failed
+from app.training.devices import Seat
+
+RECYCLE_SHARE = 0.85
+"""Between two trials a worker is replaced before it reaches its limit: past it, it would take a trial with it."""
+
+MOST_UNSEEN_SECONDS = 5.0
+"""A coordinator that was itself held up for an hour must not take its workers for dead: they may have told, unheard."""
+
+MOST_FAILED_STARTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """How long a worker may be silent before it counts as hung, in seconds.
+
+    A trial traces its graph before its first word, later it gives a sign of life about once a second. What is usual
+    is learned from the trials so far: `factor` times the longest silence of one that lived, within these bounds.
+
+    Attributes:
+        first: At most this before a trial's first word, or before a worker has opened the experiment.
+        later: At most this between two words.
+        least: Never less than this.
+        factor: How much longer than usual a silence may be.
+    """
+
+    first: float = 900.0
+    later: float = 300.0
+    least: float = 60.0
+    factor: float = 20.0
+
+    def allowed(self, *, before_first_word: bool, longest: float) -> float:
+        """Returns how long the next silence may be, in seconds.
+
+        Args:
+            before_first_word: Whether nothing has been heard of the trial.
+            longest: The longest such silence so far; 0 when none has been seen.
+        """
+        most = self.first if before_first_word else self.later
+        return min(most, max(self.least, self.factor * longest)) if longest else most
+
+    def grace(self, longest: float) -> float:
+        """Returns how long after its deadline a trial may still be busy, in seconds."""
+        return max(self.least / 4, 3 * longest)
+
+
+class WorkerHandle(abc.ABC):
+    """One worker and the way to talk to it."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    @abc.abstractmethod
+    def is_alive(self) -> bool:
+        """Whether it can still do anything."""
+
+    @abc.abstractmethod
+    def send(self, request: Request) -> None:
+        """Sends a request; a dead worker is noticed when its answer is awaited."""
+
+    @abc.abstractmethod
+    def receive(self) -> list[Reply]:
+        """Returns what has arrived, without waiting.
+
+        Raises:
+            EOFError: It has ended, and everything it said was returned before.
+        """
+
+    @abc.abstractmethod
+    def cause_of_death(self) -> str:
+        """Returns one line on why it ended."""
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """Ends it at once, even when it hangs; harmless when called twice."""
+
+
+class _State(StrEnum):
+    OPENING = "opening"
+    IDLE = "idle"
+    BUSY = "busy"
+
+
+@dataclass(slots=True)
+class _Post:
+    """A place in the pool: the worker that holds it now, and what that is doing."""
+
+    number: int
+    handle: WorkerHandle
+    state: _State = _State.IDLE
+    trials: set[int] = field(default_factory=set)
+    deadline: float = float("inf")
+    awaited: int = 0
+    heard: bool = False
+    silence: float = 0.0
+    failed_starts: int = 0
+
+
+class WorkerPool(Executor):
+    """Runs trials on workers that a subclass launches.
+
+    Args:
+        num_workers: At least 1.
+        worker_memory: Bytes past which a worker is replaced, even in the middle of a trial; None for no such limit.
+        usual_memory: Bytes past which a worker is replaced between two trials.
+        lease: When a silent worker counts as hung.
+    """
+
+    def __init__(
+        self, *, num_workers: int, worker_memory: int | None, usual_memory: int | None, lease: Lease | None
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers is {num_workers}: expected at least 1")
+        self._num_seats = num_workers
+        self._request: OpenRun | None = None
+        self._lease = lease or Lease()
+        self._memory = worker_memory
+        self._recycle_at = int(RECYCLE_SHARE * worker_memory) if worker_memory else usual_memory
+        self._longest = {True: 0.0, False: 0.0}
+        self._looked = time.monotonic()
+        self._told: list[Event] = []
+        self._posts = [_Post(number, self._launch(self._seat(number))) for number in range(num_workers)]
+
+    @abc.abstractmethod
+    def _launch(self, seat: Seat) -> WorkerHandle:
+        """Starts a worker and returns at once."""
+
+    @abc.abstractmethod
+    def _wait(self, handles: Collection[WorkerHandle], timeout: float) -> None:
+        """Waits until one of `handles` has something to say or has ended, at most `timeout` seconds."""
+
+    @abc.abstractmethod
+    def _threads(self, number: int) -> int:
+        """Returns the threads that worker `number` may use; 0 for as many as there are cores."""
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that there are, busy or not."""
+        return len(self._posts)
+
+    @property
+    def num_free(self) -> int:
+        """Requests that can be submitted now."""
+        self._replace_the_dead()
+        return sum(post.state is _State.IDLE for post in self._posts)
+
+    def open(self, request: OpenRun) -> RunOpened:
+        """Opens an experiment on every worker, and on every worker that replaces one.
+
+        The first encodes the rows; the others, which find them encoded, get ready while the search begins.
+        """
+        before, self._request = self._request, request
+        try:
+            opened = self._open_first()
+        except WorkerError:
+            self._request = before
+            raise
+        for post in self._posts[1:]:
+            self._send_open(post)
+        return opened
+
+    def submit(self, request: RunTrial | RunPack) -> str:
+        """Starts a trial, or a pack of trials, on a free worker; returns the worker's name."""
+        post = self._idle_post()
+        members = request.trials if isinstance(request, RunPack) else (request,)
+        post.trials = {member.number for member in members}
+        post.deadline = max(member.deadline for member in members)
+        post.state, post.heard, post.silence = _State.BUSY, False, 0.0
+        post.handle.send(request)
+        return post.handle.name
+
+    def events(self, *, timeout: float) -> Sequence[Event]:
+        """Returns what happened, waiting at most `timeout` seconds for the first event."""
+        self._replace_the_dead()
+        awaited = [post for post in self._posts if post.state is not _State.IDLE]
+        if awaited and not self._told:
+            self._wait([post.handle for post in awaited], timeout)
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, MOST_UNSEEN_SECONDS), now
+        for post in awaited:
+            post.silence += passed
+            self._hear(post)
+            if post.state is not _State.IDLE:
+                self._check_lease(post)
+        told, self._told = self._told, []
+        return told
+
+    def stop_trial(self, number: int) -> None:
+        """Asks a trial to end soon; it still sends its `TrialEnded`."""
+        for post in self._posts:
+            if number in post.trials:
+                post.handle.send(StopTrial(number))
+
+    def stop_trials(self) -> None:
+        """Asks every trial in flight to end soon; each still sends its `TrialEnded`."""
+        for post in self._posts:
+            if post.trials:
+                post.handle.send(StopTrial())
+
+    def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
+        """Sends a request to a free worker and waits for its answer."""
+        post = self._idle_post()
+        post.handle.send(request)
+        while True:
+            try:
+                replies = self._next_replies(post)
+            except EOFError:
+                reason = post.handle.cause_of_death()
+                self._replace(post)
+                raise WorkerError(f"{type(request).__name__}: {reason}") from None
+            for reply in replies:
+                if isinstance(reply, RequestFailed):
+                    raise WorkerError(reply.reason)
+                if isinstance(reply, EpochEnded):
+                    if on_epoch is not None:
+                        on_epoch(reply)
+                elif not isinstance(reply, StillWorking):
+                    return reply
+
+    def close(self) -> None:
+        """Ends all workers; harmless when called twice."""
+        for post in self._posts:
+            post.handle.kill()
+
+    def _seat(self, number: int) -> Seat:
+        return Seat(worker=number, num_workers=self._num_seats, threads=self._threads(number))
+
+    # Opening
+
+    def _open_first(self) -> RunOpened:
+        post = self._posts[0]
+        self._send_open(post)
+        while True:
+            try:
+                replies = self._next_replies(post)
+            except EOFError:
+                reason = post.handle.cause_of_death()
+                self._replace(post)
+                raise WorkerError(f"the worker could not start: {reason}") from None
+            for reply in replies:
+                if isinstance(reply, RequestFailed | RunOpened):
+                    post.awaited -= 1
+                if post.awaited or isinstance(reply, StillWorking):
+                    continue  # an answer to an earlier request
+                post.state = _State.IDLE
+                if isinstance(reply, RequestFailed):
+                    raise WorkerError(reply.reason)
+                if not isinstance(reply, RunOpened):
+                    raise WorkerError(f"the worker answered {type(reply).__name__}: expected RunOpened")
+                self._check_memory(reply.memory)
+                return reply
+
+    def _check_memory(self, memory: int) -> None:
+        if self._recycle_at and memory > self._recycle_at and self._memory:
+            needed = in_bytes(int(1.5 * memory / RECYCLE_SHARE))
+            raise WorkerError(
+                f"a worker may hold {in_bytes(self._memory)}, but one that has opened this experiment holds "
+                f"{in_bytes(memory)} before any trial: give --worker-memory {needed} or more"
+            )
+
+    def _send_open(self, post: _Post) -> None:
+        if self._request is not None:
+            post.handle.send(replace(self._request, seat=self._seat(post.number)))
+            post.state, post.silence, post.awaited = _State.OPENING, 0.0, post.awaited + 1
+
+    # Listening
+
+    def _next_replies(self, post: _Post) -> list[Reply]:
+        """Waits for a worker; raises EOFError when it has ended."""
+        while True:
+            self._wait([post.handle], 1.0)
+            replies = post.handle.receive()
+            if replies:
+                return replies
+
+    def _hear(self, post: _Post) -> None:
+        """Takes in what has arrived from a worker; its death is the end of its trials."""
+        try:
+            replies = post.handle.receive()
+        except EOFError:
+            self._lose(post, post.handle.cause_of_death())
+            return
+        handle = post.handle
+        for reply in replies:
+            if post.handle is not handle:
+                break  # it was just replaced for what it said
+            if post.state is _State.OPENING:
+                self._hear_opening(post, reply)
+            else:
+                self._hear_trial(post, reply)
+
+    def _hear_opening(self, post: _Post, reply: Reply) -> None:
+        if isinstance(reply, RunOpened | RequestFailed):
+            post.awaited -= 1
+        if post.awaited == 0 and isinstance(reply, RunOpened):
+            post.state, post.failed_starts = _State.IDLE, 0
+        elif post.awaited == 0 and isinstance(reply, RequestFailed):
+            self._lose(post, reply.reason)
+
+    def _hear_trial(self, post: _Post, reply: Reply) -> None:
+        before = not post.heard
+        self._longest[before] = max(self._longest[before], post.silence)
+        post.silence, post.heard = 0.0, True
+        if isinstance(reply, EpochEnded):
+            self._told.append(reply)
+        elif isinstance(reply, TrialEnded):
+            self._told.append(reply)
+            post.trials.discard(reply.trial)
+            if not post.trials:
+                post.state = _State.IDLE
+                if self._recycle_at and reply.memory > self._recycle_at:
+                    self._lose(post, f"its memory has grown to {in_bytes(reply.memory)}")
+        elif isinstance(reply, RequestFailed):
+            self._told += [TrialEnded(trial=trial, outcome=Failed(reply.reason)) for trial in sorted(post.trials)]
+            post.trials, post.state = set(), _State.IDLE
+        elif isinstance(reply, StillWorking) and self._memory and reply.memory > self._memory:
+            allowed = in_bytes(self._memory)
+            self._lose(post, f"the worker outgrew its memory: it held {in_bytes(reply.memory)} of {allowed}")
+
+    def _check_lease(self, post: _Post) -> None:
+        if post.state is _State.OPENING:
+            longest = self._longest[True]
+            allowed = self._lease.first
+        else:
+            longest = self._longest[not post.heard]
+            allowed = self._lease.allowed(before_first_word=not post.heard, longest=longest)
+        late = time.time() - post.deadline if post.trials else 0.0
+        if post.silence > allowed or min(late, post.silence) > self._lease.grace(longest):
+            doing = "opening the experiment" if post.state is _State.OPENING else "training"
+            self._lose(post, f"the worker hung: nothing was heard of it for {post.silence:.0f} s of {doing}")
+
+    # Replacing
+
+    def _replace_the_dead(self) -> None:
+        """Replaces workers that ended while they had nothing to do: the next trial must not go with them."""
+        for post in list(self._posts):
+            if post.state is _State.IDLE and not post.handle.is_alive:
+                self._lose(post, post.handle.cause_of_death())
+
+    def _lose(self, post: _Post, reason: str) -> None:
+        """Ends what a worker was doing, and the worker, and starts another in its place."""
+        name, opening = post.handle.name, post.state is _State.OPENING
+        self._told += [
+            TrialEnded(trial=trial, outcome=Failed(reason), lost=True) for trial in sorted(post.trials)
+        ]
+        self._told.append(WorkerReplaced(worker=name, reason=reason))
+        post.failed_starts += opening
+        if post.failed_starts < MOST_FAILED_STARTS:
+            self._replace(post)
+            return
+        post.handle.kill()
+        self._posts.remove(post)
+        if not self._posts:
+            raise WorkerError(f"no worker is left, and none can be started: {reason}")
+
+    def _replace(self, post: _Post) -> None:
+        post.handle.kill()
+        post.handle = self._launch(self._seat(post.number))
+        post.state, post.awaited, post.trials, post.silence = _State.IDLE, 0, set(), 0.0
+        self._send_open(post)
+
+    def _idle_post(self) -> _Post:
+        """Returns a post that has nothing to do; waits for one that is getting ready if there is no other."""
+        self._replace_the_dead()
+        while True:
+            for post in self._posts:
+                if post.state is _State.IDLE:
+                    return post
+            opening = [post for post in self._posts if post.state is _State.OPENING]
+            if not opening:
+                raise WorkerError("all workers are busy: wait for a trial to end before the next request")
+            self._wait([post.handle for post in opening], 1.0)
+            for post in opening:
+                self._hear(post)
