@@ -74,7 +74,7 @@ def read_table(
         )
     path = Path(source)
     require_file(path)
-    read = _reader(path)
+    read = reader_of(path)
     content = read_stored_bytes(path)
     parsed = read(content, options.named(str(path)))
     table = plain_source(parsed.table, str(path))
@@ -86,7 +86,15 @@ def read_table(
     )
 
 
-def _reader(path: Path) -> Callable[[bytes, ReadOptions], Parsed]:
+def reader_of(path: Path) -> Callable[[bytes, ReadOptions], Parsed]:
+    """Return the entry of ``SOURCES`` for a file.
+
+    Args:
+        path: The file; only its name is looked at.
+
+    Raises:
+        DataError: Its ending is not known.
+    """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     suffix = suffixes[-1] if suffixes else ""
     if suffix == ".gz" and len(suffixes) > 1:

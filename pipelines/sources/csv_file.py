@@ -21,11 +21,11 @@ from pipelines.errors import DataError
 from pipelines.sources.memory import check_column_names
 from pipelines.sources.options import DELIMITERS, Parsed, ReadOptions
 
-_SAMPLE_BYTES = 1 << 16
-_SAMPLE_ROWS = 200
+SAMPLE_BYTES = 1 << 16
+SAMPLE_ROWS = 200
 _BLOCK_BYTES = 1 << 24
 # Longest first: the mark of UTF-32 begins with the one of UTF-16.
-_MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -52,15 +52,15 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
     text, encoding = _to_utf8(content, options)
     first_line = 1 + text.count(b"\n", 0, len(text) - len(text.lstrip(b"\r\n")))
     text = text.lstrip(b"\r\n")  # Arrow would take an empty line above the header for the header
-    sample = _sample_lines(text)
+    sample = sample_lines(text)
     if not sample:
         raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
-    delimiter = options.delimiter or _recognise_delimiter(sample)
-    rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:_SAMPLE_ROWS]
-    if len(rows) == 1 and len(text) <= _SAMPLE_BYTES:
+    delimiter = options.delimiter or recognise_delimiter(sample)
+    rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:SAMPLE_ROWS]
+    if len(rows) == 1 and len(text) <= SAMPLE_BYTES:
         raise DataError(f"Expected rows, but {options.name!r} has a header and no row below it.")
-    decimal = options.decimal or _recognise_decimal(rows[1:], delimiter)
-    names, renamed = _column_names(rows[0], options)
+    decimal = options.decimal or recognise_decimal(rows[1:], delimiter)
+    names, renamed = column_names_of(rows[0], options)
     try:
         table = _read_text_table(text, names, delimiter=delimiter)
     except pa.ArrowInvalid as error:
@@ -72,7 +72,7 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
 
     def convert(name: str) -> pa.ChunkedArray:
         keep_text = name in options.text_columns
-        return _convert(table.column(name), missing=missing, decimal=decimal, keep_text=keep_text)
+        return convert_text(table.column(name), missing=missing, decimal=decimal, keep_text=keep_text)
 
     # Arrow computes without the interpreter's lock, so threads share the columns out.
     with ThreadPoolExecutor() as pool:
@@ -91,10 +91,10 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
 
 def _to_utf8(content: bytes, options: ReadOptions) -> tuple[bytes, str]:
     """Return the text as UTF-8 without a byte order mark, and the name of the encoding that it had."""
-    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    marked = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), None)
     encoding = options.encoding or marked
     if encoding is None:
-        _refuse_binary(content, options)
+        refuse_binary(content, options)
         encoding = _recognise_encoding(content, options)
     try:
         text = content.decode(encoding)
@@ -103,7 +103,7 @@ def _to_utf8(content: bytes, options: ReadOptions) -> tuple[bytes, str]:
             f"Expected the name of an encoding such as utf-8, cp1252 or utf-16, received {encoding!r}."
         ) from error
     except UnicodeError as error:
-        raise DataError(_wrong_encoding(content, encoding, error, options)) from error
+        raise DataError(wrong_encoding(content, encoding, error, options)) from error
     if "\0" in text:
         raise DataError(
             f"Expected text, but {options.name!r} holds NUL characters; it is not a CSV file in {encoding}."
@@ -113,11 +113,20 @@ def _to_utf8(content: bytes, options: ReadOptions) -> tuple[bytes, str]:
     return encoded.removeprefix(codecs.BOM_UTF8), "utf-8" if encoding == "utf-8-sig" else encoding
 
 
-def _refuse_binary(content: bytes, options: ReadOptions) -> None:
+def refuse_binary(content: bytes, options: ReadOptions) -> None:
+    """Refuse the beginning of a file that is no text.
+
+    Args:
+        content: The file, or its beginning.
+        options: For the name.
+
+    Raises:
+        DataError: It is Parquet, an archive, or another binary format.
+    """
     kind = next((kind for magic, kind in _MAGIC.items() if content.startswith(magic)), None)
     if kind:
         raise DataError(f"Expected a CSV file, but {options.name!r} is {kind}.")
-    sample = content[:_SAMPLE_BYTES]
+    sample = content[:SAMPLE_BYTES]
     num_control = len(sample) - len(sample.translate(None, delete=_CONTROL))
     position = content.find(b"\0")
     if position >= 0 or num_control > 0.01 * len(sample):
@@ -133,12 +142,20 @@ def _recognise_encoding(content: bytes, options: ReadOptions) -> str:
     except UnicodeDecodeError as error:
         # Valid UTF-8 sequences before the bad byte say that the file is UTF-8 and damaged, not of another encoding.
         if not content[: error.start].isascii():
-            raise DataError(_wrong_encoding(content, "utf-8", error, options)) from error
+            raise DataError(wrong_encoding(content, "utf-8", error, options)) from error
         return "cp1252"
     return "utf-8"
 
 
-def _wrong_encoding(content: bytes, encoding: str, error: UnicodeError, options: ReadOptions) -> str:
+def wrong_encoding(content: bytes, encoding: str, error: UnicodeError, options: ReadOptions) -> str:
+    """Return the message for bytes that are not in an encoding.
+
+    Args:
+        content: Where the bytes stand.
+        encoding: Python's name of the encoding.
+        error: Where decoding stopped.
+        options: For the name.
+    """
     where = ""
     if isinstance(error, UnicodeDecodeError):
         byte = content[error.start : error.start + 1].hex().upper()
@@ -148,16 +165,26 @@ def _wrong_encoding(content: bytes, encoding: str, error: UnicodeError, options:
     )
 
 
-def _sample_lines(text: bytes) -> list[str]:
-    sample = text[:_SAMPLE_BYTES].decode("utf-8", errors="ignore")
+def sample_lines(text: bytes) -> list[str]:
+    """Return the first lines, from which delimiter, decimal mark and column names are recognised.
+
+    Args:
+        text: UTF-8, the whole file or more than ``SAMPLE_BYTES`` of it.
+    """
+    sample = text[:SAMPLE_BYTES].decode("utf-8", errors="ignore")
     lines = io.StringIO(sample, newline="").read().splitlines(keepends=True)
     # The last line of a cut sample is half a line.
-    return lines[:-1] if len(text) > _SAMPLE_BYTES and len(lines) > 1 else lines
+    return lines[:-1] if len(text) > SAMPLE_BYTES and len(lines) > 1 else lines
 
 
-def _recognise_delimiter(lines: list[str]) -> str:
+def recognise_delimiter(lines: list[str]) -> str:
+    """Return the delimiter that cuts most lines into as many fields as the first one has.
+
+    Args:
+        lines: The first lines.
+    """
     def score(delimiter: str) -> tuple[float, int]:
-        rows = [row for row in csv.reader(lines[:_SAMPLE_ROWS], delimiter=delimiter) if row]
+        rows = [row for row in csv.reader(lines[:SAMPLE_ROWS], delimiter=delimiter) if row]
         width = len(rows[0]) if rows else 1
         # Half a quoted field may end the sample, which is one row out of many.
         same = sum(len(row) == width for row in rows) / max(len(rows), 1)
@@ -166,7 +193,13 @@ def _recognise_delimiter(lines: list[str]) -> str:
     return max(DELIMITERS, key=score)
 
 
-def _recognise_decimal(rows: list[list[str]], delimiter: str) -> str:
+def recognise_decimal(rows: list[list[str]], delimiter: str) -> str:
+    """Return the decimal mark that most numbers have.
+
+    Args:
+        rows: The first rows, without the header.
+        delimiter: A comma between fields is none within numbers.
+    """
     if delimiter == ",":
         return "."
     fields = [field for row in rows for field in row]
@@ -175,7 +208,16 @@ def _recognise_decimal(rows: list[list[str]], delimiter: str) -> str:
     return "," if commas > points else "."
 
 
-def _column_names(header: list[str], options: ReadOptions) -> tuple[list[str], int]:
+def column_names_of(header: list[str], options: ReadOptions) -> tuple[list[str], int]:
+    """Return the column names and how many of them were made up.
+
+    Args:
+        header: The first row.
+        options: For the name.
+
+    Raises:
+        DataError: A name occurs twice.
+    """
     stripped = [name.strip() for name in header]
     names = [name or f"column_{index + 1}" for index, name in enumerate(stripped)]
     check_column_names(names, options.name)
@@ -224,8 +266,15 @@ def _refuse_open_quote(text: bytes, table: pa.Table, *, name: str, line: int) ->
         )
 
 
-def _convert(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, keep_text: bool) -> pa.ChunkedArray:
-    """Return a column of text as the narrowest of int64, float64, bool and string."""
+def convert_text(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, keep_text: bool) -> pa.ChunkedArray:
+    """Return a column of text as the narrowest of int64, float64, bool and string.
+
+    Args:
+        column: The fields as they stand in the file.
+        missing: Texts that stand for a missing value.
+        decimal: ``.`` or ``,``.
+        keep_text: Whether it stays text whatever it looks like.
+    """
     text = pc.utf8_trim_whitespace(column)
     text = pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
     if text.null_count == len(text):
@@ -236,7 +285,7 @@ def _convert(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, keep_t
     for type_ in (pa.int64(), pa.float64()):
         try:
             # A few values settle most columns; Arrow converts all of them before it reports a failure.
-            numbers.slice(0, _SAMPLE_ROWS).cast(type_)
+            numbers.slice(0, SAMPLE_ROWS).cast(type_)
             converted = numbers.cast(type_)
         except pa.ArrowInvalid:
             continue

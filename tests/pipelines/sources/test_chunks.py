@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.errors import DataError
+from pipelines.sources import ReadOptions, read_table
+from pipelines.sources.chunks import read_chunks
+
+
+def whole(path: Path, *, chunk_rows: int, options: ReadOptions | None = None) -> pa.Table:
+    chunks = list(read_chunks(path, options=options or ReadOptions(), chunk_rows=chunk_rows))
+    assert all(chunk.table.num_rows <= chunk_rows for chunk in chunks)
+    starts = np.cumsum([0] + [chunk.table.num_rows for chunk in chunks])[:-1]
+    assert [chunk.first_row for chunk in chunks] == starts.tolist()
+    return pa.concat_tables([chunk.table for chunk in chunks], promote_options="permissive")
+
+
+def store(folder: Path, content: str | bytes, *, name: str = "data.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.csv.gz", "data.parquet"])
+def test_chunks_hold_what_the_file_holds(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"a": np.arange(1000) / 8, "b": [f'x,"{row}\n' for row in range(1000)], "c": [None, 1] * 500})
+    path = tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    expected = read_table(path).table
+    for chunk_rows in (7, 1000, 5000):
+        assert whole(path, chunk_rows=chunk_rows).to_pydict() == expected.to_pydict()
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("\r\n\n a ;b\n1,5; x \n2,5;NA\n".encode("utf-8-sig"), ReadOptions()),
+        ("a\tb\n1\tgröße\n".encode("utf-16"), ReadOptions()),
+        ("a,b\n1,größe\n".encode("cp1252"), ReadOptions()),
+        ("a,b\n1,größe\n".encode("latin-1"), ReadOptions(encoding="latin-1")),
+        (b"a,b\n1,-\n2,-\n", ReadOptions(missing_values=("-",))),
+        (b"code,b\n1,2\n2,3\n", ReadOptions(text_columns=("code",))),
+    ],
+)
+def test_encoding_delimiter_decimal_and_missing_are_recognised_alike(
+    tmp_path: Path, content: bytes, options: ReadOptions
+) -> None:
+    path = store(tmp_path, content)
+    assert whole(path, chunk_rows=10, options=options).equals(read_table(path, options=options).table)
+
+
+def test_an_encoding_is_recognised_behind_the_first_block(tmp_path: Path) -> None:
+    path = store(tmp_path, b"a,b\n" + b"1,plain\n" * 300_000 + "2,größe\n".encode("cp1252"))
+    assert whole(path, chunk_rows=100_000).column("b")[-1].as_py() == "größe"
+
+
+def test_only_wanted_columns_are_read(tmp_path: Path) -> None:
+    path = store(tmp_path, "a,b,c\n1,2,3\n")
+    for wanted in (["c", "a", "absent"],):
+        (chunk,) = read_chunks(path, options=ReadOptions(), chunk_rows=10, columns=wanted)
+        assert set(chunk.table.column_names) == {"a", "c"}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"])), st.integers()), min_size=1))
+def test_any_text_comes_back(tmp_path: Path, rows: list[tuple[str, int]]) -> None:
+    path = tmp_path / "any.csv"
+    pd.DataFrame(rows, columns=["text", "number"]).to_csv(path, index=False, quoting=2)
+    options = ReadOptions(text_columns=("text", "number"))
+    expected = read_table(path, options=options).table
+    assert whole(path, chunk_rows=3, options=options).to_pydict() == expected.to_pydict()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (b"", "data.csv", "is empty; give a file with a header and rows"),
+        (b"a,b\n", "data.csv", "has a header and no row below it"),
+        (b"a,a\n1,2\n", "data.csv", "'a' names the columns 1, 2"),
+        (
+            b"a,b\n" + b"1,2\n" * 9 + b"1,2,3\n",
+            "data.csv",
+            "cannot be read as CSV after row .*other fields than the header",
+        ),
+        (b'a,b\n1,2\n3,"4\n', "data.csv", "Expected every quote in .* to be closed"),
+        (b"a,b\n1,\x00\n", "data.csv", "is not text"),
+        (b"a,b\n" + b"1,2\n" * 300_000 + b"1,\x00\n", "data.csv", "holds NUL characters"),
+        ("a,b\n1,größe\n".encode() + b"2,\xff\n", "data.csv", "0xFF at offset .* is none; name the right one"),
+        (gzip.compress(b"a,b\n1,2\n" * 1000)[:-9], "data.csv.gz", "is cut off or broken"),
+        (b"a,b\n1,2\n", "data.parquet", "Expected a Parquet file"),
+        (b"a,b\n1,2\n", "data.xlsx", "Expected a file that ends in one of .csv"),
+    ],
+)
+def test_files_that_are_no_table_are_refused(tmp_path: Path, content: bytes, name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        whole(store(tmp_path, content, name=name), chunk_rows=10)
+
+
+def test_an_encoding_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = store(tmp_path, "a,b\n1,größe\n")
+    with pytest.raises(DataError, match="name of an encoding such as utf-8, cp1252 or utf-16, received 'utf-99'"):
+        whole(path, chunk_rows=10, options=ReadOptions(encoding="utf-99"))
+    with pytest.raises(DataError, match="Expected text in ascii"):
+        whole(path, chunk_rows=10, options=ReadOptions(encoding="ascii"))
+
+
+def test_a_missing_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    store(tmp_path, "a\n1\n")
+    with pytest.raises(DataError, match=r"Did you mean 'data.csv'\?"):
+        whole(tmp_path / "date.csv", chunk_rows=10)
