@@ -28,6 +28,7 @@ def search(
     algorithm: str = "",
     objective: str = "",
     features: Mapping[str, str] | None = None,
+    folds: int | None = None,
     seed: int | None = None,
     config: str | Path | None = None,
     verbose: bool = True,
@@ -44,6 +45,8 @@ def search(
         algorithm: ``auto`` (the default), ``random``, ``grid``, ``bayesian`` or ``hyperband``.
         objective: Validation metric to select by; the task's own by default.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
+        folds: Folds of the cross-validation that judges trials; 1 judges them on the validation rows; by default small
+            tables get folds where the time allows it.
         seed: Seed of every random choice; 42 by default.
         config: TOML file with further settings; arguments here win.
         verbose: Whether to print what happens.
@@ -64,6 +67,7 @@ def search(
             algorithm=algorithm,
             objective=objective,
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
+            folds=folds,
             seed=seed,
         ),
         file=None if config is None else Path(config),

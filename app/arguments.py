@@ -31,6 +31,7 @@ class SearchArguments:
         encoding: Encoding of the file.
         delimiter: Delimiter of the file.
         epochs: Epochs of a trial at full budget.
+        folds: Folds of the cross-validation, 1 for none, 0 for automatic; None leaves the setting as it is.
         seed: Seed.
         devices: TensorFlow devices.
     """
@@ -51,6 +52,7 @@ class SearchArguments:
     encoding: str = ""
     delimiter: str = ""
     epochs: int = 0
+    folds: int | None = None
     seed: int | None = None
     devices: tuple[str, ...] = ()
 
@@ -83,6 +85,7 @@ def experiment_config(arguments: SearchArguments, *, file: Path | None = None) -
         base.search,
         **_budget(arguments),
         **_given(space=arguments.space, algorithm=arguments.algorithm, objective=arguments.objective),
+        folds=base.search.folds if arguments.folds is None else arguments.folds,
         seed=base.search.seed if arguments.seed is None else arguments.seed,
     )
     training = replace(base.training, **_given(max_epochs=arguments.epochs, devices=_devices(arguments.devices)))

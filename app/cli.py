@@ -77,6 +77,7 @@ def search(
     encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
+    folds: Annotated[int | None, typer.Option(help="Folds that judge a trial; 1: validation rows; 0: by rows.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice [default: 42].")] = None,
     device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: MirroredStrategy.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options here win.")] = None,
@@ -87,7 +88,7 @@ def search(
     arguments = SearchArguments(
         source=str(data), target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
-        missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs, seed=seed,
+        missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs, folds=folds, seed=seed,
         devices=tuple(device or ()),
     )  # fmt: skip
     settings = experiment_config(arguments, file=config)
@@ -128,20 +129,21 @@ def resume(
 def predict(
     run: Annotated[Path, typer.Argument(help="Run directory with an exported model.")],
     data: Annotated[Path, typer.Argument(help="Table with the raw columns; the target may be missing.")],
-    output: Annotated[Path, typer.Option(help="File to write: .parquet or .csv.")],
+    output: Annotated[str, typer.Option(help=".parquet, .csv, FILE.db[#TABLE] or a database URL[#TABLE].")],
+    key: Annotated[str, typer.Option(help="Column written beside the answers; the key of a table.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the table if there is one.")] = False,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="Rows in memory at once.")] = 50_000,
 ) -> None:
-    """Answer new rows with the exported model."""
+    """Answer new rows with the exported model, however many there are."""
+    from app.answer_files import check_output
     from app.experiment import load
-    from app.prediction import check_output, write_answers
+    from app.prediction import BatchSettings
 
     check_output(output)
-    experiment = load(run)
-    try:
-        answers = experiment.predict(data)
-    finally:
-        experiment.close()
-    write_answers(answers, output)
-    _view().say(f"{len(answers):,} answers written to {output}")
+    settings = BatchSettings(key=key, chunk_rows=chunk_rows, replace=replace)
+    with load(run) as experiment:
+        num_rows = experiment.predict_file(data, output=output, settings=settings)
+    _view().say(f"{num_rows:,} answers written to {output}")
 
 
 @app.command()

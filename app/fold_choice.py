@@ -12,6 +12,9 @@ SMALL_ROWS = 2_000
 MIN_SECONDS = 90.0
 """Time budget below which folds leave too few trials to choose among."""
 
+FOLD_VALUE, FOLD_BEST_EPOCH, FOLD_EPOCHS = "fold/value", "fold/best_epoch", "fold/epochs"
+"""Tags of what a fold itself came to, beside the means over the folds so far."""
+
 MIN_ROWS_OF_CLASS = 2 * NUM_FOLDS
 """Rows of the rarest class below which some fold may hold out none or one of them."""
 

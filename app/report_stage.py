@@ -22,7 +22,7 @@ from app.evaluation.report import (
 )
 from app.evaluation.sealed_test import SealedTestReport
 from app.run_directory import RunDirectory, read_json, write_atomically
-from app.search.trial import Failed
+from app.search.trial import Failed, Resource
 from app.search_record import SearchRecord, read_progress
 from app.summary import test_result, what_next
 from app.view import View
@@ -78,10 +78,12 @@ def board_of(directory: RunDirectory) -> pd.DataFrame:
             status=type(trial.outcome).__name__.lower() if trial.outcome else "running",
             hyperparameters=trial.hyperparameters,
             value=None if trial.loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(trial.loss),
-            epochs=trial.epochs,
+            epochs=progress.epochs_trained(trial),
             parameters=progress.parameters.get(trial.number, 0),
             seconds=progress.seconds.get(trial.number, 0.0),
             reason=trial.outcome.reason if isinstance(trial.outcome, Failed) else "",
+            folds=trial.epochs if progress.history.resource is Resource.FOLDS else 0,
+            spread=progress.spread(trial),
         )
         for trial in progress.history.values()
     ]

@@ -12,10 +12,12 @@ from app.errors import ConfigError
 from app.evaluation.metrics import Objective, default_objective, resolve_objective
 from app.execution.executor import Executor
 from app.execution.messages import OpenRun, RunOpened
+from app.fold_choice import FoldChoice
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
-from app.search.algorithm import Algorithm, check_algorithm_name, create
+from app.search.algorithm import Algorithm, Recipe, check_algorithm_name
 from app.search.choice import choose
+from app.search.trial import Resource
 from app.search_loop import Interrupts, SearchLoop, TimeBudget
 from app.search_record import Search, SearchRecord
 from app.summary import search_begins, search_ended
@@ -67,6 +69,13 @@ def max_epochs_of(directory: RunDirectory, config: ExperimentConfig) -> int:
     return config.training.max_epochs or (100 if rows < 5_000 else 50 if rows < 50_000 else 27)
 
 
+def fold_choice_of(directory: RunDirectory) -> FoldChoice:
+    """Returns how trials are judged, as was decided when the rows were dealt; an older experiment has no folds."""
+    told = dict(read_json(directory.manifest_file)["data"].get("folds", {"number": 1, "reason": ""}))
+    told.pop("in_time", None)
+    return FoldChoice(**told)
+
+
 def time_budget(
     directory: RunDirectory, config: ExperimentConfig, *, record: SearchRecord, started: float
 ) -> TimeBudget:
@@ -95,6 +104,7 @@ def open_workers(directory: RunDirectory, config: ExperimentConfig, *, executor:
             objective=choose_objective(directory, config).metric.name,
             max_epochs=max_epochs_of(directory, config),
             seed=config.search.seed,
+            folds=fold_choice_of(directory).number,
         )
     )
 
@@ -105,6 +115,7 @@ def open_search(
     """Returns the algorithm, knowing all that happened before."""
     objective = choose_objective(directory, config)
     max_epochs = max_epochs_of(directory, config)
+    folds = fold_choice_of(directory)
     settings = config.search
     name, reason = settings.algorithm, "as asked"
     if record.progress.search is not None:
@@ -115,7 +126,7 @@ def open_search(
             num_rows=num_rows(directory),
             time_seconds=settings.seconds or None,
             max_trials=settings.trials or None,
-            max_epochs=max_epochs,
+            max_epochs=max_epochs * folds.number,
         )
         name, reason = choice.name, choice.reason
     search = Search(
@@ -125,15 +136,26 @@ def open_search(
         max_epochs=max_epochs,
         seed=settings.seed,
         max_trials=settings.trials or None,
+        folds=folds.number,
     )
     space = record.progress.space or opened.space
     if record.progress.search != search:
         record.begin(search, space)
-    algorithm = create(
-        name, space=space, seed=settings.seed, max_epochs=max_epochs, max_trials=search.max_trials
+    by_folds = folds.number > 1
+    recipe = Recipe(
+        name=name,
+        space=space,
+        seed=settings.seed,
+        max_epochs=folds.number if by_folds else max_epochs,
+        max_trials=search.max_trials,
+        resource=Resource.FOLDS if by_folds else Resource.EPOCHS,
     )
+    algorithm = Algorithm(recipe)
     algorithm.update(record.progress.facts)
-    view.show(search_begins(search, space, objective=objective, devices=opened.devices, space_name=settings.space))
+    shown = search_begins(
+        search, space, objective=objective, devices=opened.devices, space_name=settings.space, folds=folds
+    )
+    view.show(shown)
     return algorithm
 
 

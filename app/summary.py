@@ -17,6 +17,7 @@ from app.evaluation.metrics import Metric, Objective
 from app.evaluation.number_text import number_text, seconds_text
 from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
+from app.fold_choice import FoldChoice
 from app.run_directory import RunDirectory
 from app.search.space import Space
 from app.search_record import Search
@@ -48,16 +49,20 @@ def data_found(data: PreparedData) -> RenderableType:
 
 
 def search_begins(
-    search: Search, space: Space, *, objective: Objective, devices: str, space_name: str
+    search: Search, space: Space, *, objective: Objective, devices: str, space_name: str, folds: FoldChoice
 ) -> RenderableType:
     """Returns what is searched, how, and why."""
     metric = objective.metric
+    part = "fold" if search.folds > 1 else "trial"
     facts = [
         ("space", f"{space_name}: {len(space.parameters)} hyperparameters"),
         ("search", f"{search.algorithm}: {search.reason}"),
         ("objective", f"validation {metric.name}, {metric.direction.value} ({objective.reason})"),
-        ("training", f"up to {search.max_epochs} epochs a trial on {devices}; seed {search.seed}"),
+        ("training", f"up to {search.max_epochs} epochs a {part} on {devices}; seed {search.seed}"),
     ]
+    if folds.is_worth_saying:
+        judged = f"{search.folds} folds of the training and validation rows" if search.folds > 1 else "validation rows"
+        facts.insert(2, ("judged on", f"{judged}: {folds.reason}"))
     return Group(_labelled(facts), Text(""))
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def training_batches(
-    columns: Any, *, num_rows: int, batch_size: int, seed: int, first_epoch: int = 0
+    columns: Any, *, num_rows: int, batch_size: int, seed: int, first_epoch: int = 0, steps: int | None = None
 ) -> tf.data.Dataset:
     """Returns an endless stream of batches that are a function of seed and epoch alone.
 
@@ -23,16 +23,17 @@ def training_batches(
         batch_size: Rows of a batch, over all replicas.
         seed: Seed of the order, in [0, 2**31).
         first_epoch: Epochs already trained.
+        steps: Batches that make an epoch, at most ``num_rows // batch_size``; None takes as many.
 
     Returns:
-        Batches in the structure of `columns`; ``num_rows // batch_size`` of them make an epoch.
+        Batches in the structure of `columns`.
 
     Raises:
         ValueError: There are fewer rows than a batch has; the stream would never yield anything.
     """
     if not 1 <= batch_size <= num_rows:
         raise ValueError(f"batch_size is {batch_size}: expected 1 to {num_rows}, the number of rows")
-    steps = num_rows // batch_size
+    steps = num_rows // batch_size if steps is None else steps
 
     def batches_of_row_numbers(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])

@@ -30,6 +30,7 @@ MAX_DEVIATIONS = 10.0
 MAX_KNOTS = 255
 MAX_VOCABULARY = 1_000
 NUM_RESERVED_IDS = 2  # 0 = missing, 1 = other
+OTHER_ID = 1
 
 # Beyond either, a few rows would decide the scale of all others.
 _SKEWED, _OUTLYING = 2.0, 8.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 import pandas as pd
 from rich.cells import cell_len
@@ -17,6 +17,7 @@ from app.evaluation.number_text import number_text, seconds_text
 from app.search.space import Configuration, Value
 
 FIXED_COLUMNS = ("trial", "value", "epochs", "parameters", "seconds", "status", "reason")
+FOLD_COLUMNS = ("spread", "folds")  # behind the value, where trials are judged by cross-validation
 FAILED = "failed"
 
 _MAX_REASON = 60
@@ -39,6 +40,8 @@ class TrialRow:
         parameters: number of weights of the network.
         seconds: wall time of training.
         reason: why it failed, else empty.
+        folds: folds trained, of which `value` is the mean; 0 where there are no folds.
+        spread: standard error of that mean; None for fewer than two folds.
     """
 
     trial: int
@@ -49,6 +52,8 @@ class TrialRow:
     parameters: int = 0
     seconds: float = 0.0
     reason: str = ""
+    folds: int = 0
+    spread: float | None = None
 
 
 def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
@@ -61,6 +66,7 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     Returns:
         The columns `FIXED_COLUMNS`, then one column a hyperparameter in order of first appearance, with a missing
         value where it is not active. A hyperparameter called like a fixed column gets ` (hyperparameter)` behind.
+        Behind `value` come `FOLD_COLUMNS` where trials have folds; those with the most folds are first then.
     """
     ordered = sorted(rows, key=lambda row: _rank(row, metric))
     names = list(dict.fromkeys(name for row in ordered for name in row.hyperparameters))
@@ -69,6 +75,7 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
         "value": pd.Series(
             [math.nan if row.value is None else row.value for row in ordered], dtype="float64"
         ),
+        **_fold_columns(ordered),
         "epochs": pd.Series([row.epochs for row in ordered], dtype="int64"),
         "parameters": pd.Series([row.parameters for row in ordered], dtype="int64"),
         "seconds": pd.Series([row.seconds for row in ordered], dtype="float64"),
@@ -77,7 +84,7 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     }
     for name in names:
         values = [row.hyperparameters.get(name) for row in ordered]
-        title = f"{name} (hyperparameter)" if name in FIXED_COLUMNS else name
+        title = f"{name} (hyperparameter)" if name in (*FIXED_COLUMNS, *FOLD_COLUMNS) else name
         columns[title] = pd.Series(values, dtype=_column_type(values))
     return pd.DataFrame(columns)
 
@@ -118,6 +125,7 @@ def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10
     columns = {
         "trial": [number_text(value) for value in shown["trial"].tolist()],
         metric.name: [number_text(value) for value in shown["value"].tolist()],
+        **_fold_cells(shown),
         "epochs": [number_text(value) for value in shown["epochs"].tolist()],
         # A trial that failed before its network was built has no weights.
         "weights": [number_text(value or None) for value in shown["parameters"].tolist()],
@@ -128,7 +136,7 @@ def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10
     room = width + _PADDING - sum(_width(title, cells) for title, cells in columns.items())
     room -= min(_width("reason", reasons), _REASON_WIDTH) if any(reasons) else 0
     for name in board.columns:
-        if name not in FIXED_COLUMNS and _differs(shown[name]):
+        if name not in (*FIXED_COLUMNS, *FOLD_COLUMNS) and _differs(shown[name]):
             cells = [cell_text(value) for value in shown[name].tolist()]
             needed = _width(str(name), cells)
             if needed <= room:
@@ -159,12 +167,30 @@ def cell_text(value: object) -> str:
     return "-" if value is None or value is pd.NA else number_text(value)
 
 
-def _rank(row: TrialRow, metric: Metric) -> tuple[int, float, int]:
+def _rank(row: TrialRow, metric: Metric) -> tuple[int, int, float, int]:
     if row.status == FAILED:
-        return (2, 0.0, row.trial)
+        return (2, 0, 0.0, row.trial)
     if row.value is None or not math.isfinite(row.value):
-        return (1, 0.0, row.trial)
-    return (0, metric.to_loss(row.value), row.trial)
+        return (1, 0, 0.0, row.trial)
+    # A mean over fewer folds is no better for being lower.
+    return (0, -row.folds, metric.to_loss(row.value), row.trial)
+
+
+def _fold_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
+    if not any(row.folds for row in rows):
+        return {}
+    spreads = [math.nan if row.spread is None else row.spread for row in rows]
+    return {
+        "spread": pd.Series(spreads, dtype="float64"),
+        "folds": pd.Series([row.folds for row in rows], dtype="int64"),
+    }
+
+
+def _fold_cells(shown: pd.DataFrame) -> dict[str, list[str]]:
+    if "folds" not in shown:
+        return {}
+    spreads = [f"± {number_text(value)}" if math.isfinite(value) else "" for value in shown["spread"].tolist()]
+    return {"std. error": spreads, "folds": [number_text(value) for value in shown["folds"].tolist()]}
 
 
 def _column_type(values: list[Value | None]) -> str:

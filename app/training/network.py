@@ -57,11 +57,14 @@ class EpochResult:
         epoch: Number of epochs trained so far, from 1.
         objective: Value of the objective on the validation rows; NaN when there are none to select on.
         scalars: Tag -> value for TensorBoard.
+        fold: The fold, from 1, of which this is an epoch; 0 where there are no folds, and for a whole fold, whose
+            number is `epoch` then.
     """
 
     epoch: int
     objective: float
     scalars: Mapping[str, float]
+    fold: int = 0
 
 
 Report = Callable[[EpochResult], None]
@@ -126,6 +129,7 @@ class Network:
         weights = data.row_weights(rows)
         self._weights = None if weights is None else tf.constant(weights)
         self._features = features
+        self._graph_answers = self.answers
         self._evaluate = self._evaluation_function()
         self._to_target = data.training_target
         # What the build asked for, not what it was given: a space may reveal the batch size only now.
@@ -136,6 +140,23 @@ class Network:
         self._iterator: Any = None
         self._steps_per_call = 1
         self._learning_rate: Any = 0.0
+
+    def start_again(self, part: TrainingPart, *, weights: Mapping[str, list[NDArray[Any]]], seed: int) -> None:
+        """Forgets what was learned and goes to other rows of the same shape; the graphs stay.
+
+        Args:
+            part: The rows; at least as many as an epoch of the network has.
+            weights: What `state` returned at the start.
+            seed: Seed of the data order.
+        """
+        self._assign(weights)
+        self.answers = part.data.answer_form(logits=self.answers.logits)
+        self._inputs = arrange(part.features, input_form(self.model), self._context)
+        self._target = self._as_target(part.data.training_target(part.rows))
+        row_weights = part.data.row_weights(part.rows)
+        self._weights = None if row_weights is None else tf.constant(row_weights)
+        self._to_target = part.data.training_target
+        self._seed, self._iterator = seed, None
 
     def train_epoch(self, epoch: int, ask: Ask) -> float | None:
         """Trains epoch `epoch` (from 0); returns its mean loss, or None if told to stop before its end."""
@@ -164,9 +185,17 @@ class Network:
         for start, batch in enumerate(batches_of(features, rows.num_rows)):
             y = target[start * PREDICTION_BATCH : (start + 1) * PREDICTION_BATCH]
             predicted, loss = self._evaluate(batch, y)
-            parts.append({name: tensor.numpy() for name, tensor in predicted.items()})
+            parts.append(self._rescaled({name: tensor.numpy() for name, tensor in predicted.items()}))
             total += float(loss) * int(y.shape[0])
         return parts, total / rows.num_rows
+
+    def _rescaled(self, predicted: dict[str, Any]) -> dict[str, Any]:
+        """Brings predictions from the units of the rows that the graph was made for to those of the present rows."""
+        made, now = self._graph_answers, self.answers
+        if "values" in predicted and made != now:
+            standardised = (predicted["values"].astype(np.float64) - made.target_mean) / made.target_scale
+            predicted["values"] = (standardised * now.target_scale + now.target_mean).astype(np.float32)
+        return predicted
 
     @property
     def learning_rate(self) -> float:
@@ -176,6 +205,17 @@ class Network:
     def weights(self) -> list[NDArray[Any]]:
         """Returns every variable of the network, those of its seed generators included."""
         return [np.asarray(variable) for variable in self.model.variables]
+
+    def state(self) -> dict[str, list[NDArray[Any]]]:
+        """Returns copies of every variable of the network and of its optimizer."""
+        held = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        return {name: [np.array(variable) for variable in variables] for name, variables in held.items()}
+
+    def _assign(self, groups: Mapping[str, Sequence[NDArray[Any]]]) -> None:
+        held = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        for name, variables in held.items():
+            for variable, array in zip(variables, groups[name], strict=True):
+                variable.assign(array)
 
     def save(
         self, path: Path, *, weights: list[NDArray[Any]], curve: Sequence[EpochResult] | None = None
@@ -201,9 +241,7 @@ class Network:
             shapes = [tuple(variable.shape) for variable in variables]
             if shapes != [array.shape for array in groups.get(name, [])]:
                 raise CheckpointError(f"{path} belongs to another network")
-        for name, variables in held.items():
-            for variable, array in zip(variables, groups[name], strict=True):
-                variable.assign(array)
+        self._assign(groups)
         return [EpochResult(epoch=number, **epoch) for number, epoch in enumerate(header["curve"], start=1)]
 
     def _batches_from(self, epoch: int) -> Any:
@@ -214,6 +252,7 @@ class Network:
             batch_size=self._batch_size,
             seed=self._seed,
             first_epoch=epoch,
+            steps=self._steps,
         )
         return iter(self._strategy.experimental_distribute_dataset(batches))
 

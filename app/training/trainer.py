@@ -51,6 +51,7 @@ class End(StrEnum):
 
     BUDGET = "budget"
     EARLY = "early"
+    BEATEN = "beaten"
     STOPPED = "stopped"
 
 
@@ -71,6 +72,19 @@ class TrainingResult:
     num_parameters: int
     seconds: float
     new_parameters: tuple[Parameter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """The rows that a network is judged on.
+
+    Attributes:
+        rows: The rows.
+        features: Their features as tensors.
+    """
+
+    rows: EncodedRows
+    features: dict[str, tf.Tensor]
 
 
 @final
@@ -106,7 +120,7 @@ class Trainer:
         self.patience = patience
         self._space_name = space_name
         self._features = tensors(data.training.features)
-        self._validation = tensors(data.validation.features)
+        self._validation = HeldOut(rows=data.validation, features=tensors(data.validation.features))
         if space_name not in SPACES:
             self._check_space()
 
@@ -162,11 +176,14 @@ class Trainer:
         start = time.perf_counter()
         network: Network | None = None
         try:
-            network = self._network(values, rows=self.data.training, features=self._features, seed=seed)
-            end, epoch = self._train(network, budget=budget, state=state, report=report, ask=ask)
+            part = TrainingPart(data=self.data, rows=self.data.training, features=self._features)
+            network = self.network(values, part, num_rows=self.data.training.num_rows, seed=seed)
+            end, curve = self.train_part(
+                network, held_out=self._validation, budget=budget, state=state, report=report, ask=ask
+            )
             return TrainingResult(
                 end=end,
-                epoch=epoch,
+                epoch=len(curve),
                 num_parameters=network.model.count_params(),
                 seconds=time.perf_counter() - start,
                 new_parameters=revealed(network.hp, known),
@@ -175,33 +192,56 @@ class Trainer:
             network = None
             forget_graphs()
 
-    def _network(
-        self, values: Mapping[str, ParameterValue], *, rows: EncodedRows, features: dict[str, tf.Tensor], seed: int
+    def network(
+        self, values: Mapping[str, ParameterValue], part: TrainingPart, *, num_rows: int, seed: int
     ) -> Network:
+        """Builds a network.
+
+        Args:
+            values: The active hyperparameters.
+            part: What it trains on.
+            num_rows: Rows that one epoch sees, at most those of `part`.
+            seed: Seed of weights, dropout and data order.
+
+        Raises:
+            SpaceError: The space built no usable model.
+        """
         return Network(
-            self.space(rows=rows.num_rows),
+            self.space(rows=num_rows),
             values=values,
-            part=TrainingPart(data=self.data, rows=rows, features=features),
-            context=self.context(rows=rows.num_rows),
+            part=part,
+            context=self.context(rows=num_rows),
             strategy=self.placement.strategy,
             seed=seed,
         )
 
-    def _train(
-        self, network: Network, *, budget: int, state: Path, report: Report, ask: Ask
-    ) -> tuple[End, int]:
-        """Trains a network up to `budget` epochs; returns why it ended and the epochs it has."""
+    def train_part(
+        self, network: Network, *, held_out: HeldOut, budget: int, state: Path, report: Report, ask: Ask
+    ) -> tuple[End, list[EpochResult]]:
+        """Trains a network up to `budget` epochs, from its saved state if it has one.
+
+        Args:
+            network: Just built, or started again.
+            held_out: The rows that early stopping and the best weights are decided on.
+            budget: Epochs to reach.
+            state: Folder of the state; written after every epoch.
+            report: Receives every epoch, those of the saved state included.
+            ask: Says between calls whether to go on.
+
+        Returns:
+            Why it ended, and all epochs.
+        """
         curve: list[EpochResult] = _restored(network, state / "current")
         for result in curve:
             report(result)
         end = End.EARLY if self._is_exhausted(curve) else End.BUDGET
-        best = self._best(curve)
+        best = self.best_of(curve)
         while len(curve) < budget and end is End.BUDGET:
             loss = network.train_epoch(len(curve), ask)
             if loss is None:
                 end = End.STOPPED
                 break
-            result = self._judge(network, epoch=len(curve) + 1, loss=loss)
+            result = self._judge(network, held_out, epoch=len(curve) + 1, loss=loss)
             curve.append(result)
             weights = network.weights()
             if best is None or self._score(result) < self._score(best):
@@ -212,7 +252,7 @@ class Trainer:
             report(result)
             if self._is_exhausted(curve):
                 end = End.EARLY
-        return end, len(curve)
+        return end, curve
 
     def train_final(
         self,
@@ -242,7 +282,8 @@ class Trainer:
             NonFiniteError: The loss became NaN or infinite.
         """
         rows = self.data.development
-        network = self._network(values, rows=rows, features=tensors(rows.features), seed=seed)
+        part = TrainingPart(data=self.data, rows=rows, features=tensors(rows.features))
+        network = self.network(values, part, num_rows=rows.num_rows, seed=seed)
         trained = 0
         while trained < epochs:
             loss = network.train_epoch(trained, ask)
@@ -263,10 +304,10 @@ class Trainer:
         parts = [predict(batch) for batch in batches_of(features, rows.num_rows)]
         return _as_predictions(parts, rows, answers, mape_epsilon)
 
-    def _judge(self, network: Network, *, epoch: int, loss: float) -> EpochResult:
-        """Computes the objective and the loss on the validation rows."""
-        rows = self.data.validation
-        parts, losses = network.evaluate(self._validation, rows)
+    def _judge(self, network: Network, held_out: HeldOut, *, epoch: int, loss: float) -> EpochResult:
+        """Computes the objective and the loss on the held-out rows."""
+        rows = held_out.rows
+        parts, losses = network.evaluate(held_out.features, rows)
         if not all(np.isfinite(array).all() for part in parts for array in part.values()):
             raise NonFiniteError(f"a prediction became NaN or infinite in epoch {epoch}")
         value = self.objective.value(_as_predictions(parts, rows, network.answers))
@@ -283,11 +324,12 @@ class Trainer:
         loss = self.objective.to_loss(result.objective)
         return (loss if math.isfinite(loss) else math.inf), result.scalars.get("val/loss", math.inf)
 
-    def _best(self, curve: list[EpochResult]) -> EpochResult | None:
+    def best_of(self, curve: list[EpochResult]) -> EpochResult | None:
+        """Returns the best epoch; None when there is none."""
         return min(curve, key=self._score, default=None)
 
     def _is_exhausted(self, curve: list[EpochResult]) -> bool:
-        best = self._best(curve)
+        best = self.best_of(curve)
         return best is not None and len(curve) - best.epoch >= self.patience
 
 

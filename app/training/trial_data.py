@@ -115,10 +115,7 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     splits = table.column(SPLIT_COLUMN).to_numpy()
     rows = encode_rows(table, schema, encoder, cache=directory.encoded)
     training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
-    mean, scale = 0.0, 1.0
-    if not schema.target.task.is_classification:
-        target = training.y.astype(np.float64)
-        mean, scale = float(target.mean()), float(target.std()) or 1.0
+    mean, scale = target_moments(schema, training.y)
     return TrialData(
         schema=schema,
         state=state,
@@ -129,6 +126,14 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
         target_mean=mean,
         target_scale=scale,
     )
+
+
+def target_moments(schema: DatasetSchema, y: NDArray[Any]) -> tuple[float, float]:
+    """Returns mean and standard deviation of a target, by which a regression standardises it; 0 and 1 for classes."""
+    if schema.target.task.is_classification:
+        return 0.0, 1.0
+    target = y.astype(np.float64)
+    return float(target.mean()), float(target.std()) or 1.0
 
 
 def encode_rows(
