@@ -1,0 +1,237 @@
+"""A SavedModel in memory (imports TensorFlow): signatures called without Python's share of ``Session.run``.
+
+The V1 loader and a session, as TensorFlow Serving has them: some valid SavedModels fail in ``tf.saved_model.load``.
+``Session._make_callable_from_options`` is not public, but has been what Keras' and TPU code builds on since TensorFlow
+1.5; a call costs a tenth of ``loaded.signatures[...]``. Where a TensorFlow lacks it, ``Session.run`` answers instead.
+
+A graph whose calls are short runs in the calling thread (``inter_op_thread_pool = -1``): no hand-over to another
+thread. Such a run cannot be interrupted, so it is only for signatures that have proven short; all others run in the
+pool, with the request's deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, final
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.protobuf import config_pb2
+
+from tf_serving.server import tensor_types as types
+from tf_serving.server.signatures import SERVING_DEFAULT, ServedSignature
+from tf_serving.server.status import Code, ServingError, invalid
+from tf_serving.server.tensor_protos import from_proto
+
+Arrays = dict[str, NDArray[Any]]
+
+SHORT_SECONDS = 0.002
+"""Signatures whose calls take less on average run in the calling thread."""
+LONG_SECONDS = 0.02
+"""One call this long sends a signature back to the pool."""
+PROVING_CALLS = 4
+MAX_CALLABLES = 64
+"""Different (outputs, deadline) of one model that are kept ready."""
+
+
+@final
+class LoadedModel:
+    """One version of a model.
+
+    Args:
+        session: With the graph loaded and initialised.
+        meta_graph: What was loaded.
+    """
+
+    def __init__(self, session: Any, meta_graph: Any) -> None:
+        self._session: Any = session
+        self.meta_graph = meta_graph
+        self.signatures = {name: _signature(name, proto) for name, proto in meta_graph.signature_def.items()}
+        self._callables: dict[Any, _Callable] = {}
+        self._pace: dict[str, _Pace] = {name: _Pace() for name in self.signatures}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, directory: Path, *, tags: Sequence[str] = ("serve",), config: Any = None) -> LoadedModel:
+        """Load a SavedModel.
+
+        Args:
+            directory: With ``saved_model.pb``.
+            tags: Of the graph in it.
+            config: ConfigProto of the session.
+
+        Raises:
+            ServingError: It cannot be loaded; the message is TensorFlow's.
+        """
+        graph = tf.Graph()
+        session = tf.compat.v1.Session(graph=graph, config=config)
+        try:
+            with graph.as_default(), _quiet():
+                meta_graph = tf.compat.v1.saved_model.loader.load(session, list(tags), str(directory))
+        except Exception as error:
+            session.close()
+            raise _load_error(error, directory) from error
+        return cls(session, meta_graph)
+
+    def signature(self, name: str) -> ServedSignature | None:
+        """Return a signature; "" is the default one."""
+        return self.signatures.get(name or SERVING_DEFAULT)
+
+    def is_short(self, signature: str) -> bool:
+        """Return whether the signature's calls have proven short."""
+        return self._pace[signature].is_short
+
+    def run(
+        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, timeout: float
+    ) -> Arrays:
+        """Return outputs by alias.
+
+        Args:
+            signature: One of this model.
+            inputs: Exactly the signature's inputs.
+            outputs: Aliases among the signature's outputs.
+            timeout: In seconds; 0 for none.
+
+        Raises:
+            ServingError: What TensorFlow said, with its code.
+        """
+        pace = self._pace[signature.name]
+        short = pace.is_short
+        feeds = [_fitting(inputs[alias], spec.dtype) for alias, spec in signature.inputs.items()]
+        started = perf_counter()
+        try:
+            call = self._callable(signature, tuple(outputs), _timeout_bucket(0 if short else timeout), short)
+            values = call.run(*feeds)
+        except tf.errors.OpError as error:
+            raise ServingError(Code(error.error_code), str(error.message)) from None
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise invalid(str(error)) from None
+        pace.add(perf_counter() - started)
+        return {alias: values[place] for alias, place in call.places}
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._callables.clear()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            session._graph = None
+        del session
+        gc.collect()
+
+    def _callable(self, signature: ServedSignature, outputs: tuple[str, ...], timeout: int, short: bool) -> _Callable:
+        key = (signature.name, outputs, timeout, short)
+        found = self._callables.get(key)
+        if found is None:
+            with self._lock:
+                if len(self._callables) >= MAX_CALLABLES:
+                    self._callables.clear()
+                found = self._callables[key] = _Callable(self._session, signature, outputs, timeout, short)
+        return found
+
+
+@final
+class _Callable:
+    """A run of the session with fixed feeds and fetches."""
+
+    def __init__(
+        self, session: Any, signature: ServedSignature, outputs: tuple[str, ...], timeout: int, short: bool
+    ) -> None:
+        options = config_pb2.CallableOptions()
+        feeds = [spec.tensor for spec in signature.inputs.values()]
+        # Two aliases may name one tensor, which must not be fetched twice.
+        fetches = list(dict.fromkeys(signature.outputs[alias].tensor for alias in outputs))
+        options.feed.extend(feeds)
+        options.fetch.extend(fetches)
+        options.run_options.inter_op_thread_pool = -1 if short else 0
+        options.run_options.timeout_in_ms = timeout
+        self.places = [(alias, fetches.index(signature.outputs[alias].tensor)) for alias in outputs]
+        self.run: Callable[..., list[Any]]
+        make = getattr(session, "_make_callable_from_options", None)
+        if make is not None and feeds:
+            self.run = make(options)
+        else:
+            run_options = options.run_options
+            self.run = lambda *values: session.run(fetches, dict(zip(feeds, values, strict=True)), options=run_options)
+
+
+class _Pace:
+    """How long calls of a signature take."""
+
+    __slots__ = ("_calls", "_mean", "is_short")
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._mean = 0.0
+        self.is_short = False
+
+    def add(self, seconds: float) -> None:
+        # Unlocked: a lost update changes a moving average a little.
+        if seconds > LONG_SECONDS:
+            self._calls, self.is_short = 0, False
+            return
+        self._calls += 1
+        if self._calls <= PROVING_CALLS:
+            # The first calls prepare the graph.
+            self._mean = seconds
+            return
+        self._mean += 0.1 * (seconds - self._mean)
+        self.is_short = self._mean < SHORT_SECONDS
+
+
+def _timeout_bucket(seconds: float) -> int:
+    """Return milliseconds, rounded up to a power of two: every other value is another prepared run."""
+    milliseconds = int(seconds * 1000)
+    if milliseconds <= 0 or milliseconds >= 1 << 20:
+        return 0
+    return 1 << (milliseconds - 1).bit_length()
+
+
+def _fitting(array: NDArray[Any], dtype: int) -> NDArray[Any]:
+    # Read-only views of a request's bytes are copied by TensorFlow; text of fixed width becomes objects.
+    if dtype == types.STRING and array.dtype.kind in "SU":
+        return array.astype(object)
+    return array
+
+
+def _signature(name: str, proto: Any) -> ServedSignature:
+    defaults = {alias: from_proto(value, alias) for alias, value in getattr(proto, "defaults", {}).items()}
+    return ServedSignature.from_proto(name, proto, defaults)
+
+
+def _load_error(error: Exception, directory: Path) -> ServingError:
+    if isinstance(error, tf.errors.OpError):
+        return ServingError(Code(error.error_code), str(error.message))
+    if isinstance(error, OSError):
+        message = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}"
+        return ServingError(Code.NOT_FOUND, message)
+    return ServingError(Code.INVALID_ARGUMENT, f"Cannot load {directory}: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without the loader's deprecation note, which is for writers of models."""
+    import logging as python_logging
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(python_logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def zero_rows(signature: ServedSignature) -> Arrays:
+    """Return one row of zeros for every input; free dimensions are 1."""
+    rows = {}
+    for alias, spec in signature.inputs.items():
+        shape = tuple(1 if size is None else size for size in spec.shape or (None,))
+        rows[alias] = np.full(shape, b"" if spec.dtype == types.STRING else 0, dtype=types.NUMPY[spec.dtype])
+    return rows

@@ -1,0 +1,46 @@
+"""Structured logs: one JSON object a line on standard error, or plain text. No TensorFlow here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import final
+
+LOGGER = logging.getLogger("tamiz.serving")
+
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+@final
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record: time, level, message, and what was given as ``extra``."""
+
+    converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        fields.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def set_up(log_format: str) -> None:
+    """Send the server's log to standard error.
+
+    Args:
+        log_format: "json" or "text".
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    LOGGER.handlers[:] = [handler]
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False

@@ -1,0 +1,51 @@
+"""The child of ``preflight``: loads versions and says how it went (imports TensorFlow).
+
+Jobs come as JSON lines on standard input, answers leave as JSON lines on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever is printed does not mix with the answers
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(5)  # requests go first
+    from tf_serving.server.loading import LoadOptions, load_model
+    from tf_serving.server.metrics import Metrics
+    from tf_serving.server.status import Code, ServingError
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        before = _resident_bytes()
+        answer: dict[str, object]
+        try:
+            options = LoadOptions(**{**job["options"], "tags": tuple(job["options"]["tags"])})
+            model = load_model(Path(job["directory"]), name=job["name"], number=1, options=options, metrics=Metrics())
+            answer = {"bytes": max(0, _resident_bytes() - before)}
+            model.close()
+        except ServingError as error:
+            answer = {"code": int(error.code), "message": error.message}
+        except Exception as error:
+            answer = {"code": int(Code.INTERNAL), "message": f"{type(error).__name__}: {error}"[:2000]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""TensorProto to numpy and back, without a Python step for each element where the wire allows it.
+
+Packed floats and doubles are the bytes of the array, so they are written as wire format in one piece.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_serving.server import tensor_types as types
+from tf_serving.server.status import invalid
+
+MAX_FILLED_BYTES = 64 << 20
+"""Largest tensor that is made of fewer values than it has elements."""
+
+_FIELDS = {
+    types.FLOAT: "float_val",
+    types.DOUBLE: "double_val",
+    types.INT32: "int_val",
+    types.UINT8: "int_val",
+    types.INT16: "int_val",
+    types.INT8: "int_val",
+    types.UINT16: "int_val",
+    types.STRING: "string_val",
+    types.INT64: "int64_val",
+    types.BOOL: "bool_val",
+    types.HALF: "half_val",
+    types.BFLOAT16: "half_val",
+    types.UINT32: "uint32_val",
+    types.UINT64: "uint64_val",
+    types.COMPLEX64: "scomplex_val",
+    types.COMPLEX128: "dcomplex_val",
+}
+# Field numbers of TensorProto whose packed form is the bytes of the array.
+_PACKED = {types.FLOAT: 5, types.DOUBLE: 6, types.COMPLEX64: 9, types.BOOL: 11, types.COMPLEX128: 12}
+
+
+def from_proto(proto: Any, alias: str) -> NDArray[Any]:
+    """Return a tensor of a request.
+
+    Args:
+        proto: TensorProto.
+        alias: Name of the input, for the message.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT where type, shape and values do not go together.
+    """
+    dtype = types.NUMPY.get(proto.dtype)
+    shape = tuple(dimension.size for dimension in proto.tensor_shape.dim)
+    if dtype is None or proto.tensor_shape.unknown_rank or len(shape) > 32 or any(size < 0 for size in shape):
+        raise invalid(f"tensor parsing error: {alias}")
+    size = math.prod(shape)
+    if proto.tensor_content:
+        if proto.dtype == types.STRING:
+            return _text_content(proto.tensor_content, size, alias).reshape(shape)
+        if len(proto.tensor_content) != size * dtype.itemsize:
+            raise invalid(f"tensor parsing error: {alias}")
+        return np.frombuffer(proto.tensor_content, dtype=dtype).reshape(shape)
+    return _typed_values(proto, dtype, size, alias).reshape(shape)
+
+
+def _typed_values(proto: Any, dtype: np.dtype[Any], size: int, alias: str) -> NDArray[Any]:
+    values = getattr(proto, _FIELDS[proto.dtype])
+    array: NDArray[Any]
+    if proto.dtype == types.STRING:
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+    elif proto.dtype in (types.HALF, types.BFLOAT16):
+        array = np.array(values, dtype=np.int64).astype(np.uint16).view(dtype)
+    elif proto.dtype in (types.COMPLEX64, types.COMPLEX128):
+        half = np.float32 if proto.dtype == types.COMPLEX64 else np.float64
+        if len(values) % 2:
+            raise invalid(f"tensor parsing error: {alias}")
+        array = np.array(values, dtype=half).view(dtype)
+    elif dtype.itemsize < 4 and dtype.kind in "iu":
+        array = np.array(values, dtype=np.int64).astype(dtype)
+    else:
+        array = np.array(values, dtype=dtype)
+    if len(array) == size:
+        return array
+    if size * dtype.itemsize > MAX_FILLED_BYTES:
+        raise invalid(f"tensor parsing error: {alias}")
+    if len(array) > size:
+        return array[:size]
+    # The last value stands for all that are left out; none at all is zero.
+    filled = np.full(size, array[-1] if len(array) else (b"" if proto.dtype == types.STRING else 0), dtype=dtype)
+    filled[: len(array)] = array
+    return filled
+
+
+def _text_content(content: bytes, size: int, alias: str) -> NDArray[Any]:
+    """Read string tensors in binary form: all lengths as varints, then all bytes."""
+    lengths: list[int] = []
+    position = 0
+    try:
+        while len(lengths) < size:
+            length = shift = 0
+            while True:
+                byte = content[position]
+                position += 1
+                length |= (byte & 0x7F) << shift
+                if byte < 0x80:
+                    break
+                shift += 7
+            lengths.append(length)
+    except IndexError:
+        raise invalid(f"tensor parsing error: {alias}") from None
+    if position + sum(lengths) != len(content):
+        raise invalid(f"tensor parsing error: {alias}")
+    array = np.empty(size, dtype=object)
+    for index, length in enumerate(lengths):
+        array[index] = content[position : position + length]
+        position += length
+    return array
+
+
+def fill_proto(proto: Any, array: NDArray[Any], *, as_content: bool = False) -> None:
+    """Write a tensor into an empty TensorProto.
+
+    Args:
+        proto: TensorProto.
+        array: Numbers, bool, or object array of bytes.
+        as_content: Numbers as ``tensor_content`` instead of the typed field.
+    """
+    array = np.asarray(array)
+    number = types.number_of(array.dtype)
+    proto.dtype = number
+    # Touched even where there are no dimensions: a scalar has a shape.
+    shape = proto.tensor_shape
+    shape.SetInParent()
+    for size in array.shape:
+        shape.dim.add().size = size
+    if number == types.STRING:
+        proto.string_val.extend(
+            value if isinstance(value, bytes) else str(value).encode() for value in array.reshape(-1).tolist()
+        )
+    elif as_content:
+        proto.tensor_content = array.tobytes()
+    elif number in _PACKED:
+        content = array.tobytes()
+        proto.MergeFromString(bytes([_PACKED[number] << 3 | 2]) + _varint(len(content)) + content)
+    elif number in (types.HALF, types.BFLOAT16):
+        proto.half_val.extend(np.ascontiguousarray(array).reshape(-1).view(np.uint16).tolist())
+    else:
+        getattr(proto, _FIELDS[number]).extend(array.reshape(-1).tolist())
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
