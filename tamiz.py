@@ -11,6 +11,8 @@ experiment.export("models/credit")
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from app.api import search
 from app.config import ExperimentConfig
 from app.errors import TamizError
@@ -40,3 +42,16 @@ __all__ = [
     "resume",
     "search",
 ]
+
+
+if TYPE_CHECKING:
+    from app.keras_tuner_oracle import KerasTunerOracle as KerasTunerOracle
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs TensorFlow when it is asked for, so that `import tamiz` does not."""
+    if name == "KerasTunerOracle":
+        from app.keras_tuner_oracle import KerasTunerOracle
+
+        return KerasTunerOracle
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

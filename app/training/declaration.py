@@ -59,6 +59,18 @@ def revealed(hp: keras_tuner.HyperParameters, known: Space) -> tuple[Parameter, 
     return tuple(_merged(new, {}))
 
 
+def parameters_of(hp: keras_tuner.HyperParameters) -> tuple[Parameter, ...]:
+    """Returns everything that `hp` knows, as parameters of a space; nothing for an empty one.
+
+    Raises:
+        SpaceError: A parameter cannot be searched, or one name stands for two ranges.
+    """
+    try:
+        return tuple(_merged(list(hp.space), {}))
+    except ValueError as error:
+        raise SpaceError(f"the space cannot be searched: {error}") from error
+
+
 def hyperparameters(values: Mapping[str, ParameterValue]) -> keras_tuner.HyperParameters:
     """Returns `values` as KerasTuner's object, which a build function asks."""
     hp = keras_tuner.HyperParameters()
