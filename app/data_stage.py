@@ -69,29 +69,38 @@ class PreparedData:
     fold_choice: FoldChoice
 
 
+def read_options(config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> ReadOptions:
+    """Returns how a file is read.
+
+    Args:
+        config: The settings.
+        schema: What the columns are known to be: a category such as ``007`` or ``TRUE`` then stays the text that the
+            model learned, whatever the new rows look like.
+    """
+    data = config.data
+    text = {name for name, kind in data.features.items() if kind in ("categorical", "text")}
+    if schema is not None:
+        text = {feature.name for feature in schema.used_features if feature.raw_type is RawType.STRING}
+    return ReadOptions(
+        encoding=data.encoding or None,
+        delimiter=data.delimiter or None,
+        missing_values=(*DEFAULT_MISSING_VALUES, *data.missing_values),
+        text_columns=tuple(sorted(text)),
+    )
+
+
 def read_source(source: Source, config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> SourceTable:
     """Reads a source as the settings say.
 
     Args:
         source: A file or a table in memory.
         config: The settings.
-        schema: What the columns are known to be: a category such as ``007`` or ``TRUE`` then stays the text that the
-            model learned, whatever the new rows look like.
+        schema: As for `read_options`.
 
     Raises:
         DataError: It cannot be read.
     """
-    data = config.data
-    text = {name for name, kind in data.features.items() if kind in ("categorical", "text")}
-    if schema is not None:
-        text = {feature.name for feature in schema.used_features if feature.raw_type is RawType.STRING}
-    options = ReadOptions(
-        encoding=data.encoding or None,
-        delimiter=data.delimiter or None,
-        missing_values=(*DEFAULT_MISSING_VALUES, *data.missing_values),
-        text_columns=tuple(sorted(text)),
-    )
-    return read_table(source, options=options)
+    return read_table(source, options=read_options(config, schema=schema))
 
 
 def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:

@@ -66,6 +66,8 @@ def is_users_to_mend(error: BaseException) -> bool:
     from app.search.journal import JournalError
     from pipelines.errors import DataError
     from search_spaces.catalogue import SpaceError
+    from tf_serving.answer_table import AnswerTableError
     from tf_serving.errors import ExportError
 
-    return isinstance(error, (TamizError, DataError, SpaceError, ExportError, JournalError))
+    kinds = (TamizError, DataError, SpaceError, ExportError, JournalError, AnswerTableError)
+    return isinstance(error, kinds)

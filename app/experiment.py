@@ -23,7 +23,7 @@ from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
 from app.execution.local_executor import LocalExecutor
 from app.final_stage import evaluate, export, train_final
-from app.prediction import Predictor
+from app.prediction import BatchSettings, Predictor
 from app.report_stage import board_of, report
 from app.run_directory import RunDirectory, read_json
 from app.search_loop import Interrupts, SearchLoop
@@ -238,6 +238,22 @@ class Experiment:
         if self._predictor is None:
             self._predictor = Predictor(self.saved_model, schema=self.schema, config=self.config)
         return self._predictor.predict(data)
+
+    def predict_file(self, source: str | Path, *, output: str | Path, settings: BatchSettings | None = None) -> int:
+        """Writes what the exported model answers to a file of any length, with bounded memory; returns the rows.
+
+        Args:
+            source: A file with the raw columns; the target may be missing.
+            output: A .parquet or .csv file, ``FILE.db[#TABLE]``, or a database URL with ``#TABLE`` behind it.
+            settings: Key column, rows in memory at once, whether a table may be replaced.
+
+        Raises:
+            DataError: A column is missing or of another type.
+            RunDirectoryError: The answers cannot be written.
+        """
+        if self._predictor is None:
+            self._predictor = Predictor(self.saved_model, schema=self.schema, config=self.config)
+        return self._predictor.predict_file(Path(source), output=output, settings=settings)
 
     def export(self, path: str | Path) -> Path:
         """Copies the exported SavedModel to ``path/<version>`` and returns that folder.

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from app.answer_files import answer_writer, check_output
 from app.config import ExperimentConfig
-from app.data_stage import Source, read_source
-from app.errors import RunDirectoryError, WorkerError
+from app.data_stage import Source, read_options, read_source
+from app.errors import ConfigError, WorkerError
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import Predict, Predicted
+from pipelines.column_values import has_leading_zeros, plain_array, require_column, text_of
+from pipelines.errors import DataError
 from pipelines.raw_columns import raw_columns
 from pipelines.schema import DatasetSchema
+from pipelines.sources.chunks import Chunk, read_chunks
 
-OUTPUT_FORMATS = (".parquet", ".csv")
+CHUNK_ROWS = 50_000
+"""Rows of a file that are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """How a file is answered.
+
+    Attributes:
+        key: Column of the file that is written beside the answers, and is the key of a table; "" for none.
+        chunk_rows: Rows in memory at once.
+        replace: Whether a table may be replaced.
+    """
+
+    key: str = ""
+    chunk_rows: int = CHUNK_ROWS
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        if self.chunk_rows < 1:
+            raise ConfigError(f"chunk_rows is {self.chunk_rows}: expected at least 1")
 
 
 @final
@@ -44,16 +70,99 @@ class Predictor:
             WorkerError: The model cannot be loaded.
         """
         table = read_source(data, self._config, schema=self._schema).table
-        columns = raw_columns(table, self._schema)
-        reply = self._executor.call(Predict(directory=str(self._saved_model.absolute()), columns=columns))
-        if not isinstance(reply, Predicted):
-            raise WorkerError(f"the worker answered {type(reply).__name__}: expected Predicted")
-        index = data.index if isinstance(data, pd.DataFrame) else None
-        return answers_frame(reply.outputs, self._schema, index=index)
+        return self._answers(table, index=data.index if isinstance(data, pd.DataFrame) else None)
+
+    def predict_file(self, source: Path, *, output: str | Path, settings: BatchSettings | None = None) -> int:
+        """Writes one row of answers for each row of a file, however long it is; returns how many.
+
+        Args:
+            source: A .csv, .tsv, .txt (each also .gz) or .parquet file.
+            output: A .parquet or .csv file, ``FILE.db[#TABLE]``, or a database URL with ``#TABLE`` behind it.
+            settings: How.
+
+        Raises:
+            DataError: The file cannot be read, or a column is missing or of another type.
+            RunDirectoryError: The answers cannot be written; nothing of them is left then.
+            WorkerError: The model cannot be loaded.
+        """
+        settings = settings or BatchSettings()
+        check_output(output)
+        num_rows = 0
+        keys = _KeyColumn(settings.key)
+        with answer_writer(output, key=settings.key, replace=settings.replace) as writer:
+            for chunk in self._chunks(source, settings):
+                with _located(chunk, source):
+                    answers = self._answers(chunk.table, index=None)
+                    if settings.key:
+                        keys.insert(answers, chunk.table)
+                writer.write(answers)
+                num_rows += len(answers)
+        return num_rows
 
     def close(self) -> None:
         """Ends the process."""
         self._executor.close()
+
+    def _chunks(self, source: Path, settings: BatchSettings) -> Iterator[Chunk]:
+        names = {feature.name for feature in self._schema.used_features}
+        columns = names | ({settings.key} if settings.key else set())
+        options = read_options(self._config, schema=self._schema)
+        options = replace(options, text_columns=(*options.text_columns, settings.key))
+        return read_chunks(source, options=options, chunk_rows=settings.chunk_rows, columns=columns)
+
+    def _answers(self, table: pa.Table, *, index: pd.Index[Any] | None) -> pd.DataFrame:
+        columns = raw_columns(table, self._schema)
+        reply = self._executor.call(Predict(directory=str(self._saved_model.absolute()), columns=columns))
+        if not isinstance(reply, Predicted):
+            raise WorkerError(f"the worker answered {type(reply).__name__}: expected Predicted")
+        return answers_frame(reply.outputs, self._schema, index=index)
+
+
+@final
+class _KeyColumn:
+    """The key as whole numbers or as text, whichever it is in the first rows of the file."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._type: pa.DataType | None = None
+
+    def insert(self, answers: pd.DataFrame, table: pa.Table) -> None:
+        """Makes the key the first column of the answers."""
+        if self._name in answers:
+            raise DataError(f"The key {self._name!r} has the name of an answer; rename the column.")
+        keys = plain_array(table, require_column(table, self._name, role="key column"))
+        if self._type is None:
+            codes = keys.type == pa.string() and has_leading_zeros(keys)
+            self._type = pa.string() if codes or _as_integers(keys) is None else pa.int64()
+        found = text_of(keys) if self._type == pa.string() else _as_integers(keys)
+        if found is None:
+            raise DataError(
+                f"Expected whole numbers in the key column {self._name!r}, as in the first rows, received something "
+                "else; mend the column, or store it as text in a Parquet file."
+            )
+        values = found.to_pandas(integer_object_nulls=True).to_numpy()
+        answers.insert(0, self._name, values)
+
+
+def _as_integers(keys: pa.Array) -> pa.Array | None:
+    if keys.type == pa.null():
+        return None
+    try:
+        return keys.cast(pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+@contextlib.contextmanager
+def _located(chunk: Chunk, source: Path) -> Iterator[None]:
+    """Says where in the file the rows are that a message counts from 1."""
+    try:
+        yield
+    except DataError as error:
+        if chunk.first_row == 0:
+            raise
+        last = chunk.first_row + chunk.table.num_rows
+        raise DataError(f"In the rows {chunk.first_row + 1:,} to {last:,} of {str(source)!r}: {error}") from error
 
 
 def answers_frame(
@@ -72,34 +181,3 @@ def answers_frame(
     for number, label in enumerate(schema.target.classes):
         columns[f"probability of {label}"] = outputs["probabilities"][:, number]
     return pd.DataFrame(columns, index=index)
-
-
-def check_output(path: Path) -> None:
-    """Checks that answers can be written to `path`.
-
-    Raises:
-        RunDirectoryError: The format is unknown or the folder is missing.
-    """
-    if path.suffix not in OUTPUT_FORMATS:
-        raise RunDirectoryError(f"cannot write {path}: expected a name ending in {' or '.join(OUTPUT_FORMATS)}")
-    if not path.parent.is_dir():
-        raise RunDirectoryError(f"cannot write {path}: the folder {path.parent} does not exist")
-
-
-def write_answers(frame: pd.DataFrame, path: Path) -> None:
-    """Writes answers to a Parquet or CSV file that is there whole or not at all.
-
-    Raises:
-        RunDirectoryError: The place cannot be written.
-    """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        if path.suffix == ".parquet":
-            frame.to_parquet(temporary, index=False)
-        else:
-            frame.to_csv(temporary, index=False)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
