@@ -22,10 +22,10 @@ from app.evaluation.metrics import imbalance_ratio
 from app.fold_choice import FoldChoice, choose_folds
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
 from pipelines.data_report import DataProfile, profile_table
+from pipelines.errors import DataError
 from pipelines.inference import check_columns, infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
-from pipelines.errors import DataError
 from pipelines.schema import DatasetSchema, FeatureKind, RawType, TargetSpec, Task
 from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
 from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
@@ -164,6 +164,7 @@ def _folds(
         asked,
         num_rows=int(open_rows.sum()),
         seconds=config.search.seconds,
+        trials=config.search.trials,
         smallest_class=int(np.bincount(labels).min()) if target.task.is_classification else None,
         in_time=bool(data.time_column),
     )

@@ -9,6 +9,9 @@ NUM_FOLDS = 5
 SMALL_ROWS = 2_000
 """Training and validation rows below which `auto` takes folds (`benchmarks/folds.py` has the measurements)."""
 
+MIN_TRIALS = 10
+"""Trials below which little is lost to chance in choosing the best of them by one part of the rows."""
+
 MIN_SECONDS = 90.0
 """Time budget below which folds leave too few trials to choose among."""
 
@@ -35,7 +38,7 @@ class FoldChoice:
 
 
 def choose_folds(
-    asked: int, *, num_rows: int, seconds: float, smallest_class: int | None, in_time: bool
+    asked: int, *, num_rows: int, seconds: float, trials: int, smallest_class: int | None, in_time: bool
 ) -> FoldChoice:
     """Chooses the number of folds.
 
@@ -43,6 +46,7 @@ def choose_folds(
         asked: Folds that the user asked for; 0 for automatic.
         num_rows: Training and validation rows.
         seconds: Wall-clock budget of everything; 0 for none.
+        trials: Number of trials; 0 for no limit.
         smallest_class: Those rows that belong to the rarest class; None for a regression.
         in_time: Whether a column orders the rows in time.
     """
@@ -55,6 +59,9 @@ def choose_folds(
         return FoldChoice(number=1, reason="the latest rows say most about what comes after them")
     if smallest_class is not None and smallest_class < MIN_ROWS_OF_CLASS:
         return FoldChoice(number=1, reason=f"the rarest class has {smallest_class:,} rows, too few to hold out in turn")
+    if 0 < trials < MIN_TRIALS:
+        reason = f"{trials} trials are few to choose among; --folds {NUM_FOLDS} asks for cross-validation"
+        return FoldChoice(number=1, reason=reason)
     if 0 < seconds < MIN_SECONDS:
         return FoldChoice(
             number=1,

@@ -160,6 +160,8 @@ class FoldTrainer:
             state=folder,
             report=lambda result: report(replace(result, fold=fold.number)),
             ask=ask,
+            # What a fold learned is of no use once its loss is known: the winner is trained on all rows.
+            keep_best=False,
         )
         if end is not End.STOPPED:
             told = [{"objective": result.objective, "scalars": dict(result.scalars)} for result in curve]

@@ -216,7 +216,15 @@ class Trainer:
         )
 
     def train_part(
-        self, network: Network, *, held_out: HeldOut, budget: int, state: Path, report: Report, ask: Ask
+        self,
+        network: Network,
+        *,
+        held_out: HeldOut,
+        budget: int,
+        state: Path,
+        report: Report,
+        ask: Ask,
+        keep_best: bool = True,
     ) -> tuple[End, list[EpochResult]]:
         """Trains a network up to `budget` epochs, from its saved state if it has one.
 
@@ -227,6 +235,7 @@ class Trainer:
             state: Folder of the state; written after every epoch.
             report: Receives every epoch, those of the saved state included.
             ask: Says between calls whether to go on.
+            keep_best: Whether the weights of the best epoch are kept beside the state.
 
         Returns:
             Why it ended, and all epochs.
@@ -241,12 +250,13 @@ class Trainer:
             if loss is None:
                 end = End.STOPPED
                 break
-            result = self._judge(network, held_out, epoch=len(curve) + 1, loss=loss)
+            result = self.judge(network, held_out, epoch=len(curve) + 1, loss=loss)
             curve.append(result)
             weights = network.weights()
             if best is None or self._score(result) < self._score(best):
                 best = result
-                network.save(state / "best", weights=weights)
+                if keep_best:
+                    network.save(state / "best", weights=weights)
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
             network.save(state / "current", weights=weights, curve=curve)
             report(result)
@@ -304,7 +314,7 @@ class Trainer:
         parts = [predict(batch) for batch in batches_of(features, rows.num_rows)]
         return _as_predictions(parts, rows, answers, mape_epsilon)
 
-    def _judge(self, network: Network, held_out: HeldOut, *, epoch: int, loss: float) -> EpochResult:
+    def judge(self, network: Network, held_out: HeldOut, *, epoch: int, loss: float) -> EpochResult:
         """Computes the objective and the loss on the held-out rows."""
         rows = held_out.rows
         parts, losses = network.evaluate(held_out.features, rows)
