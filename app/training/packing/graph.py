@@ -1,0 +1,396 @@
+"""The compiled epoch of a pack: one graph for any members, widths and batch sizes of an experiment (TensorFlow).
+
+Every dimension but the number of layers is dynamic and every hyperparameter is a tensor, so the graph is traced once
+for a worker's life, and a member that leaves costs no new trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import tensorflow as tf
+
+from app.training.packing.layers import activate, drop, normalise, product, put, shared_product, take
+from search_spaces.answers import AnswerForm
+from search_spaces.context import TableContext
+from search_spaces.recipe import CLIP_NORM
+
+STATISTICS_MOMENTUM = 0.9
+"""Of batch normalisation in `search_spaces.tabular`."""
+
+Tensors = dict[str, tf.Tensor]
+
+PER_MEMBER = (
+    "step",
+    "peak",
+    "total_steps",
+    "warmup_steps",
+    "cosine",
+    "decay",
+    "momentum",
+    "adamw",
+    "rmsprop",
+    "sgd",
+    "dropout",
+    "smoothing",
+    "slope",
+    "residual",
+    "width",
+)
+"""Settings that are one number a member, float32 (num_members,)."""
+
+UNDECAYED = frozenset({"vectors", "head_bias"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableTensors:
+    """Rows as tensors.
+
+    Attributes:
+        features: ``numeric`` (num_rows, num_numeric), ``categorical`` (num_rows, num_categorical).
+        target: (num_rows, 1), class ids or standardised values.
+        weights: (num_rows,) or None.
+    """
+
+    features: Tensors
+    target: tf.Tensor
+    weights: tf.Tensor | None = None
+
+
+@final
+class PackGraph:
+    """The functions that train and evaluate packs on one table.
+
+    Args:
+        context: The table.
+        answers: How a network's output becomes an answer.
+        max_depth: Most hidden layers of a member.
+        training: The training rows.
+    """
+
+    def __init__(
+        self, context: TableContext, *, answers: AnswerForm, max_depth: int, training: TableTensors
+    ) -> None:
+        self.context, self.max_depth = context, max_depth
+        self._answers, self._training = answers, training
+        self._offsets = tf.constant(
+            [sum(context.cardinalities[:column]) for column in range(len(context.cardinalities))], tf.int32
+        )
+        weights, statistics = self._block_specs(), self._statistics_specs()
+        state = {"weights": weights, "first": weights, "second": weights, "statistics": statistics}
+        settings = {name: tf.TensorSpec((None,), tf.float32) for name in PER_MEMBER}
+        positions = {
+            f"{kind}{layer}": tf.TensorSpec((None,), tf.int32)
+            for kind in ("active", "batch", "layer", "gelu")
+            for layer in range(max_depth)
+        }
+        order, seed = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((2,), tf.int32)
+        rows = [
+            tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
+            for tensor in (*training.features.values(), training.target)
+        ]
+        features = dict(zip(training.features, rows, strict=False))
+        # With a signature nothing is ever traced twice, whatever the shapes.
+        self.train = tf.function(
+            self._train, autograph=False, input_signature=[state, settings, positions, order, seed]
+        )
+        self.evaluate = tf.function(
+            self._evaluate,
+            autograph=False,
+            input_signature=[weights, statistics, settings, positions, features, rows[-1]],
+        )
+
+    def _block_specs(self) -> dict[str, tf.TensorSpec]:
+        context, outputs = self.context, self.context.num_outputs
+        shapes: dict[str, tuple[int | None, ...]] = {
+            "head": (None, None, outputs),
+            "head_bias": (None, outputs),
+            "vectors": (None, 3 * self.max_depth, None),
+        }
+        if context.num_numeric:
+            shapes["numeric"] = (None, context.num_numeric, None)
+        if context.cardinalities:
+            shapes["embedding"] = (None, sum(context.cardinalities), None)
+            shapes["embedded"] = (None, None, None)
+        shapes |= {f"hidden{layer}": (None, None, None) for layer in range(1, self.max_depth)}
+        return {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
+
+    def _statistics_specs(self) -> dict[str, tf.TensorSpec]:
+        return {f"statistics{layer}": tf.TensorSpec((None, 2, None), tf.float32) for layer in range(self.max_depth)}
+
+    def _train(
+        self,
+        state: dict[str, Tensors],
+        settings: Tensors,
+        positions: Tensors,
+        order: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> tuple[dict[str, Tensors], tf.Tensor]:
+        """Trains one step for every row of `order` (num_steps, batch).
+
+        Returns:
+            The new state, and the sum of the losses (num_members,).
+        """
+        members = tf.shape(settings["step"])[0]
+        mask = self._mask(state["weights"], settings)
+        trained = self._trained_vectors(positions, members, mask)
+
+        def step(done: tf.Tensor, state: Any, total: tf.Tensor) -> Any:
+            steps = settings["step"] + tf.cast(done, tf.float32)
+            noise_seed = tf.stack([seed[0], seed[1] + done])
+            state, losses = self._step(state, settings, positions, order[done], steps, noise_seed, mask, trained)
+            return done + 1, state, total + losses
+
+        start = (tf.constant(0), state, tf.zeros_like(settings["step"]))
+        # Dimensions that the signature leaves open change from one pack to the next, never in the loop.
+        shapes = tf.nest.map_structure(lambda tensor: tensor.shape, start)
+        _, state, total = tf.while_loop(
+            lambda done, *_: done < tf.shape(order)[0], step, start, shape_invariants=shapes, parallel_iterations=1
+        )
+        return state, total
+
+    def _step(
+        self,
+        state: dict[str, Tensors],
+        settings: Tensors,
+        positions: Tensors,
+        rows: tf.Tensor,
+        steps: tf.Tensor,
+        noise_seed: tf.Tensor,
+        mask: tf.Tensor,
+        trained: tf.Tensor,
+    ) -> tuple[dict[str, Tensors], tf.Tensor]:
+        weights = dict(state["weights"])
+        features = {name: tf.gather(tensor, rows) for name, tensor in self._training.features.items()}
+        target = tf.gather(self._training.target, rows)
+        row_weights = None if self._training.weights is None else tf.gather(self._training.weights, rows)
+        width, layers = tf.shape(weights["head"])[1], self.max_depth
+        noise = tf.random.stateless_uniform((layers, tf.shape(rows)[0], width), noise_seed, alg="philox")
+        vectors, where = self._look_up(weights, features)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            if vectors is not None:
+                tape.watch(vectors)
+            output, moments = self._forward(
+                weights, features, vectors, settings, positions, mask=mask, noise=noise, statistics=None
+            )
+            losses = self._losses(output, target, settings, row_weights)
+        sources = {name: tensor for name, tensor in weights.items() if name != "embedding"}
+        gradients = tape.gradient(losses, [*sources.values(), *([] if vectors is None else [vectors])])
+        found = dict(zip(sources, gradients, strict=False))
+        found["vectors"] = found["vectors"] * trained
+        squares = {name: self._square_sum(gradient) for name, gradient in found.items()}
+        if vectors is not None:
+            # As Keras does with the gradient of a look-up: the norm is that of the rows, before equal ones are added.
+            squares["embedding"] = self._square_sum(gradients[-1])
+            found["embedding"] = self._added_up(gradients[-1], where, weights["embedding"])
+        rate = learning_rate(settings, steps)
+        update = _Update(settings, steps, rate, clip=self._clip(squares, positions, tf.shape(steps)[0]))
+        new: dict[str, Tensors] = {"weights": {}, "first": {}, "second": {}}
+        for name in weights:
+            of = self._members_of(name, positions)
+            parts = (weights[name], state["first"][name], state["second"][name], found[name])
+            updated = update.applied(parts, of, decayed=name not in UNDECAYED)
+            for kind, tensor in zip(new, updated, strict=True):
+                new[kind][name] = tensor
+        keep = STATISTICS_MOMENTUM
+        new["statistics"] = {
+            name: keep * old + (1.0 - keep) * moments[name] for name, old in state["statistics"].items()
+        }
+        return new, losses
+
+    def _forward(
+        self,
+        weights: Tensors,
+        features: Tensors,
+        vectors: tf.Tensor | None,
+        settings: Tensors,
+        positions: Tensors,
+        *,
+        mask: tf.Tensor,
+        noise: tf.Tensor | None,
+        statistics: Tensors | None,
+    ) -> tuple[tf.Tensor, Tensors]:
+        """Returns the outputs (num_members, batch, num_outputs) and the moments of the batch of every layer."""
+        x = shared_product(features["numeric"], weights["numeric"]) if self.context.num_numeric else None
+        if vectors is not None:
+            shape = tf.shape(vectors)
+            embedded = product(tf.reshape(vectors, (shape[0], shape[1], -1)), weights["embedded"])
+            x = embedded if x is None else x + embedded
+        moments = {}
+        hidden = x
+        for layer in range(self.max_depth):
+            active = positions[f"active{layer}"]
+            rate, slope, residual = (
+                tf.gather(settings[name], active)[:, tf.newaxis, tf.newaxis]
+                for name in ("dropout", "slope", "residual")
+            )
+            bias, scale, shift = tf.split(take(weights["vectors"], active)[:, 3 * layer : 3 * layer + 3], 3, axis=1)
+            entering = take(hidden, active) if layer else x
+            y = product(entering, weights[f"hidden{layer}"]) if layer else entering
+            moving = None if statistics is None else tuple(tf.split(statistics[f"statistics{layer}"], 2, axis=1))
+            z, moments[f"statistics{layer}"] = normalise(
+                y + bias,
+                scale,
+                shift,
+                batch=positions[f"batch{layer}"],
+                layer=positions[f"layer{layer}"],
+                mask=tf.gather(mask, active),
+                moments=moving,
+            )
+            if noise is not None:
+                z = drop(z, noise[layer], rate)
+            z = activate(z, slope, gelu=positions[f"gelu{layer}"])
+            hidden = put(hidden, active, z + residual * entering) if layer else z
+        return product(hidden, weights["head"]) + weights["head_bias"][:, tf.newaxis], moments
+
+    def _evaluate(
+        self,
+        weights: Tensors,
+        statistics: Tensors,
+        settings: Tensors,
+        positions: Tensors,
+        features: Tensors,
+        target: tf.Tensor,
+    ) -> tuple[Tensors, tf.Tensor]:
+        """Returns the predictions, one row a member and row, and the mean loss of every member."""
+        mask = self._mask(weights, settings)
+        vectors, _ = self._look_up(weights, features)
+        output, _ = self._forward(
+            weights, features, vectors, settings, positions, mask=mask, noise=None, statistics=statistics
+        )
+        losses = self._losses(output, target, settings, None)
+        return self._answers.predictions(tf.reshape(output, (-1, self.context.num_outputs))), losses
+
+    def _losses(
+        self, output: tf.Tensor, target: tf.Tensor, settings: Tensors, row_weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Returns the loss of every member, (num_members,): those of `search_spaces.losses.loss_for`."""
+        smoothing = settings["smoothing"][:, tf.newaxis, tf.newaxis]
+        if not self.context.task.is_classification:
+            rows = tf.square(output - target[tf.newaxis])[..., 0]
+        elif self.context.num_outputs == 1:
+            truth = tf.cast(target[tf.newaxis], tf.float32)
+            truth = truth * (1.0 - smoothing) + 0.5 * smoothing
+            rows = (tf.maximum(output, 0.0) - output * truth + tf.math.softplus(-tf.abs(output)))[..., 0]
+        else:
+            classes = self.context.num_outputs
+            truth = tf.one_hot(target[:, 0], classes)[tf.newaxis] * (1.0 - smoothing) + smoothing / classes
+            rows = -tf.reduce_sum(truth * tf.nn.log_softmax(output), axis=-1)
+        return tf.reduce_mean(rows if row_weights is None else rows * row_weights, axis=1)
+
+    def _look_up(self, weights: Tensors, features: Tensors) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """Returns the vectors of all categories (num_members, batch, columns, size), and which rows they are of."""
+        if not self.context.cardinalities:
+            return None, None
+        table = weights["embedding"]
+        shape = tf.shape(table)
+        members = tf.range(shape[0])[:, tf.newaxis, tf.newaxis] * shape[1]
+        where = (features["categorical"] + self._offsets)[tf.newaxis] + members
+        return tf.gather(tf.reshape(table, (-1, shape[2])), where), where
+
+    def _added_up(self, gradient: tf.Tensor, where: Any, table: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(table)
+        rows = tf.reshape(gradient, (-1, shape[2]))
+        added = tf.math.unsorted_segment_sum(rows, tf.reshape(where, (-1,)), shape[0] * shape[1])
+        return tf.reshape(added, shape)
+
+    def _square_sum(self, gradient: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(gradient, (tf.shape(gradient)[0], -1))
+        return tf.reduce_sum(tf.square(flat), axis=1)
+
+    def _clip(self, squares: Tensors, positions: Tensors, num_members: tf.Tensor) -> tf.Tensor:
+        """Returns what every member's gradients are multiplied by; NaN where they are not finite, as in Keras."""
+        total = tf.zeros((num_members,))
+        for name, square in squares.items():
+            of = self._members_of(name, positions)
+            total += square if of is None else tf.scatter_nd(of[:, tf.newaxis], square, tf.shape(total))
+        norm = tf.sqrt(total)
+        return CLIP_NORM * tf.minimum(1.0 / norm, 1.0 / CLIP_NORM) + (norm - norm)
+
+    def _members_of(self, block: str, positions: Tensors) -> tf.Tensor | None:
+        """Returns which members a block holds; None for all of them in order."""
+        return positions[f"active{block.removeprefix('hidden')}"] if block.startswith("hidden") else None
+
+    def _mask(self, weights: Tensors, settings: Tensors) -> tf.Tensor:
+        """Returns 1 where a member has a unit, (num_members, 1, width)."""
+        width = tf.shape(weights["head"])[1]
+        mask: tf.Tensor = tf.sequence_mask(tf.cast(settings["width"], tf.int32), width, dtype=tf.float32)[:, tf.newaxis]
+        return mask
+
+    def _trained_vectors(self, positions: Tensors, num_members: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Returns 1 where a member has the bias, scale or shift that a row of its vectors stands for."""
+        rows = []
+        for layer in range(self.max_depth):
+            active = positions[f"active{layer}"][:, tf.newaxis]
+            here = tf.shape(active)[0]
+            members = tf.reshape(num_members, (1,))
+            by_batch, by_layer = (
+                tf.scatter_nd(
+                    positions[f"{kind}{layer}"][:, tf.newaxis],
+                    tf.ones_like(positions[f"{kind}{layer}"], tf.float32),
+                    tf.reshape(here, (1,)),
+                )
+                for kind in ("batch", "layer")
+            )
+            normalised = tf.scatter_nd(active, by_batch + by_layer, members)
+            rows += [tf.scatter_nd(active, 1.0 - by_batch, members), normalised, normalised]
+        return tf.stack(rows, axis=1)[..., tf.newaxis] * mask
+
+
+def learning_rate(settings: Mapping[str, tf.Tensor], steps: tf.Tensor) -> tf.Tensor:
+    """Returns the rate of every member at step `steps` (from 0): its peak, or `WarmupCosine`, (num_members,)."""
+    peak, total, warmup = settings["peak"], settings["total_steps"], settings["warmup_steps"]
+    done = tf.clip_by_value((steps - warmup) / (total - warmup), 0.0, 1.0)
+    rate = 0.5 * peak * (1.0 + tf.cos(3.141592653589793 * done))
+    start = peak / tf.maximum(warmup, 1.0)
+    warming = tf.minimum(rate, start + (peak - start) * steps / tf.maximum(warmup, 1.0))
+    rate = tf.where(warmup > 0.0, warming, rate)
+    return tf.where(settings["cosine"] > 0.0, rate, peak)
+
+
+class _Update:
+    """One formula for three optimizers, with coefficients that make it the member's own.
+
+    ``first' = a * first + b * g``, ``second' = c * second + d * g^2`` and
+    ``w' = h * w + (p * first' + q * g) / (sqrt(second' + e) + f)``, with the clipping of ``g`` inside ``b``, ``d``
+    and ``q``: for AdamW p is its step size, for RMSprop only q counts, for SGD with Nesterov's momentum the
+    denominator is one.
+    """
+
+    def __init__(self, settings: Tensors, steps: tf.Tensor, rate: tf.Tensor, *, clip: tf.Tensor) -> None:
+        adamw, rmsprop, sgd = settings["adamw"], settings["rmsprop"], settings["sgd"]
+        momentum = settings["momentum"]
+        beta_1, beta_2 = tf.constant(0.9), tf.constant(0.999)
+        count = steps + 1.0
+        size = rate * tf.sqrt(1.0 - tf.pow(beta_2, count)) / (1.0 - tf.pow(beta_1, count))
+        self._coefficients = {
+            "a": adamw * 0.9 + sgd * momentum,
+            "b": (adamw * (1.0 - 0.9) - sgd * rate) * clip,
+            "c": adamw * 0.999 + rmsprop * 0.9,
+            "d": (adamw * (1.0 - 0.999) + rmsprop * (1.0 - 0.9)) * tf.square(clip),
+            "e": rmsprop * 1e-7 + sgd,
+            "f": adamw * 1e-8,
+            "h": 1.0 - rate * settings["decay"],
+            "p": sgd * momentum - adamw * size,
+            "q": -(rmsprop + sgd) * rate * clip,
+        }
+
+    def applied(
+        self, parts: tuple[tf.Tensor, ...], of: tf.Tensor | None, *, decayed: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns new weights, first and second moments of a block whose members are `of` (all if None)."""
+        shape = tf.shape(parts[0])
+        weights, first, second, gradient = (tf.reshape(part, (shape[0], -1)) for part in parts)
+        own = {
+            name: (value if of is None else tf.gather(value, of))[:, tf.newaxis]
+            for name, value in self._coefficients.items()
+        }
+        first = own["a"] * first + own["b"] * gradient
+        second = own["c"] * second + own["d"] * tf.square(gradient)
+        moved = (own["p"] * first + own["q"] * gradient) / (tf.sqrt(second + own["e"]) + own["f"])
+        weights = (own["h"] * weights if decayed else weights) + moved
+        new_weights, new_first, new_second = (tf.reshape(part, shape) for part in (weights, first, second))
+        return new_weights, new_first, new_second

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.search.space import Float, Space
+
+KNOWN = Space([Float("x", 0.0, 1.0)])
+CHANGES: list[dict[str, Any]] = [
+    {"optimizer": "adamw", "normalisation": "batch", "activation": "relu", "depth": 3, "residual": True},
+    {"optimizer": "adamw", "normalisation": "none", "activation": "gelu", "depth": 1, "schedule": "constant"},
+    {"optimizer": "rmsprop", "normalisation": "layer", "activation": "leaky_relu", "depth": 2, "width": 32},
+    {"optimizer": "rmsprop", "normalisation": "batch", "activation": "gelu", "depth": 4, "embedding_size": 2},
+    {
+        "optimizer": "sgd",
+        "sgd_learning_rate": 0.02,
+        "momentum": 0.9,
+        "normalisation": "layer",
+        "activation": "gelu",
+        "depth": 3,
+        "residual": True,
+        "width": 64,
+        "warmup_share": 0.0,
+    },
+    {
+        "optimizer": "sgd",
+        "sgd_learning_rate": 0.05,
+        "momentum": 0.8,
+        "normalisation": "none",
+        "activation": "relu",
+        "depth": 2,
+        "embedding_size": 8,
+        "schedule": "constant",
+    },
+]
+
+
+def solo(trainer: Any, values: dict[str, Any], seed: int) -> Any:
+    from app.training.network import TrainingPart
+    from app.training.trial_data import tensors
+
+    rows = trainer.data.training
+    part = TrainingPart(data=trainer.data, rows=rows, features=tensors(rows.features))
+    return trainer.network(values, part, num_rows=rows.num_rows, seed=seed)
+
+
+def saved(network: Any, folder: Path) -> Path:
+    network.save(folder / "current", weights=network.weights(), curve=[])
+    return folder
+
+
+def packed(trainer: Any, trials: list[tuple[dict[str, Any], Path]]) -> Any:
+    """A live pack of members in the states that Keras networks have saved."""
+    from app.training.packing.live import LivePack, PackMember
+    from app.training.packing.pack import PackTrainer
+
+    packs = PackTrainer(trainer, seed=3)
+    members = [
+        packs.enter(
+            PackMember(number=number, values=values, known=KNOWN, budget=5, seed=number, state=state)
+        )
+        for number, (values, state) in enumerate(trials)
+    ]
+    return LivePack(packs.graph, members, trainer.context(rows=trainer.data.training.num_rows))
+
+
+@pytest.mark.parametrize(
+    ("task", "rare", "smoothing"), [("multiclass", False, 0.1), ("binary", True, 0.05), ("regression", False, 0.0)]
+)
+def test_every_member_trains_step_by_step_like_its_keras_network(
+    make_trainer: Callable[..., Any],
+    network_values: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    task: str,
+    rare: bool,
+    smoothing: float,
+) -> None:
+    import tensorflow as tf
+
+    trainer = make_trainer(task, rare=rare)
+    label = {} if task == "regression" else {"label_smoothing": smoothing}
+    values = [network_values(**({"residual": False, "dropout": 0.0, "label_smoothing": None} | label | c)) for c in CHANGES]
+    networks = [solo(trainer, value, seed) for seed, value in enumerate(values)]
+    states = [saved(network, tmp_path / str(number)) for number, network in enumerate(networks)]
+    live = packed(trainer, list(zip(values, states, strict=True)))
+    rows = trainer.data.training
+    order = np.random.default_rng(5).permutation(rows.num_rows)[: 6 * 16].astype(np.int32).reshape(6, 16)
+    losses = live.train(order, [1, 0]) / len(order)
+    live.commit()
+    live.fetch()
+
+    features = {name: tf.constant(array) for name, array in rows.features.items() if array.shape[1]}
+    target, weights = trainer.data.training_target(rows), trainer.data.row_weights(rows)
+    for number, network in enumerate(networks):
+        network.model.reset_metrics()
+
+        @tf.function(autograph=False)
+        def train(batch: Any, model: Any = network.model) -> Any:
+            return model.train_step(batch)
+
+        for batch in order:
+            columns = ({name: tf.gather(tensor, batch) for name, tensor in features.items()}, tf.constant(target[batch]))
+            train(columns if weights is None else (*columns, tf.constant(weights[batch])))
+        loss = next(metric.result() for metric in network.model.metrics if metric.name == "loss")
+        assert losses[number] == pytest.approx(float(loss), rel=1e-4)
+        member = live.members[number]
+        for variable, array in zip(network.model.variables, live.variables(number), strict=True):
+            np.testing.assert_allclose(array, variable.numpy(), rtol=2e-3, atol=2e-5, err_msg=f"{number} {variable.path}")
+        assert member.steps == len(order) == int(network.model.optimizer.iterations)
