@@ -56,6 +56,7 @@ class LoadedModel:
         self._callables: dict[Any, _Callable] = {}
         self._pace: dict[str, _Pace] = {name: _Pace() for name in self.signatures}
         self._lock = threading.Lock()
+        self.is_quick = False  # whether the last call was of a signature that has proven short
 
     @classmethod
     def load(cls, directory: Path, *, tags: Sequence[str] = ("serve",), config: Any = None) -> LoadedModel:
@@ -113,6 +114,7 @@ class LoadedModel:
         except (RuntimeError, ValueError, TypeError) as error:
             raise invalid(str(error)) from None
         pace.add(perf_counter() - started)
+        self.is_quick = pace.is_short
         return {alias: values[place] for alias, place in call.places}
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ versions; it ends when it has had nothing to do for a while. No TensorFlow here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -133,10 +134,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            try:
+            with contextlib.suppress(OSError):  # what it still held goes with the child
                 pipe.close()
-            except OSError:
-                pass  # what it still held goes with the child
 
 
 def _check_memory(needed: int, directory: Path) -> None:
@@ -144,7 +143,8 @@ def _check_memory(needed: int, directory: Path) -> None:
     if available is not None and needed * MEMORY_FACTOR > available:
         raise ServingError(
             Code.RESOURCE_EXHAUSTED,
-            f"{directory} takes {needed * MEMORY_FACTOR / 1e6:.0f} MB of memory, {available / 1e6:.0f} MB are available",
+            f"{directory} takes {needed * MEMORY_FACTOR / 1e6:.0f} MB of memory, "
+            f"{available / 1e6:.0f} MB are available",
         )
 
 

@@ -1,0 +1,142 @@
+"""Run the server: in this process, or as several processes behind the same ports. No TensorFlow before it is needed.
+
+``run`` is what a command line calls. With several workers the first process only watches: it starts the others, starts
+one again that died, and passes SIGTERM on. Every worker loads all models; the system spreads connections among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from tf_serving.server.flags import parse_flags, usage
+from tf_serving.server.logs import LOGGER, set_up
+from tf_serving.server.settings import Limits, ServerSettings
+from tf_serving.server.status import ConfigurationError
+
+WORKER = "TAMIZ_SERVING_WORKER"
+RESTART_SECONDS = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run with TensorFlow Serving's flags; return the exit code.
+
+    Args:
+        arguments: Without the program's name; those of the process when missing.
+    """
+    try:
+        command = parse_flags(sys.argv[1:] if arguments is None else arguments)
+    except ConfigurationError as error:
+        print(str(error), file=sys.stderr)
+        return 2
+    for note in command.notes:
+        print(note, file=sys.stderr)
+    if command.version:
+        return _print_version()
+    if command.help:
+        print(usage())
+        return 0
+    return run(command.settings)
+
+
+def run(settings: ServerSettings, *, stopping: threading.Event | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0 after a drain, 2 where the server cannot start.
+
+    Args:
+        settings: All of it.
+        stopping: Ends the server when set, beside the signals.
+    """
+    set_up(settings.log_format)
+    stop = stopping or threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+    if settings.workers > 1 and WORKER not in os.environ:
+        if settings.extensions != ServerSettings().extensions:
+            print("Extensions need one process; start without --workers.", file=sys.stderr)
+            return 2
+        return _supervise(settings, stop)
+    return _serve(settings, stop)
+
+
+def _serve(settings: ServerSettings, stop: threading.Event) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from tf_serving.server.app import Server  # imports TensorFlow
+
+    server: Server | None = None
+    try:
+        server = Server(settings)
+        _start_until(server, stop)
+    except ConfigurationError as error:
+        print(str(error), file=sys.stderr)
+        if server is not None:
+            server.stop()
+        return 255 if settings.strict_compat else 2
+    stop.wait()
+    LOGGER.info("Draining")
+    server.stop()
+    return 0
+
+
+def _start_until(server: object, stop: threading.Event) -> None:
+    # A start may wait for a first version for ever; a signal ends the wait.
+    watcher = threading.Thread(target=lambda: (stop.wait(), server._stopping.set()), daemon=True)  # type: ignore[attr-defined]
+    watcher.start()
+    server.start()  # type: ignore[attr-defined]
+
+
+def _supervise(settings: ServerSettings, stop: threading.Event) -> int:
+    command = [sys.executable, "-m", "tf_serving.server", *as_flags(settings)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def start(index: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env={**environment, WORKER: str(index)})
+
+    workers = [start(index) for index in range(settings.workers)]
+    started = [time.monotonic()] * len(workers)
+    code = 0
+    while not stop.wait(0.1):
+        for index, worker in enumerate(workers):
+            if worker.poll() is None:
+                continue
+            if worker.returncode in (2, 255):
+                code = worker.returncode  # it said why; another try would say the same
+                stop.set()
+                break
+            LOGGER.error("Worker %d ended with code %d and is started again", index, worker.returncode)
+            stop.wait(max(0.0, RESTART_SECONDS - (time.monotonic() - started[index])))
+            workers[index], started[index] = start(index), time.monotonic()
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.wait()
+    return code
+
+
+def as_flags(settings: ServerSettings) -> list[str]:
+    """Return a command line that says the same as the settings, without extensions."""
+    flags = []
+    for prefix, values, defaults in (("", settings, ServerSettings()), ("max_", settings.limits, Limits())):
+        for field in dataclasses.fields(values):
+            value = getattr(values, field.name)
+            if field.name not in ("limits", "extensions") and value != getattr(defaults, field.name):
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                flags.append(f"--{prefix}{field.name}={text}")
+    return flags
+
+
+def _print_version() -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name, package in (("TensorFlow ModelServer", "tamiz"), ("TensorFlow Library", "tensorflow")):
+        try:
+            print(f"{name}: {version(package)}")
+        except PackageNotFoundError:
+            print(f"{name}: not installed")
+    return 0
