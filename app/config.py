@@ -25,7 +25,7 @@ BYTE_UNITS = {"": 1, "b": 1} | {
     for power, unit in enumerate("kmgt", start=1)
     for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
 }
-BYTES_PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?i?b?)", re.ASCII | re.IGNORECASE)
+BYTES_PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]i?b|[kmgt]|b|)", re.ASCII | re.IGNORECASE)
 MAX_SECONDS = 3650 * 86400.0
 DEFAULT_SECONDS = 600.0
 MAX_FOLDS = 10

@@ -11,13 +11,17 @@ from app.config import (
     NAME_PATTERN,
     ClassWeighting,
     DataConfig,
+    ExecutionConfig,
+    ExecutorKind,
     ExperimentConfig,
+    Placement,
     Precision,
     SearchConfig,
     TrainingConfig,
     check_name,
     did_you_mean,
     name_from,
+    parse_bytes,
     parse_duration,
     read_config,
 )
@@ -49,9 +53,20 @@ configs = st.builds(
         space=texts,
         algorithm=texts,
         objective=texts,
+        limits=st.lists(texts, max_size=2).map(tuple),
+        start_from=st.lists(texts, max_size=2).map(tuple),
         seconds=st.floats(0.5, 1e6),
         trials=st.integers(0, 10**6),
         seed=st.integers(0, 2**32 - 1),
+    ),
+    execution=st.builds(
+        ExecutionConfig,
+        executor=st.sampled_from(ExecutorKind),
+        workers=st.integers(0, 1024),
+        placement=st.sampled_from(Placement),
+        worker_memory=st.integers(0, 2**50),
+        ray_address=texts,
+        packing=st.booleans(),
     ),
     training=st.builds(
         TrainingConfig,
@@ -201,3 +216,23 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_only_a_near_name_is_offered() -> None:
     assert did_you_mean("mpl", ["mlp", "resnet"]) == " (did you mean 'mlp'?)"
     assert did_you_mean("transformer", ["mlp", "resnet"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4 * 10**9), ("512 MiB", 512 * 2**20), ("1e9", 10**9), ("2g", 2 * 10**9), ("3", 3)]
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-1GB", "5ib", "2gi", "1.GB"])
+def test_a_text_that_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a size such as 4GB or 512MB"):
+        parse_bytes(text)
+
+
+def test_workers_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"workers is -1: expected a number from 0 \(automatic\) to 1024"):
+        ExecutionConfig(workers=-1)
+    with pytest.raises(ConfigError, match=r"worker_memory is -1 bytes: expected at least 0 \(automatic\)"):
+        ExecutionConfig(worker_memory=-1)
