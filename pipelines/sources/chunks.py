@@ -68,7 +68,7 @@ def read_chunks(
         path: A .csv, .tsv, .txt (each also .gz) or .parquet file.
         options: How to read it; what is left open is recognised as for a file that is read at once.
         chunk_rows: Rows of a chunk at most.
-        columns: Columns to read, where the file has them; None for all.
+        columns: Columns to read; None for all. Where one of them is absent, all are read.
 
     Raises:
         DataError: The file is absent, no table, or broken somewhere.
@@ -92,7 +92,7 @@ def _parquet(
     try:
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
-            wanted = [name for name in names if columns is None or name in columns] or names
+            wanted = _wanted(names, columns)
             for batch in file.iter_batches(batch_size=chunk_rows, columns=wanted):
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
@@ -138,7 +138,7 @@ def _csv(path: Path, options: ReadOptions, *, columns: Collection[str] | None, c
 def _batches(
     text: _Utf8Stream, names: list[str], *, delimiter: str, columns: Collection[str] | None, options: ReadOptions
 ) -> Iterator[pa.RecordBatch]:
-    wanted = [name for name in names if columns is None or name in columns] or names
+    wanted = _wanted(names, columns)
     row = 0
     try:
         reader = pyarrow.csv.open_csv(
@@ -161,6 +161,12 @@ def _batches(
             f"{options.name!r} cannot be read as CSV after row {row:,} ({reason[:200]}); look for an unclosed quote, a "
             "row with other fields than the header, or another delimiter."
         ) from error
+
+
+def _wanted(names: list[str], columns: Collection[str] | None) -> list[str]:
+    if columns is None or not set(columns) <= set(names):
+        return names  # a column is absent: the message about it names those that are there
+    return [name for name in names if name in columns]
 
 
 def _opened(path: Path) -> IO[bytes]:
