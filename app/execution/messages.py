@@ -55,12 +55,14 @@ class RunOpened:
         devices: One sentence on devices and precision.
         num_replicas: Replicas of MirroredStrategy.
         memory: Resident memory of the worker, in bytes.
+        alone: Why no trial of this search can train in a pack; empty when they can.
     """
 
     space: Space
     devices: str
     num_replicas: int
     memory: int = 0
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,7 @@ class TrialEnded:
         lost: The worker died, hung or grew too large; the trial may be tried again from its saved state.
         memory: Resident memory of the worker, in bytes.
         measures: What was measured beside the objective, by name.
+        alone_seconds: Wall time that the same training would take outside a pack, at a guess; 0 when it was in none.
     """
 
     trial: int
@@ -164,6 +167,7 @@ class TrialEnded:
     lost: bool = False
     memory: int = 0
     measures: Mapping[str, float] = field(default_factory=dict)
+    alone_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

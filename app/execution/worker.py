@@ -7,6 +7,7 @@ imported, the data encoded and the devices initialised once.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import math
 import os
@@ -34,6 +35,7 @@ from app.execution.messages import (
     Request,
     RequestFailed,
     RunOpened,
+    RunPack,
     RunTrial,
     StillWorking,
     StopTrial,
@@ -46,11 +48,14 @@ from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
 from app.training.seeding import derive_seed
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
+from search_spaces.pack_shapes import why_alone
 
 if TYPE_CHECKING:
     from app.training.final_model import FinalModel
     from app.training.fold_trainer import FoldTrainer
-    from app.training.trainer import EpochResult, Trainer, TrainingResult, Verdict
+    from app.training.packing.pack import PackTrainer
+    from app.training.strategy import Placement
+    from app.training.trainer import End, EpochResult, Trainer, TrainingResult, Verdict
     from tf_serving.predictor import SavedModelPredictor
 
 
@@ -64,6 +69,7 @@ def main(connection_handle: int, lifeline: int) -> None:
     _die_with_coordinator(lifeline)
     # A space of the user's own is imported from where the command runs; last, so that it shadows nothing of ours.
     sys.path.append(str(Path.cwd()))
+    _keep_freed_memory()
     import tensorflow as tf
 
     del tf  # imported now so that the first request does not wait for it
@@ -104,6 +110,7 @@ class Worker:
         self._seed = 0
         self._trainer: Trainer | None = None
         self._folds: FoldTrainer | None = None
+        self._packs: PackTrainer | None = None
         self._final: FinalModel | None = None
         self._predictors: dict[str, SavedModelPredictor] = {}
 
@@ -126,6 +133,8 @@ class Worker:
                     return self._open(request)
                 case RunTrial():
                     return self._run_trial(request)
+                case RunPack():
+                    return self._run_pack(request)
                 case TrainFinal():
                     return self._train_final(request)
                 case OpenTest():
@@ -152,6 +161,7 @@ class Worker:
         from app.training.declaration import declare
         from app.training.fold_data import load_folds
         from app.training.fold_trainer import FoldTrainer
+        from app.training.packing.pack import PackTrainer
         from app.training.strategy import prepare_devices
         from app.training.trainer import Trainer
         from app.training.trial_data import load_trial_data
@@ -172,6 +182,9 @@ class Worker:
         space = declare(trainer.space())
         self._directory, self._seed, self._trainer = directory, request.seed, trainer
         self._folds = FoldTrainer(trainer, load_folds(directory, data)) if request.folds > 1 else None
+        self._packs, alone = None, _why_alone(request, config.search.space, placement)
+        if not alone:
+            self._packs = PackTrainer(trainer, seed=request.seed)
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()
         gc.freeze()
@@ -180,6 +193,7 @@ class Worker:
             devices=placement.description,
             num_replicas=placement.num_replicas,
             memory=_resident_bytes(),
+            alone=alone,
         )
 
     def _run_trial(self, request: RunTrial) -> TrialEnded:
@@ -218,7 +232,7 @@ class Worker:
             return TrialEnded(
                 trial=request.number,
                 outcome=(
-                    _outcome(result, trainer.max_epochs, self._last_losses)
+                    _outcome(result.end, result.epoch, trainer.max_epochs, self._last_losses)
                     if self._folds is None
                     else _outcome_of_folds(result, self._folds.num_folds, self._last_losses)
                 ),
@@ -229,6 +243,88 @@ class Worker:
             )
         seconds = time.perf_counter() - start
         return TrialEnded(trial=request.number, outcome=outcome, seconds=seconds, memory=_resident_bytes())
+
+    def _run_pack(self, request: RunPack) -> TrialEnded:
+        """Trains a pack, and what cannot train in one trial by trial; returns how the last member ended."""
+        from app.training.checkpoint import DiskFullError
+
+        waiting = {trial.number: trial for trial in request.trials}
+        ended: list[TrialEnded] = []
+
+        def tell(member: TrialEnded) -> None:
+            del waiting[member.trial]
+            ended.append(member)
+            if waiting:
+                self._connection.send(member)
+
+        if self._packs is not None:
+            try:
+                self._train_pack(self._packs, request, tell)
+            except (EOFError, ConnectionError):
+                raise
+            except DiskFullError as error:
+                for number in list(waiting):
+                    tell(TrialEnded(trial=number, outcome=Failed(str(error)), disk_full=True))
+            except Exception:  # whatever stops a pack as a whole need not stop its members
+                print(traceback.format_exc(), file=sys.stderr, flush=True)
+                print("the pack failed; its members go on one by one", file=sys.stderr, flush=True)
+        for trial in list(waiting.values()):
+            tell(self._run_trial(trial))
+        return ended[-1]
+
+    def _train_pack(self, packs: PackTrainer, request: RunPack, tell: Callable[[TrialEnded], None]) -> None:
+        from app.training.packing.live import PackMember
+        from app.training.packing.pack import MemberEnded
+
+        trainer, directory = self._opened()
+        losses: dict[int, list[float]] = {trial.number: [] for trial in request.trials}
+        deadline = min(trial.deadline for trial in request.trials)
+
+        def report(number: int, result: EpochResult) -> None:
+            loss = trainer.objective.to_loss(result.objective)
+            losses[number].append(loss)
+            self._connection.send(
+                EpochEnded(
+                    trial=number, epoch=result.epoch, loss=loss, scalars=result.scalars, wall_time=time.time()
+                )
+            )
+
+        def left(member: MemberEnded) -> None:
+            outcome: Outcome
+            if member.end is None:
+                outcome = Failed(_one_line(str(member.error)))
+            else:
+                outcome = _outcome(member.end, member.epoch, trainer.max_epochs, losses[member.number])
+            tell(
+                TrialEnded(
+                    trial=member.number,
+                    outcome=outcome,
+                    num_parameters=member.num_parameters,
+                    seconds=member.seconds,
+                    new_parameters=member.new_parameters,
+                    memory=_resident_bytes(),
+                    alone_seconds=member.alone_seconds,
+                )
+            )
+
+        def ask() -> set[int] | None:
+            stopped = self._stopped_trials()
+            if None in stopped or time.time() >= deadline:
+                return None
+            return {number for number in stopped if number is not None}
+
+        members = [
+            PackMember(
+                number=trial.number,
+                values=trial.hyperparameters,
+                known=trial.space,
+                budget=trial.budget,
+                seed=derive_seed(self._seed, "trial", trial.number),
+                state=directory.trial_state(trial.number),
+            )
+            for trial in request.trials
+        ]
+        packs.train(members, report=report, ended=left, ask=ask)
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
         from app.training.final_model import train_final_model
@@ -318,17 +414,29 @@ class Worker:
         return stopped
 
 
-def _outcome(result: TrainingResult, max_epochs: int, losses: list[float]) -> Outcome:
+def _why_alone(request: OpenRun, space_name: str, placement: Placement) -> str:
+    """Returns why every trial trains alone, or nothing."""
+    import keras
+
+    if request.folds > 1:
+        return "a trial trains on several folds"
+    if request.measure or request.limits:
+        return "every network is measured by itself"
+    mixed = keras.config.dtype_policy().name != "float32"
+    return why_alone(space_name, num_replicas=placement.num_replicas, mixed_precision=mixed)
+
+
+def _outcome(end: End, epoch: int, max_epochs: int, losses: list[float]) -> Outcome:
     """Returns how a trial that raised nothing has ended (R7)."""
     from app.training.trainer import End
 
     finite = [loss for loss in losses if math.isfinite(loss)]
-    if result.end is End.STOPPED:
-        return Pruned(result.epoch)
+    if end is End.STOPPED:
+        return Pruned(epoch)
     if not finite:
         return Failed("the objective is not defined on the validation rows")
-    if result.end is End.BUDGET and result.epoch < max_epochs:
-        return Paused(result.epoch)
+    if end is End.BUDGET and epoch < max_epochs:
+        return Paused(epoch)
     return Completed(min(finite))
 
 
@@ -348,6 +456,20 @@ def _log_to(path: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
+
+
+def _keep_freed_memory() -> None:
+    """Lets the C library keep what TensorFlow frees: it will ask for as much at the next step.
+
+    Every operation allocates its result. By default large blocks go back to the system at once, and every step of a
+    wide network pays for their pages anew: up to three times the time of an element-wise operation.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no mallopt, and other habits
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 32 * 2**20 - 1)
+        mallopt(trim_threshold, 2**30)
+        mallopt(top_pad, 2**26)
 
 
 def _die_with_coordinator(lifeline: int) -> None:
