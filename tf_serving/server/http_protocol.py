@@ -15,6 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from socket import socket
 from typing import Any, final
@@ -280,9 +281,9 @@ class _Connection(asyncio.Protocol):
                 self._finish(full, request, keep_alive)
                 continue
             self._busy = True
-            future.add_done_callback(lambda done, request=request, keep=keep_alive: self._answered(done, request, keep))
+            future.add_done_callback(partial(self._answered, request=request, keep_alive=keep_alive))
 
-    def _answered(self, done: asyncio.Future[HttpResponse], request: HttpRequest, keep_alive: bool) -> None:
+    def _answered(self, done: asyncio.Future[HttpResponse], *, request: HttpRequest, keep_alive: bool) -> None:
         self._busy = False
         if done.cancelled() or self._transport.is_closing():
             return

@@ -36,7 +36,8 @@ def json_type(value: Any) -> str:
         return "Null"
     if value is True or value is False:
         return "True" if value else "False"
-    return {dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
+    kinds: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+    return kinds.get(type(value), "Number")
 
 
 def is_base64(value: Any) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, final
 
 from tf_serving.server.status import Code
@@ -110,8 +109,8 @@ class ServedModel:
     """
 
     name: str
-    versions: Mapping[int, ServedVersion] = MappingProxyType({})
-    labels: Mapping[str, int] = MappingProxyType({})
+    versions: Mapping[int, ServedVersion] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def latest(self) -> ServedVersion | None:
