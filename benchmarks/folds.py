@@ -42,7 +42,7 @@ from app.data_stage import prepare_data, read_source, write_data
 from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.search.fold_racing import leave_limits
-from app.search.trial import Completed, History, Resource, Trial
+from app.search.trial import Completed, Resource, Trial
 
 NUM_FOLDS = 5
 MAX_EPOCHS, PATIENCE = 60, 10
@@ -199,12 +199,12 @@ def replay(records: Sequence[Record], *, way: str, seconds: float, order: NDArra
                 break
             best = record if best is None or record["part"] < best["part"] else best
         return float(best["part_unseen"]) if best else math.nan
-    spent, history = 0.0, History(resource=Resource.FOLDS)
+    spent = 0.0
     trials: list[Trial] = []
     ranked: list[tuple[int, list[float], int]] = []
     for number in order:
         record = records[number]
-        limits = _limits(way, trials, history)
+        limits = _limits(way, trials)
         losses = [loss for loss, _ in record["folds"]]
         num = next((f for f, limit in enumerate(limits, 1) if losses[f - 1] > limit), NUM_FOLDS)
         spent += record["folds_seconds"][num - 1]
@@ -216,13 +216,12 @@ def replay(records: Sequence[Record], *, way: str, seconds: float, order: NDArra
         trials.append(
             Trial(len(trials), {}, NUM_FOLDS, curve=curve, outcome=done, resource=Resource.FOLDS)
         )
-        history = History(trials, resource=Resource.FOLDS)
     return float(records[min(ranked)[2]]["folds_unseen"])
 
 
-def _limits(way: str, trials: Sequence[Trial], history: History) -> tuple[float, ...]:
+def _limits(way: str, trials: Sequence[Trial]) -> tuple[float, ...]:
     if way == "5 folds, race":
-        return leave_limits(history, num_folds=NUM_FOLDS)
+        return leave_limits(trials, num_folds=NUM_FOLDS)
     if way == "5 folds, half" and len(trials) >= 3:
         first = sorted(trial.curve[0][1] for trial in trials)
         return (first[len(first) // 3],)

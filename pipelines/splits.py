@@ -136,7 +136,8 @@ def assign_folds(
             if np.unique(folds[rows]).size == 1:
                 # With all that must stay together with them.
                 folds[np.isin(ranks, ranks[rows])] = ALWAYS_TRAINS
-    if not np.isin(np.arange(num_folds), folds).all():
+    # Windows of time need one before the first as well.
+    if not np.isin(np.arange(-1 if time_column is not None else 0, num_folds), folds).all():
         what = "distinct rows" if group is None else f"groups in {group!r}"
         what = what if time_column is None else f"distinct times in {time_column!r}"
         raise DataError(

@@ -22,7 +22,7 @@ from app.search.fold_racing import leave_limits
 from app.search.full_budget import FullBudget
 from app.search.grid import GridSampler
 from app.search.hyperband import Hyperband
-from app.search.limits import Limit
+from app.search.limits import Limit, is_feasible
 from app.search.objectives import FrontScheduler, Goals, ScalarisingSampler
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
@@ -209,15 +209,22 @@ class Algorithm:
     def hopeless(self, trial: int) -> str:
         """Why the running trial of this number should be pruned now, by its learning curve; "" when it should not.
 
-        Never with several objectives: a trial with a bad loss may be the best in another.
+        Never with several objectives: a trial with a bad loss may be the best in another. Never in folds, whose means
+        are no learning curve: see `leave_limits`.
         """
-        return "" if self.recipe.objectives else self._stopping.reason(self._history, trial)
+        if self.recipe.objectives or self.recipe.resource is Resource.FOLDS:
+            return ""
+        return self._stopping.reason(self._history, trial)
 
     def leave_limits(self) -> tuple[float, ...]:
-        """The mean losses above which a trial that starts now leaves after its first, second ... fold; () for never."""
-        if self.recipe.resource is not Resource.FOLDS:
+        """The mean losses above which a trial that starts now leaves after its first, second ... fold; () for never.
+
+        Nobody leaves where several objectives count; where there are limits, the race is against those that keep them.
+        """
+        if self.recipe.resource is not Resource.FOLDS or self.recipe.objectives:
             return ()
-        return leave_limits(self._history, num_folds=self.recipe.max_epochs)
+        rivals = [trial for trial in self._history.completed if is_feasible(trial, self.recipe.limits)]
+        return leave_limits(rivals, num_folds=self.recipe.max_epochs)
 
     def recommend(self) -> int | None:
         """The number of the best trial so far; None when no trial has a finite loss.

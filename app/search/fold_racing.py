@@ -8,8 +8,9 @@ rather than against a field that starts together, and the noise of the compariso
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from app.search.trial import History
+from app.search.trial import Completed, Trial
 
 MIN_FINISHED = 4
 """Trials with all folds before one may leave: fewer say nothing of the noise."""
@@ -18,17 +19,19 @@ MARGIN = 1.5
 """Standard deviations by which a trial may be behind the best; about 1 in 15 better ones would leave at each fold."""
 
 
-def leave_limits(history: History, *, num_folds: int) -> tuple[float, ...]:
+def leave_limits(trials: Iterable[Trial], *, num_folds: int) -> tuple[float, ...]:
     """The mean losses above which a trial leaves after its first, second ... last fold but one; () for not yet.
 
     Whoever is behind the best trial on the first folds may still win on the others. How often is read from the better
     half of the finished trials: how far each moved against the best between those folds and all folds.
 
     Args:
-        history: trials whose budgets count folds.
+        trials: those to race against; of these the completed ones with all folds count.
         num_folds: folds of a whole trial; >= 1.
     """
-    finished = [trial for trial in history.completed if [at for at, _ in trial.curve] == list(range(1, num_folds + 1))]
+    whole = list(range(1, num_folds + 1))
+    done = [trial for trial in trials if isinstance(trial.outcome, Completed)]
+    finished = [trial for trial in done if [at for at, _ in trial.curve] == whole]
     if len(finished) < MIN_FINISHED:
         return ()
     # Bad configurations differ wildly from fold to fold and would hide how alike the good ones are.

@@ -27,7 +27,7 @@ from app.search.pareto import distance_to_front, is_undominated
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Configuration
-from app.search.trial import Completed, Failed, History, Suggestion, Trial
+from app.search.trial import Completed, Failed, History, Resource, Suggestion, Trial
 
 _AUGMENTATION = 0.05  # ParEGO's rho: breaks ties of the maximum in favour of what is better elsewhere
 _MOST_WEIGHTS = 8  # scalarisations in one batch: each costs a fit of the model
@@ -78,11 +78,12 @@ class Goals:
         """
         ended = [trial for trial in history.values() if trial.outcome is not None]
         ranked = [
-            (self._rank(trial), trial.loss, trial.number)
+            # A mean over fewer folds is no better for being lower.
+            (self._rank(trial), -trial.epochs if trial.resource is Resource.FOLDS else 0, trial.loss, trial.number)
             for trial in ended
             if not isinstance(trial.outcome, Failed) and trial.loss is not None
         ]
-        return min(ranked)[2] if ranked else None
+        return min(ranked)[-1] if ranked else None
 
     def _rank(self, trial: Trial) -> float:
         broken = violation(trial, self.limits)
