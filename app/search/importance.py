@@ -1,40 +1,43 @@
 """Which parameters decide how good a trial is.
 
-PED-ANOVA: Watanabe, Bansal, Hutter: "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary
-Subspaces", IJCAI 2023, equation 16: the Pearson divergence between where a parameter lies in the best trials and where
-it lies in all of them. It costs one pass over the trials and one density for each parameter.
+Functional ANOVA (Hutter, Hoos, Leyton-Brown: "An Efficient Approach for Assessing Hyperparameter Importance", ICML
+2014): a model of the trials says how much of the variance over the whole space goes back to each parameter, alone or
+together with others. So it does not matter that a search looks at good places more often than at bad ones; methods that
+compare the trials themselves (PED-ANOVA) then see little of the parameters that the search has settled.
 
-Departures: what equally large random subsets of the trials show is subtracted, since with few trials every parameter
-seems to matter a little; several quantiles are averaged, so that the answer does not hang on one threshold; a parameter
-that exists under conditions only is judged among the trials that have it and weighted by their share.
+Departures: a Gaussian process in place of a random forest, since it needs fewer trials; total effects, so that what two
+parameters do together counts for both; losses become normal quantiles of their ranks, so that one disaster is not the
+whole variance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
-from app.search.parameters import Array, Categorical, Parameter
-from app.search.space import INACTIVE, Space
+from app.search.matern_regression import condition, fit
+from app.search.parameters import Array
+from app.search.space import Space
 from app.search.trial import Completed, Failed, History, Trial
 
 MIN_TRIALS = 6
 """With fewer trials that have a result, nothing is said."""
 
-_QUANTILES = (0.15, 0.3, 0.5)
-_NUM_SUBSETS = 100
-_NUM_CELLS = 32  # cells of a numeric parameter's range in which densities are compared
-_SHARE_UNIFORM = 0.5  # weight, in trials, of the uniform density that keeps a cell without trials from being impossible
+_LEAST_EXPLAINED = 0.02  # share of the variance below which the model has found nothing
+_NUM_POINTS = 512
+_MOST_FITTED = 128  # the kernel costs O(n³) an evaluation
+_MOST_CONDITIONED = 400
 
 
 def importance(space: Space, history: History) -> Mapping[str, float]:
     """Each parameter's share of the differences between trials, largest first; the shares sum to 1.
 
-    {} when fewer than `MIN_TRIALS` trials have a result. When no parameter shows more than chance does, all have equal
-    shares. Deterministic. Trials trained to different budgets are compared at the largest budget that half of them
+    {} when fewer than `MIN_TRIALS` trials have a result. When no parameter explains anything, all have equal shares.
+    Deterministic. Trials trained to different budgets are compared at the largest budget that half of them
     reached; failed trials count as the worst.
 
     Args:
@@ -44,16 +47,19 @@ def importance(space: Space, history: History) -> Mapping[str, float]:
     trials, losses = _comparable(history)
     if len(trials) < MIN_TRIALS:
         return {}
-    units = np.array([space.units(trial.hyperparameters) for trial in trials])
-    scores = {
-        parameter.name: _score(parameter, units[:, index], losses) for index, parameter in enumerate(space.parameters)
-    }
-    total = sum(scores.values())
-    if total <= 0.0:
-        movable = [parameter.name for parameter in space.parameters if parameter.num_values != 1] or list(space.names)
-        return {name: 1.0 / len(movable) if name in movable else 0.0 for name in space.names}
-    ordered = sorted(scores, key=lambda name: (-scores[name], space.names.index(name)))
-    return {name: scores[name] / total for name in ordered}
+    inputs = space.columns(np.array([space.units(trial.hyperparameters) for trial in trials]))
+    movable = np.array([parameter.num_values != 1 for parameter in space.parameters])
+    effects = np.zeros(len(movable))
+    if movable.any():
+        targets = np.asarray(ndtri((rankdata(losses) - 0.5) / len(losses)))
+        few = np.random.default_rng(0).permutation(len(losses))
+        kernel = fit(inputs[few[:_MOST_FITTED]], targets[few[:_MOST_FITTED]])
+        posterior = condition(kernel, inputs[few[:_MOST_CONDITIONED]], targets[few[:_MOST_CONDITIONED]])
+        effects = _total_effects(space, lambda rows: posterior.mean(space.columns(rows)))
+    if effects.sum() < _LEAST_EXPLAINED:
+        effects = movable.astype(np.float64) if movable.any() else np.ones(len(movable))
+    shares = dict(zip(space.names, (effects / effects.sum()).tolist(), strict=True))
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 def _comparable(history: History) -> tuple[list[Trial], Array]:
@@ -86,44 +92,22 @@ def _reach(trial: Trial) -> float:
     return math.inf if isinstance(trial.outcome, Completed) else trial.epochs
 
 
-def _score(parameter: Parameter, units: Array, losses: Array) -> float:
-    """Divergence beyond chance, >= 0, of one parameter with coordinates (n,)."""
-    active = units != INACTIVE
-    num_active = int(active.sum())
-    if parameter.num_values == 1 or num_active < MIN_TRIALS:
-        return 0.0
-    weights = _cell_weights(parameter, units[active])
-    order = np.argsort(losses[active], kind="stable")
-    # The first row ranks the trials by loss, the others by lot.
-    ranks = np.vstack([np.argsort(order), np.random.default_rng(0).random((_NUM_SUBSETS, num_active)).argsort(axis=1)])
-    beyond = []
-    for quantile in _QUANTILES:
-        found, *by_chance = _divergence(weights, ranks < max(2, math.ceil(quantile * num_active)))
-        beyond.append(quantile * quantile * max(float(found) - float(np.mean(by_chance)), 0.0))
-    return float(np.mean(beyond)) * num_active / len(losses)
+def _total_effects(space: Space, predict: Callable[[Array], Array]) -> Array:
+    """Total effects (P,) of the parameters on `predict`, which maps canonical rows (n, P) to (n,).
 
-
-def _divergence(weights: Array, members: NDArray[np.bool_]) -> Array:
-    """Pearson divergences (s,) of subsets (s, n) of the trials from all; each row of weights (n, cells) sums to 1."""
-    uniform = _SHARE_UNIFORM / weights.shape[1]
-    everywhere = weights.sum(axis=0) + uniform
-    everywhere = everywhere / everywhere.sum()
-    best = members.astype(np.float64) @ weights + _SHARE_UNIFORM * everywhere
-    best = best / best.sum(axis=1, keepdims=True)
-    return np.asarray(((best / everywhere - 1.0) ** 2 * everywhere).sum(axis=1))
-
-
-def _cell_weights(parameter: Parameter, units: Array) -> Array:
-    """How much of each trial (n,) belongs to each cell (n, cells): all in its own, or spread over the near ones."""
-    count = parameter.num_values
-    if isinstance(parameter, Categorical) and not parameter.ordered:
-        return np.asarray(np.eye(count or 1)[np.minimum((units * (count or 1)).astype(np.intp), (count or 1) - 1)])
-    cells = min(count or _NUM_CELLS, _NUM_CELLS)
-    centres = (np.arange(cells) + 0.5) / cells
-    # Scott's rule, never narrower than a cell.
-    bandwidth = max(1.06 * float(np.std(units)) * len(units) ** -0.2, 0.5 / cells)
-    kernel = np.exp(-0.5 * ((units[:, None] - centres[None, :]) / bandwidth) ** 2)
-    return np.asarray(kernel / kernel.sum(axis=1, keepdims=True))
-
-
-__all__: Sequence[str] = ["MIN_TRIALS", "importance"]
+    Saltelli et al., "Variance based sensitivity analysis of model output", Computer Physics Communications 181 (2010),
+    Jansen's estimator (table 2, f): half the mean squared change when one parameter is drawn anew. A parent's change
+    makes its children exist or not, which counts for the parent.
+    """
+    rng = np.random.default_rng(0)
+    num_parameters = len(space.parameters)
+    before, after = rng.random((2, _NUM_POINTS, num_parameters))
+    reference = predict(space.canonical(before))
+    effects = np.zeros(num_parameters)
+    for index, parameter in enumerate(space.parameters):
+        if parameter.num_values == 1:
+            continue
+        changed = before.copy()
+        changed[:, index] = after[:, index]
+        effects[index] = 0.5 * np.mean((predict(space.canonical(changed)) - reference) ** 2)
+    return effects

@@ -55,7 +55,7 @@ def quadratic(configuration: Configuration) -> float:
     return 10.0 * (strong - 0.3) ** 2 + 0.3 * weak
 
 
-@pytest.mark.parametrize("num", [12, 40, 300])
+@pytest.mark.parametrize("num", [12, 40, 150])
 def test_strong_parameter_leads_even_with_few_trials(num: int) -> None:
     shares = importance(SPACE, sampled(num, quadratic))
     assert next(iter(shares)) == "strong"
@@ -64,8 +64,21 @@ def test_strong_parameter_leads_even_with_few_trials(num: int) -> None:
 
 
 def test_weak_parameter_is_told_from_none_with_many_trials() -> None:
-    shares = importance(SPACE, sampled(600, lambda c: quadratic(c) + float(c["weak"])))
+    shares = importance(SPACE, sampled(250, lambda c: quadratic(c) + float(c["weak"])))
     assert shares["strong"] > shares["weak"] > 3 * max(shares["none"], shares["count"], shares["kind"])
+
+
+def test_a_search_that_has_settled_a_parameter_still_shows_it() -> None:
+    # Good trials crowd around the best value of "strong", where only "weak" still makes a difference.
+    rng = np.random.default_rng(0)
+    trials = []
+    for number in range(40):
+        configuration = dict(SPACE.sample(rng))
+        if number >= 12:
+            configuration["strong"] = float(np.clip(0.3 + 0.02 * rng.normal(), 0.0, 1.0))
+        outcome = Completed(quadratic(configuration))
+        trials.append(Trial(number=number, hyperparameters=configuration, budget=1, outcome=outcome))
+    assert next(iter(importance(SPACE, History(trials)))) == "strong"
 
 
 def test_category_that_decides_leads() -> None:
@@ -82,13 +95,13 @@ def test_conditional_parameter_is_judged_where_it_exists() -> None:
 
 
 def test_noise_alone_singles_nothing_out() -> None:
-    # Over many searches: chance may favour one parameter in one of them.
+    # Over several searches: chance may favour one parameter in one of them, a category more easily than a number.
     total = dict.fromkeys(SPACE.names, 0.0)
     rng = np.random.default_rng(1)
-    for seed in range(20):
+    for seed in range(10):
         for name, share in importance(SPACE, sampled(30, lambda _: rng.random(), seed=seed)).items():
-            total[name] += share / 20
-    assert max(total.values()) < 0.4
+            total[name] += share / 10
+    assert max(total.values()) < 0.6
 
 
 def test_few_trials_say_nothing() -> None:
@@ -129,8 +142,8 @@ def test_failed_trials_count_as_the_worst() -> None:
     assert next(iter(importance(space, History(trials)))) == "breaks"
 
 
-@settings(deadline=None, max_examples=30)
-@given(num=st.integers(0, 40), seed=st.integers(0, 1000), modulus=st.integers(1, 7))
+@settings(deadline=None, max_examples=12)
+@given(num=st.integers(0, 25), seed=st.integers(0, 1000), modulus=st.integers(1, 7))
 def test_shares_are_of_all_parameters_sum_to_one_and_repeat(num: int, seed: int, modulus: int) -> None:
     history = sampled(num, lambda c: float(int(1000 * float(c["strong"])) % modulus), seed=seed)
     shares = importance(SPACE, history)
@@ -141,4 +154,4 @@ def test_shares_are_of_all_parameters_sum_to_one_and_repeat(num: int, seed: int,
     assert set(shares) == set(SPACE.names)
     assert math.isclose(sum(shares.values()), 1.0)
     assert min(shares.values()) >= 0.0
-    assert list(shares.values()) == sorted(shares.values(), reverse=True) or len(set(shares.values())) <= 2
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
