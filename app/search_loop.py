@@ -8,7 +8,7 @@ import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -182,7 +182,7 @@ class SearchLoop:
         self._waiting = self._packs_of([trial.suggestion for trial in algorithm.history.running])
         self._running: set[int] = set()
         # Only these can have a state on disk: looking at all trials after each would be most of a long search's cost.
-        self._with_state = {int(path.parent.name) for path in directory.trials.glob("*/state")}
+        self._with_state = _states(directory, known=algorithm.history)
         self._closing = False
 
     def run(self, *, interrupts: Interrupts, show: Callable[[SearchView], None]) -> str:
@@ -416,6 +416,18 @@ class SearchLoop:
             return f"no trial succeeded ({reason}); the last failure: {_failure(trials)}"
         advice = "give the search more --time" if math.isfinite(self._budget.end) else "let a trial go on for longer"
         return f"no trial finished an epoch ({reason}): {advice}, then go on with `tamiz resume`"
+
+
+def _states(directory: RunDirectory, *, known: Container[int]) -> set[int]:
+    """Returns the trials that have a state on disk.
+
+    A power cut may take the end of the journal and leave a state: another trial will have that number.
+    """
+    found = {int(path.parent.name) for path in directory.trials.glob("*/state")}
+    strangers = {number for number in found if number not in known}
+    for number in strangers:
+        shutil.rmtree(directory.trial_state(number), ignore_errors=True)
+    return found - strangers
 
 
 def _failure(trials: Sequence[Trial]) -> str:

@@ -46,15 +46,16 @@ class LocalExecutor(WorkerPool):
         usual = int(MEMORY_SHARE * total_memory() / max(1, num_workers))
         super().__init__(num_workers=num_workers, worker_memory=worker_memory, usual_memory=usual, lease=lease)
 
-    def _launch(self, seat: Seat) -> WorkerHandle:
-        return _WorkerProcess(seat)
+    def _launch(self, number: int) -> WorkerHandle:
+        return _WorkerProcess(self._seat(number))
 
     def _wait(self, handles: Collection[WorkerHandle], timeout: float) -> None:
         connections = [handle.connection for handle in handles if isinstance(handle, _WorkerProcess)]
         wait(connections, timeout)
 
-    def _threads(self, number: int) -> int:
-        return threads_of(number, num_workers=self._num_processes)
+    def _seat(self, number: int) -> Seat:
+        threads = threads_of(number, num_workers=self._num_processes)
+        return Seat(worker=number, num_workers=self._num_processes, threads=threads)
 
 
 @final

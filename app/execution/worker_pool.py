@@ -145,7 +145,6 @@ class WorkerPool(Executor):
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers is {num_workers}: expected at least 1")
-        self._num_seats = num_workers
         self._request: OpenRun | None = None
         self._lease = lease or Lease()
         self._memory = worker_memory
@@ -153,19 +152,19 @@ class WorkerPool(Executor):
         self._longest = {True: 0.0, False: 0.0}
         self._looked = time.monotonic()
         self._told: list[Event] = []
-        self._posts = [_Post(number, self._launch(self._seat(number))) for number in range(num_workers)]
+        self._posts = [_Post(number, self._launch(number)) for number in range(num_workers)]
 
     @abc.abstractmethod
-    def _launch(self, seat: Seat) -> WorkerHandle:
-        """Starts a worker and returns at once."""
+    def _launch(self, number: int) -> WorkerHandle:
+        """Starts worker `number` (from 0) and returns at once."""
 
     @abc.abstractmethod
     def _wait(self, handles: Collection[WorkerHandle], timeout: float) -> None:
         """Waits until one of `handles` has something to say or has ended, at most `timeout` seconds."""
 
     @abc.abstractmethod
-    def _threads(self, number: int) -> int:
-        """Returns the threads that worker `number` may use; 0 for as many as there are cores."""
+    def _seat(self, number: int) -> Seat:
+        """Returns the place of worker `number` among those that see the same devices and cores."""
 
     @property
     def num_workers(self) -> int:
@@ -255,9 +254,6 @@ class WorkerPool(Executor):
         """Ends all workers; harmless when called twice."""
         for post in self._posts:
             post.handle.kill()
-
-    def _seat(self, number: int) -> Seat:
-        return Seat(worker=number, num_workers=self._num_seats, threads=self._threads(number))
 
     # Opening
 
@@ -389,7 +385,7 @@ class WorkerPool(Executor):
 
     def _replace(self, post: _Post) -> None:
         post.handle.kill()
-        post.handle = self._launch(self._seat(post.number))
+        post.handle = self._launch(post.number)
         post.state, post.awaited, post.trials, post.silence = _State.IDLE, 0, set(), 0.0
         self._send_open(post)
 

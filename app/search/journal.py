@@ -43,8 +43,7 @@ class Journal:
         end = 0
         if place.exists():
             with place.open("rb") as known:
-                for _, end in _records(known, place):
-                    pass
+                end = max((end for _, end in _records(known, place)), default=0)
         file = cast(BinaryIO, place.open("r+b" if place.exists() else "x+b", buffering=0))
         try:
             file.truncate(end)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ from app.search.space import Categorical, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
 from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
 from app.search_record import Search, SearchRecord, read_progress
+from search_spaces.pack_shapes import MAX_PACK, pack_shape
 
 SPACE = Space([Float("x", 0.0, 1.0), Int("depth", 1, 4), Categorical("kind", ("a", "b"))])
 MAX_EPOCHS = 9
@@ -163,6 +165,9 @@ class Session:
     algorithm: str = "random"
     max_trials: int | None = 4
     budget: TimeBudget = FOREVER
+    pack_space: str = ""
+    space: Space = SPACE
+    until: int | None = None
     keep: int = 3
     interrupts: Interrupts = field(default_factory=Interrupts)
     show: Callable[[SearchView], None] = lambda _: None
@@ -171,7 +176,7 @@ class Session:
         """Searches as `app.experiment` does."""
         record = SearchRecord(self.directory, started=time.time())
         try:
-            space = record.progress.space or SPACE
+            space = record.progress.space or self.space
             if record.progress.search is None:
                 search = Search(
                     algorithm=self.algorithm,
@@ -191,10 +196,17 @@ class Session:
                 directory=self.directory,
                 budget=self.budget,
                 keep=self.keep,
+                pack_space=self.pack_space,
             )
-            return loop.run(interrupts=self.interrupts, show=self.show)
+            return loop.run(interrupts=self.interrupts, show=self.look)
         finally:
             record.close()
+
+    def look(self, view: SearchView) -> None:
+        """Interrupts the search when it has as many trials as it should."""
+        self.show(view)
+        if self.until is not None and len(view.history) >= self.until:
+            self.interrupts.requested = True
 
 
 @pytest.fixture
@@ -412,3 +424,166 @@ def test_the_first_signal_asks_and_the_second_leaves(number: signal.Signals) -> 
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def events_of(directory: RunDirectory, kind: str) -> list[dict[str, Any]]:
+    """The records of one kind in the journal."""
+    records = map(json.loads, directory.journal_file.read_text().splitlines())
+    return [record for record in records if record["event"] == kind]
+
+
+def test_a_trial_that_lost_its_worker_goes_on_once_from_its_saved_state(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, lost={1: [4]})
+    Session(directory, max_trials=3).run(executor)
+    assert [request.number for request in executor.submitted] == [0, 1, 1, 2]
+    progress = read_progress(directory)
+    assert len(progress.history.completed) == 3
+    assert [epoch for epoch, _ in progress.history[1].curve] == [*range(1, MAX_EPOCHS + 1)]
+    assert progress.retried == {1: "lost"}
+    assert [record["reason"] for record in events_of(directory, "worker_replaced")] == ["lost"]
+
+
+def test_a_trial_that_loses_two_workers_has_failed(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, lost={1: [4, 2]})
+    Session(directory, max_trials=3).run(executor)
+    assert [request.number for request in executor.submitted] == [0, 1, 1, 2]
+    assert read_progress(directory).history[1].outcome == Failed("lost")
+
+
+def test_a_second_chance_is_not_given_again_by_a_resume(directory: RunDirectory) -> None:
+    Session(directory, max_trials=3).run(FunctionExecutor(directory, lost={1: [4]}))
+    lines = directory.journal_file.read_bytes().splitlines(keepends=True)
+    retried = next(index for index, line in enumerate(lines) if b'"retried"' in line)
+    directory.journal_file.write_bytes(b"".join(lines[: retried + 1]))
+    executor = FunctionExecutor(directory, lost={1: [5]})
+    Session(directory, max_trials=3).run(executor)
+    assert [request.number for request in executor.submitted] == [1, 2]
+    assert read_progress(directory).history[1].outcome == Failed("lost")
+
+
+def test_the_journal_says_who_runs_what_since_when(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, workers=2)
+    leases: list[dict[int, str]] = []
+
+    def show(view: SearchView) -> None:
+        del view
+        found = read_progress(directory).leases
+        assert all(time.time() - 60 < lease.since <= time.time() for lease in found.values())
+        leases.append({number: lease.worker for number, lease in found.items()})
+
+    Session(directory, show=show).run(executor)
+    assert leases[0] == {0: "worker 1", 1: "worker 2"}
+    assert leases[-1] == {}
+    # Who ran a trial of a session that was killed is of no use to the next one.
+    with directory.journal_file.open("a") as file:
+        file.write('{"event":"leased","trials":[3],"worker":"worker 1","time":1.0}\n')
+    assert set(read_progress(directory).leases) == {3}
+    SearchRecord(directory, started=time.time()).close()
+    assert read_progress(directory).leases == {}
+
+
+def test_several_workers_never_start_more_trials_than_asked_for(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, workers=3)
+    Session(directory, algorithm="hyperband+random", max_trials=7).run(executor)
+    assert {request.number for request in executor.submitted} == set(range(7))
+    assert {trial.outcome for trial in read_progress(directory).history.values()} >= {Paused(1)}
+
+
+def test_a_hopeless_trial_is_stopped_and_the_journal_says_why(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    session = Session(directory, max_trials=25)
+    session.run(executor)
+    stopped = {record["trial"]: record["reason"] for record in events_of(directory, "stopped")}
+    history = read_progress(directory).history
+    assert stopped
+    assert all(stopped.values())
+    assert executor.stopped == set(stopped) == {trial.number for trial in history.pruned}
+
+
+MLP = Space([Float("x", 0.0, 1.0), Int("width", 16, 64), Categorical("batch_size", (32, 64))])
+
+
+def packs_of(executor: FunctionExecutor) -> list[list[RunTrial]]:
+    """The requests of each pack."""
+    requests = iter(executor.submitted)
+    return [[next(requests) for _ in pack] for pack in executor.packs]
+
+
+def test_trials_of_one_shape_train_in_packs_and_none_is_too_many(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, max_trials=None, pack_space="mlp", space=MLP, until=40).run(executor)
+    assert max(len(pack) for pack in executor.packs) == MAX_PACK
+    for pack in packs_of(executor):
+        assert len({pack_shape("mlp", request.hyperparameters) for request in pack}) == 1
+        assert len({request.budget for request in pack}) == 1
+    numbers = sorted(request.number for request in executor.submitted)
+    assert numbers == [*range(len(numbers))]
+
+
+def test_few_trials_are_decided_in_small_packs(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, max_trials=26, pack_space="mlp", space=MLP).run(executor)
+    assert max(len(pack) for pack in executor.packs) == 3
+    assert sorted(request.number for request in executor.submitted) == [*range(26)]
+
+
+def test_several_workers_divide_a_pack(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, workers=4)
+    Session(directory, max_trials=None, pack_space="mlp", space=MLP, until=40).run(executor)
+    assert max(len(pack) for pack in executor.packs) == MAX_PACK // 4
+
+
+def test_promotions_train_in_packs_of_one_budget(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, algorithm="hyperband+random", max_trials=64, pack_space="mlp", space=MLP).run(executor)
+    packs = packs_of(executor)
+    promoted = [pack for pack in packs if len(pack) > 1 and pack[0].budget > 1]
+    assert promoted
+    assert all(len({request.budget for request in pack}) == 1 for pack in packs)
+    assert len(read_progress(directory).history) == 64
+
+
+def test_a_space_that_does_not_pack_trains_one_trial_at_a_time(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory)
+    Session(directory, max_trials=10, pack_space="resnet", space=MLP).run(executor)
+    assert executor.packs == [(number,) for number in range(10)]
+
+
+def test_members_of_a_lost_pack_are_tried_again_alone(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, lost={1: [2, 0]})
+    Session(directory, max_trials=26, pack_space="mlp", space=MLP).run(executor)
+    members = next(pack for pack in executor.packs if 1 in pack)
+    assert len(members) > 1
+    after = executor.packs[executor.packs.index(members) + 1 :]
+    assert {pack for pack in after if set(pack) & set(members)} == {(number,) for number in members}
+    history = read_progress(directory).history
+    assert history[1].outcome == Failed("lost")
+    assert [trial.number for trial in history.failed] == [1]
+
+
+def test_a_search_cut_in_a_pack_goes_on_with_it(tmp_path: Path) -> None:
+    whole, cut = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "cut")
+    for directory in (whole, cut):
+        directory.path.mkdir()
+    Session(whole, max_trials=26, pack_space="mlp", space=MLP).run(FunctionExecutor(whole))
+    journal = whole.journal_file.read_bytes().splitlines(keepends=True)
+    second = [index for index, line in enumerate(journal) if b'"leased"' in line][1]
+    cut.journal_file.write_bytes(b"".join(journal[: second + 3]))
+    running = tuple(trial.number for trial in read_progress(cut).history.running)
+    assert len(running) > 1
+    executor = FunctionExecutor(cut)
+    Session(cut, max_trials=26, pack_space="mlp", space=MLP).run(executor)
+    assert executor.packs[0] == running
+    assert dict(read_progress(cut).history) == dict(read_progress(whole).history)
+
+
+def test_what_waited_to_go_on_when_the_time_was_up_is_ended(directory: RunDirectory) -> None:
+    Session(directory, max_trials=2).run(FunctionExecutor(directory))
+    lines = directory.journal_file.read_bytes().splitlines(keepends=True)
+    second = next(index for index, line in enumerate(lines) if b'"trial":1,"epoch":3' in line)
+    directory.journal_file.write_bytes(b"".join(lines[: second + 1]))
+    budget = TimeBudget(end=time.time() - 1.0, finishing=0.5)
+    executor = FunctionExecutor(directory)
+    assert Session(directory, budget=budget).run(executor) == "the time is used up"
+    assert executor.submitted == []
+    assert read_progress(directory).history[1].outcome == Pruned(3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,11 +24,27 @@ from app.data_stage import prepare_data, read_source, write_config, write_data
 from app.errors import WorkerError
 from app.execution.executor import Event, Executor
 from app.execution.local_executor import LocalExecutor
-from app.execution.messages import EpochEnded, OpenRun, Predict, RunOpened, RunTrial, TrialEnded
+from app.execution.messages import EpochEnded, OpenRun, Predict, RunOpened, RunTrial, TrialEnded, WorkerReplaced
+from app.execution.worker_pool import Lease
 from app.run_directory import RunDirectory
 from app.search.trial import Failed, Paused, Pruned
 
-EXECUTORS: Mapping[str, Callable[[], Executor]] = {"local": LocalExecutor}
+# A hang must show within a few seconds here.
+LEASE = Lease(first=120.0, later=8.0, least=8.0)
+
+
+def local() -> Executor:
+    return LocalExecutor(lease=LEASE)
+
+
+def ray() -> Executor:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    from app.execution.ray_executor import RayExecutor
+
+    return RayExecutor(lease=LEASE)
+
+
+EXECUTORS: Mapping[str, Callable[[], Executor]] = {"local": local, "ray": ray}
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDLESS = 10**6
@@ -65,6 +82,14 @@ def is_alive(process: int) -> bool:
         return False
 
 
+def wait_until(reached: Callable[[], bool]) -> bool:
+    """Whether something comes true in good time."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.02)
+    return reached()
+
+
 @dataclasses.dataclass
 class OpenExecutor:
     """An executor that has opened an experiment."""
@@ -72,13 +97,19 @@ class OpenExecutor:
     executor: Executor
     opened: RunOpened
     directory: RunDirectory
-    workers: set[int]
     next_trial: int = 0
+    processes: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def process(self) -> int:
+        """The process that trains the trial submitted last."""
+        return self.processes[-1]
 
     def submit(self, *, budget: int) -> int:
         """Starts a trial; returns its number."""
         number, self.next_trial = self.next_trial, self.next_trial + 1
-        self.executor.submit(
+        self.wait_until_free()
+        worker = self.executor.submit(
             RunTrial(
                 number=number,
                 hyperparameters=self.opened.space.default(),
@@ -87,7 +118,19 @@ class OpenExecutor:
                 deadline=math.inf,
             )
         )
+        found = re.search(r"worker 0 \(process (\d+)", worker)
+        if found is None:
+            pytest.fail(f"a worker is called {worker!r}")
+        self.processes.append(int(found[1]))
         return number
+
+    def wait_until_free(self) -> None:
+        """Waits until a worker that takes the place of another is ready."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not self.executor.num_free:
+            if time.monotonic() > end:
+                pytest.fail("no worker becomes free")
+            self.executor.events(timeout=0.2)
 
     def events_until(self, done: Callable[[list[Event]], bool]) -> list[Event]:
         """Collects events until there are enough."""
@@ -121,16 +164,17 @@ def running(
     directory = RunDirectory(tmp_path_factory.mktemp("executor") / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(space_folder)
-        before = workers_of(os.getpid())
         executor = EXECUTORS[name]()
         try:
-            workers = workers_of(os.getpid()) - before
             with directory.staged() as staged:
                 write_data(prepare_data(read_source(penguins_csv, config), config), config, directory=staged)
             opened = executor.open(request_for(directory))
-            yield OpenExecutor(executor, opened, directory, workers)
-        finally:
+            running = OpenExecutor(executor, opened, directory)
+            yield running
             executor.close()
+            if not wait_until(lambda: not any(is_alive(process) for process in running.processes)):
+                pytest.fail("workers outlive their executor")
+        finally:
             executor.close()
 
 
@@ -145,7 +189,7 @@ def test_opening_declares_the_space(running: OpenExecutor) -> None:
 
 def test_a_trial_reports_its_epochs_in_order_and_ends_once(running: OpenExecutor) -> None:
     number = running.submit(budget=4)
-    assert running.executor.num_free == 0
+    assert (running.executor.num_workers, running.executor.num_free) == (1, 0)
     events = running.finish()
     assert [event.epoch for event in events if isinstance(event, EpochEnded)] == [1, 2, 3, 4]
     assert {event.trial for event in events} == {number}
@@ -218,33 +262,78 @@ def test_a_space_that_cannot_be_used_is_refused(running: OpenExecutor, space: st
         write_config(running.directory, config)
 
 
-def test_a_killed_worker_fails_its_trial_and_the_next_one_runs(running: OpenExecutor) -> None:
+def test_one_trial_is_stopped_by_its_number(running: OpenExecutor) -> None:
+    number = running.submit(budget=ENDLESS)
+    running.events_until(lambda events: len(events) >= 1)
+    running.executor.stop_trial(number - 1)
+    # Long enough for a worker that took the number of another for its own.
+    epochs = running.events_until(lambda events: len(events) >= 5)
+    assert all(isinstance(event, EpochEnded) for event in epochs)
+    running.executor.stop_trial(number)
+    last = running.finish()[-1]
+    assert isinstance(last, TrialEnded)
+    assert isinstance(last.outcome, Pruned)
+
+
+def lost(running: OpenExecutor, number: int) -> str:
+    """Why a trial has lost its worker; the executor tells of both, and nothing of the trial after that."""
+    events = running.finish()
+    ended = next(event for event in events if isinstance(event, TrialEnded))
+    assert (ended.trial, ended.lost) == (number, True)
+    assert isinstance(ended.outcome, Failed)
+    replaced = events[-1]
+    assert isinstance(replaced, WorkerReplaced)
+    assert str(running.process) in replaced.worker
+    assert replaced.reason == ended.outcome.reason
+    return replaced.reason
+
+
+def test_a_killed_worker_loses_its_trial_and_the_next_one_runs(running: OpenExecutor, name: str) -> None:
     running.executor.open(request_for(running.directory))
     number = running.submit(budget=ENDLESS)
     running.events_until(lambda events: len(events) >= 1)
-    for worker in running.workers:
-        os.kill(worker, signal.SIGKILL)
-    ended = running.finish()[-1]
-    assert isinstance(ended, TrialEnded)
-    assert ended.trial == number
-    assert ended.outcome == Failed(
-        "the worker was killed by SIGKILL (the system kills with this signal when memory runs out)"
-    )
-    # One that dies between two trials is replaced before the next, which does not fail for it.
-    replaced = workers_of(os.getpid())
-    for worker in replaced:
-        os.kill(worker, signal.SIGKILL)
-    while any(is_alive(worker) for worker in replaced):
-        time.sleep(0.01)
+    os.kill(running.process, signal.SIGKILL)
+    reason = lost(running, number)
+    expected = {
+        "local": r"the worker was killed by SIGKILL \(the system kills with this signal when memory runs out\)",
+        "ray": r"the worker was lost: .*",
+    }
+    assert re.fullmatch(expected[name], reason)
+    # Nobody waits for the one that takes its place.
+    assert running.executor.num_free == 0
+    # It goes on from its saved state, as any trial does.
+    running.next_trial = number
+    running.submit(budget=1)
+    events = running.finish()
+    assert isinstance(events[-1], TrialEnded)
+    assert events[-1].outcome == Paused(max(event.epoch for event in events if isinstance(event, EpochEnded)))
+
+
+def test_a_worker_that_dies_between_two_trials_takes_none_with_it(running: OpenExecutor) -> None:
+    os.kill(running.process, signal.SIGKILL)
+    assert wait_until(lambda: not is_alive(running.process))
     running.submit(budget=2)
     ended = running.finish()[-1]
     assert isinstance(ended, TrialEnded)
     assert ended.outcome == Paused(2)
 
 
-def test_closing_leaves_no_process_behind(name: str) -> None:
+def test_a_worker_that_hangs_past_its_lease_is_replaced(running: OpenExecutor) -> None:
+    number = running.submit(budget=ENDLESS)
+    running.events_until(lambda events: len(events) >= 1)
+    os.kill(running.process, signal.SIGSTOP)
+    reason = lost(running, number)
+    assert re.fullmatch(r"the worker hung: nothing was heard of it for \d+ s of training", reason)
+    assert wait_until(lambda: not is_alive(running.process))
+    running.submit(budget=2)
+    ended = running.finish()[-1]
+    assert isinstance(ended, TrialEnded)
+    assert ended.outcome == Paused(2)
+
+
+def test_closing_leaves_no_process_behind() -> None:
     before = workers_of(os.getpid())
-    executor = EXECUTORS[name]()
+    executor = LocalExecutor()
     started = workers_of(os.getpid()) - before
     assert started
     executor.close()
