@@ -5,8 +5,9 @@ A sampler is asked with a history whose losses are a scalarisation of all object
 Optimization Problems", IEEE Trans. Evol. Comp. 10 (2006), equation 2). A scheduler is asked with losses that say how
 far a trial is from the front. So neither knows of any of this.
 
-Departures from ParEGO: objectives are normalised by their ranks, not by their ranges, so that one absurdly slow or bad
-trial does not flatten the differences between good ones; weights are drawn from the whole simplex, not from a lattice.
+Departures from ParEGO: objectives are normalised by the extent of the front, not of all trials, so that one absurdly
+slow or bad trial does not flatten the differences between good ones; weights are drawn from the whole simplex, not from
+a lattice; rho is larger (on a space of 600 configurations the front missed half as much volume as with 0.05).
 A trial that breaks a limit counts as worse than every one that keeps all, the more it breaks them the worse (Deb's rule
 of feasibility first, "An efficient constraint handling method for genetic algorithms", 2000).
 """
@@ -29,9 +30,9 @@ from app.search.scheduler import Scheduler
 from app.search.space import Configuration
 from app.search.trial import Completed, Failed, History, Resource, Suggestion, Trial
 
-_AUGMENTATION = 0.05  # ParEGO's rho: breaks ties of the maximum in favour of what is better elsewhere
+_AUGMENTATION = 0.2  # ParEGO's rho: how much the other objectives count beside the worst one
 _MOST_WEIGHTS = 8  # scalarisations in one batch: each costs a fit of the model
-_UNKNOWN = 0.5  # a measure that is missing counts as the median one
+_UNKNOWN = 0.5  # a measure that is missing counts as one in the middle of the front
 
 _Scalar = Callable[[Array, NDArray[np.intp]], Array]
 
@@ -205,29 +206,29 @@ def _distances(history: History, goals: Goals) -> History:
 
 
 class _Coordinates:
-    """Loss and measures of trials as ranks in [0, 1]; a loss between two known ones lies between their ranks."""
+    """Loss and measures of trials in units of the front: 0 is the best of a coordinate on the front, 1 the worst."""
 
     def __init__(self, trials: Sequence[Trial], goals: Goals, *, unknown: float) -> None:
-        losses = [trial.loss for trial in trials if trial.outcome is not None and not isinstance(trial.outcome, Failed)]
-        self._losses = np.unique([loss for loss in losses if loss is not None])
-        self._measures = np.full((len(trials), len(goals.objectives)), unknown)
-        for column, name in enumerate(goals.objectives):
-            known = np.array([name in trial.measures for trial in trials], dtype=bool)
-            values = np.array([trial.measures[name] for trial in trials if name in trial.measures])
-            self._measures[known, column] = _ranks(np.unique(values), values)
+        self._unknown = unknown
+        self._measures = np.array([[t.measures.get(name, math.nan) for name in goals.objectives] for t in trials])
+        found = [(point, is_feasible(t, goals.limits)) for t in trials if (point := goals.point(t)) is not None]
+        # Before two trials keep the limits, those that break them have to give the scale.
+        feasible = [point for point, is_kept in found if is_kept]
+        points = np.array(feasible if len(feasible) > 1 else [point for point, _ in found])
+        self._low = np.zeros(1 + len(goals.objectives))
+        self._spread = np.ones(1 + len(goals.objectives))
+        if len(points):
+            front = points[is_undominated(points)]
+            self._low = front.min(axis=0)
+            spread = np.ptp(front, axis=0)
+            # A front of one point has no extent; then all trials together give the scale.
+            spread = np.where(spread > 0.0, spread, np.ptp(points, axis=0))
+            self._spread = np.where(spread > 0.0, spread, 1.0)
 
     def of(self, losses: Array, owners: NDArray[np.intp]) -> Array:
         """Points (n, m) of losses (n,) reported by the trials at positions `owners` (n,)."""
-        return np.column_stack([_ranks(self._losses, losses), self._measures[owners]])
-
-
-def _ranks(known: Array, values: Array) -> Array:
-    """Positions (n,) of values among sorted known ones, in [0, 1]; beyond the ends it goes on by a vanishing slope."""
-    if len(known) < 2:
-        return np.full(len(values), 0.5)
-    inner = np.interp(values, known, np.linspace(0.0, 1.0, len(known)))
-    beyond = np.maximum(values - known[-1], 0.0) - np.maximum(known[0] - values, 0.0)
-    return np.asarray(inner + 0.1 * np.tanh(beyond / (known[-1] - known[0])))
+        scaled = (np.column_stack([losses, self._measures[owners]]) - self._low) / self._spread
+        return np.where(np.isnan(scaled), self._unknown, scaled)
 
 
 def _rewritten(history: History, goals: Goals, scalar: _Scalar, *, end_untrained: bool = False) -> History:
