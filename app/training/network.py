@@ -209,7 +209,7 @@ class Network:
     def state(self) -> dict[str, list[NDArray[Any]]]:
         """Returns copies of every variable of the network and of its optimizer."""
         held = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
-        return {name: [np.array(variable) for variable in variables] for name, variables in held.items()}
+        return {name: [np.asarray(variable).copy() for variable in variables] for name, variables in held.items()}
 
     def _assign(self, groups: Mapping[str, Sequence[NDArray[Any]]]) -> None:
         held = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}

@@ -75,6 +75,11 @@ def prepare(path: Path, task: str, *, rare: bool = False, weighting: str = "auto
     return Experiment(directory, load_trial_data(directory, weighting=ClassWeighting(weighting)))
 
 
+@pytest.fixture(scope="session", name="make_frame")
+def make_frame_fixture() -> Callable[..., pd.DataFrame]:
+    return make_frame
+
+
 @pytest.fixture(scope="session")
 def placement() -> Any:
     from app.training.strategy import prepare_devices
