@@ -148,6 +148,59 @@ def predict(
 
 @app.command()
 @mendable_errors
+def deploy(
+    run: Annotated[Path, typer.Argument(help="Run directory with an exported model.")],
+    to: Annotated[Path, typer.Option(help="Folder to write; a later run adds its version there as the canary.")],
+    p95: Annotated[str, typer.Option(help="95th percentile that requests should keep, such as 20ms.")] = "50ms",
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of one server.")] = 2,
+    image: Annotated[str, typer.Option(help="Name of the image with the model [default: the model's].")] = "",
+) -> None:
+    """Write the files that run TensorFlow Serving: Docker, Compose, Prometheus, Grafana, Kubernetes, KServe."""
+    from app.config import parse_milliseconds
+    from app.experiment import load
+    from tf_serving.deploy.bundle import DeploySettings, write_bundle
+
+    settings = DeploySettings(p95_ms=parse_milliseconds(p95), cpus=cpus, image=image)
+    with load(run) as experiment:
+        deployed = write_bundle(experiment.saved_model, directory=to, settings=settings)
+    label = "canary" if deployed.version == deployed.served.canary else "stable"
+    _view().say(f"Version {deployed.version} of {deployed.served.model} is in {to}, as the {label}; see {to}/README.md")
+
+
+@app.command(name="bench-serve")
+@mendable_errors
+def bench_serve(
+    target: Annotated[str, typer.Argument(help="host:port, or with http://, https://, grpc:// or grpcs://.")],
+    model: Annotated[str, typer.Option(help="Name of the model.")],
+    rate: Annotated[list[float] | None, typer.Option(help="Requests/s, each for one run [default: search].")] = None,
+    p95: Annotated[str, typer.Option(help="95th percentile to keep, such as 20ms.")] = "50ms",
+    seconds: Annotated[float, typer.Option(help="Length of a run.")] = 5.0,
+    rows: Annotated[int, typer.Option(help="Rows of a request.")] = 1,
+    connections: Annotated[int, typer.Option(help="Requests in flight at most.")] = 64,
+    request: Annotated[Path | None, typer.Option(help="JSON body to send [default: made up].")] = None,
+    picture: Annotated[Path | None, typer.Option(help="SVG to write: latency over rate.")] = None,
+    api_key: Annotated[str, typer.Option(envvar="TAMIZ_API_KEY", help="Key to be let in with.")] = "",
+) -> None:
+    """Put load on a model server; find the highest rate that keeps a 95th percentile."""
+    from app.config import parse_milliseconds
+    from tf_serving.client import ClientOptions
+    from tf_serving.load_test.bench import BenchSettings, run_bench
+    from tf_serving.load_test.chart import check_chart, write_chart
+
+    if picture is not None:
+        check_chart(picture)
+    settings = BenchSettings(
+        model=model, rates=tuple(rate or ()), p95_ms=parse_milliseconds(p95), seconds=seconds, rows=rows,
+        connections=connections, request=request, options=ClientOptions(api_key=api_key),
+    )  # fmt: skip
+    report = run_bench(target, settings)
+    _view().show(report)
+    if picture is not None:
+        write_chart(report, picture)
+
+
+@app.command()
+@mendable_errors
 def board(
     run: Annotated[Path, typer.Argument(help="Run directory, or a folder of several.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 6006,

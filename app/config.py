@@ -318,6 +318,19 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_milliseconds(text: str) -> float:
+    """Returns the milliseconds that ``20ms``, ``0.5s`` or ``20`` stand for.
+
+    Raises:
+        ConfigError: The text is no such time above zero.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)?", text.strip())
+    milliseconds = float(found[1]) * (1000.0 if found[2] == "s" else 1.0) if found else 0.0
+    if milliseconds <= 0:
+        raise ConfigError(f"p95 is {text!r}: expected a time such as 20ms or 0.5s")
+    return milliseconds
+
+
 def parse_bytes(text: str) -> int:
     """Returns the bytes that ``4GB``, ``512MiB`` or ``1e9`` stand for.
 

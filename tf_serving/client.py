@@ -221,7 +221,16 @@ class Client:
         return known is not None and self.signatures(call.model, version=call.version, label=call.label) != known
 
 
-def _transport(address: str, options: ClientOptions) -> Transport:
+def parse_address(address: str, options: ClientOptions) -> tuple[Connection, bool]:
+    """Return where a server is and whether it is spoken to over gRPC.
+
+    Args:
+        address: As for `Client`.
+        options: Key, certificate and headers.
+
+    Raises:
+        ValueError: The address cannot be read.
+    """
     scheme, separator, rest = address.rpartition("://")
     parts = urlsplit(f"//{rest}")
     try:
@@ -243,6 +252,11 @@ def _transport(address: str, options: ClientOptions) -> Transport:
         ca_certificate=options.ca_certificate,
         headers=headers,
     )
+    return connection, is_grpc
+
+
+def _transport(address: str, options: ClientOptions) -> Transport:
+    connection, is_grpc = parse_address(address, options)
     if is_grpc:
         from tf_serving.grpc_transport import GrpcTransport
 
