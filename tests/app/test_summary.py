@@ -12,6 +12,7 @@ from app.evaluation.leaderboard import TrialRow, leaderboard
 from app.evaluation.metrics import METRICS, Objective
 from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
+from app.fold_choice import FoldChoice
 from app.run_directory import RunDirectory
 from app.search.space import Float, Int, Space
 from app.search_record import Search
@@ -105,6 +106,7 @@ def test_the_search_says_how_and_why() -> None:
         objective=Objective(METRICS["roc_auc"], "two classes"),
         devices="CPU:0, float32",
         space_name="mlp",
+        folds=FoldChoice(number=1, reason="many rows", is_worth_saying=False),
     )
     found = lines(shown)
     assert found[0] == "space      mlp: 2 hyperparameters"
