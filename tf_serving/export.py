@@ -99,10 +99,9 @@ def stage_saved_model(
         ExportError: The files cannot be written.
     """
     features = schema.used_features
-    specs = column_specs(features)
     _check_sample(sample, features)
     _check_extra_files(extra_files)
-    root, signatures = _trace(answer, track=track, schema=schema, specs=specs)
+    root, signatures = trace_signatures(answer, track=track, schema=schema)
     staging = create_staging(directory)
     try:
         tf.saved_model.save(root, str(staging), signatures=signatures)
@@ -128,11 +127,21 @@ def stage_saved_model(
     return staging
 
 
-def _trace(
-    answer: Answer, *, track: Sequence[object], schema: DatasetSchema, specs: Sequence[tf.TensorSpec]
+def trace_signatures(
+    answer: Answer, *, track: Sequence[object], schema: DatasetSchema
 ) -> tuple[tf.Module, dict[str, Any]]:
-    """Return the object to save and its signatures."""
+    """Return the object to save and its signatures, the concrete functions that will be served.
+
+    Args:
+        answer: As ``stage_saved_model``, like all other arguments.
+        track: Objects that own the variables and tables.
+        schema: Columns and target.
+
+    Raises:
+        ValueError: What ``answer`` returns, or a column's name, is not as ``stage_saved_model`` says.
+    """
     features = schema.used_features
+    specs = column_specs(features)
     names = [feature.name for feature in features]
 
     def serving_default(*columns: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -1,0 +1,104 @@
+"""What is measured of a trial beside its objective: the model as it would be exported, further metrics (TensorFlow).
+
+The model is measured before it is trained: neither its speed nor its size depends on its weights. So a network that
+breaks a limit costs a build, not a training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from app.data_stage import SPLIT_COLUMN, read_arrow
+from app.evaluation.metrics import METRICS
+from app.run_directory import RunDirectory, write_json
+from app.search.limits import MODEL_MEASURES, PARAMETERS
+from app.search.space import Value
+from app.training.declaration import hyperparameters
+from app.training.network import EpochResult, forget_graphs
+from app.training.trainer import Trainer
+from app.training.trial_data import tensors
+from pipelines.raw_columns import raw_columns
+from pipelines.splits import Split
+from search_spaces.user_space import answers_logits, arrange, checked_model, input_form
+from tf_serving.measure import measure_export, measure_model
+
+MEASURES_FILE = "measures.json"
+
+
+@final
+class ModelMeasurer:
+    """Measures the networks of one experiment.
+
+    Args:
+        trainer: Builds the networks.
+        directory: The experiment.
+        measures: Names among `MODEL_MEASURES`; others are left to others.
+    """
+
+    def __init__(self, trainer: Trainer, directory: RunDirectory, *, measures: Iterable[str]) -> None:
+        self._trainer = trainer
+        self._names = tuple(name for name in measures if name in MODEL_MEASURES)
+        development = read_arrow(directory.development_file)
+        validation = np.flatnonzero(development.column(SPLIT_COLUMN).to_numpy() == Split.VALIDATION)
+        self._row = raw_columns(development.take(validation[:1]), trainer.data.schema)
+
+    def measure(self, values: Mapping[str, Value], *, state: Path) -> dict[str, float]:
+        """Returns the measures of the network that `values` stand for; a resumed trial has them in its state.
+
+        Args:
+            values: The active hyperparameters.
+            state: Folder of the trial's state.
+
+        Raises:
+            SpaceError: The space built no usable model.
+        """
+        if not self._names:
+            return {}
+        known = state / MEASURES_FILE
+        if known.is_file():
+            found = {name: float(value) for name, value in json.loads(known.read_bytes()).items()}
+            if set(self._names) <= set(found):
+                return {name: found[name] for name in self._names}
+        measured = self._measured(values)
+        state.mkdir(parents=True, exist_ok=True)
+        write_json(known, measured)
+        return measured
+
+    def exported(self, version: Path) -> dict[str, float]:
+        """Returns latency and size of an exported version."""
+        return measure_export(version, row=self._row)
+
+    def _measured(self, values: Mapping[str, Value]) -> dict[str, float]:
+        """Builds the network as the final model is, outside any distribution strategy, and measures it."""
+        trainer, data = self._trainer, self._trainer.data
+        context = trainer.context(rows=data.training.num_rows)
+        example = tensors({name: array[:2] for name, array in data.training.features.items()})
+        try:
+            model, _ = checked_model(trainer.space().build(hyperparameters(values)), example=example, context=context)
+            answers = data.answer_form(logits=answers_logits(model, context.task))
+            form = input_form(model)
+            measured = measure_model(
+                lambda columns: answers.answer(model(arrange(data.encoder(columns), form, context), training=False)),
+                track=[model, data.encoder],
+                schema=data.schema,
+                row=self._row,
+                measures=self._names,
+            )
+            if PARAMETERS in self._names:
+                measured[PARAMETERS] = float(model.count_params())
+            return measured
+        finally:
+            forget_graphs()
+
+
+def metric_measures(names: Iterable[str], best: EpochResult | None) -> dict[str, float]:
+    """Returns the metrics among `names` at a trial's best epoch, each as a number to minimise; undefined ones not."""
+    values = {} if best is None else best.scalars
+    found = {name: values[f"val/{name}"] for name in names if name in METRICS and f"val/{name}" in values}
+    return {name: METRICS[name].to_loss(value) for name, value in found.items() if math.isfinite(value)}
