@@ -28,7 +28,7 @@ MIN_EPOCHS = 4
 """Epochs that every trial gets: the power law has three numbers."""
 
 MIN_ALIKE = 3
-"""Finished trials that were no better at the same epoch; with fewer, nobody knows what comes of such a trial."""
+"""A trial is held against the finished ones that were no better at the same epoch, or against so many of the worst."""
 
 GOOD_SHARE = 1 / 3
 """A trial goes on as long as one that was no better at the same epoch ended in this best share."""
@@ -68,18 +68,19 @@ class CurveStopping:
             return ""
         loss = min(loss for _, loss in trial.curve)
         then, last = finished[:, epoch - 1], finished[:, -1]
-        behind = then >= loss
-        if loss <= np.median(then) or behind.sum() < MIN_ALIKE:
+        if loss <= np.median(then):
             return ""
+        num_better = int(np.sum(then < loss))
+        alike = np.argsort(then, kind="stable")[min(num_better, len(then) - MIN_ALIKE) :]
         best = float(last.min())
         good = float(np.sort(last)[math.ceil(GOOD_SHARE * len(last)) - 1])
-        caught_up = float(last[behind].min())
+        caught_up = float(last[alike].min())
         made_up = float((then - last).max())
         if caught_up <= good or loss - made_up <= best or _extrapolated(trial, self.max_epochs) <= best:
             return ""
         return (
-            f"epoch {epoch}: {len(then) - int(behind.sum())} of {len(then)} finished trials were better by then, and "
-            f"none of the others came to more than {caught_up:.4g}, where {best:.4g} is to be beaten"
+            f"epoch {epoch}: {num_better} of {len(then)} finished trials were better by then; those like it ended at "
+            f"{caught_up:.4g} at best, and {best:.4g} is to be beaten"
         )
 
     def _finished(self, history: History) -> Array:

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import pytest
+
+from app.search import (
+    Algorithm,
+    Completed,
+    Ended,
+    Fact,
+    Failed,
+    Float,
+    Int,
+    Outcome,
+    Paused,
+    Pruned,
+    Reported,
+    Space,
+    Started,
+    Suggestion,
+    create,
+)
+
+LINE = Space([Float("x", 0.0, 1.0)])
+
+
+def make(max_epochs: int = 9, *, space: Space = LINE, max_trials: int | None = None, eta: int = 3) -> Algorithm:
+    return create("asha+random", space=space, seed=0, max_epochs=max_epochs, max_trials=max_trials, eta=eta)
+
+
+def finish(algorithm: Algorithm, suggestion: Suggestion, *, loss: float, outcome: Outcome | None = None) -> None:
+    top = algorithm.recipe.max_epochs
+    end = outcome or (Completed(loss) if suggestion.budget == top else Paused(suggestion.budget))
+    algorithm.update([Reported(suggestion.trial, suggestion.budget, loss), Ended(suggestion.trial, end)])
+
+
+def train(algorithm: Algorithm, loss: float, *, outcome: Outcome | None = None) -> Suggestion:
+    """Trains the next suggestion to its budget."""
+    suggestion = algorithm.suggest(1)[0]
+    algorithm.update([Started(suggestion)])
+    finish(algorithm, suggestion, loss=loss, outcome=outcome)
+    return suggestion
+
+
+def test_best_of_three_goes_on_at_once_from_its_paused_epoch() -> None:
+    algorithm = make()
+    first = [train(algorithm, loss) for loss in (0.5, 0.2, 0.9)]
+    assert {(s.start_epoch, s.budget, s.rung) for s in first} == {(0, 1, 0)}
+    promoted = algorithm.suggest(1)[0]
+    assert promoted == Suggestion(1, first[1].hyperparameters, start_epoch=1, budget=3, rung=1)
+
+
+def test_nobody_waits_for_a_running_trial() -> None:
+    algorithm = make()
+    batch = algorithm.suggest(4)
+    algorithm.update(Started(suggestion) for suggestion in batch)
+    for suggestion, loss in zip(batch[:3], (0.3, 0.2, 0.4), strict=True):
+        finish(algorithm, suggestion, loss=loss)
+    assert [(s.trial, s.rung) for s in algorithm.suggest(3)] == [(1, 1), (4, 0), (5, 0)]
+
+
+def test_highest_rung_is_served_first() -> None:
+    algorithm = make()
+    losses = iter(0.01 * number for number in range(50))
+    # 12 trials through the first rung make 4 promotions; the first three of these make one more.
+    history: list[tuple[int, int]] = []
+    while len(history) < 17:
+        suggestion = train(algorithm, next(losses))
+        history.append((suggestion.trial, suggestion.rung))
+    assert [rung for _, rung in history] == [0, 0, 0, 1] * 3 + [2] + [0, 0, 0, 1]
+    assert algorithm.history.completed[0].curve[-1][0] == 9
+
+
+def test_latecomers_promote_no_more_than_one_in_eta() -> None:
+    algorithm = make()
+    batch = algorithm.suggest(6)
+    algorithm.update(Started(suggestion) for suggestion in batch)
+    for suggestion, loss in zip(batch[:3], (0.7, 0.8, 0.9), strict=True):
+        finish(algorithm, suggestion, loss=loss)
+    assert train(algorithm, 0.7).trial == 0
+    # Better ones push the promoted trial out of the best third, yet of five trials no more than one goes on.
+    for suggestion, loss in zip(batch[3:5], (0.2, 0.3), strict=True):
+        finish(algorithm, suggestion, loss=loss)
+    assert algorithm.suggest(1)[0].rung == 0
+    finish(algorithm, batch[5], loss=0.4)
+    assert [(s.trial, s.rung) for s in algorithm.suggest(2)] == [(3, 1), (6, 0)]
+
+
+@pytest.mark.parametrize("outcome", [Failed("crash"), Pruned(1)])
+def test_trials_that_ended_badly_fill_the_rung_but_are_never_promoted(outcome: Outcome) -> None:
+    algorithm = make()
+    train(algorithm, 0.1, outcome=outcome)
+    train(algorithm, 0.5)
+    train(algorithm, 0.6)
+    assert [(s.trial, s.rung) for s in algorithm.suggest(1)] == [(1, 1)]
+
+
+def test_trial_that_stopped_early_takes_its_place_in_the_rungs_above() -> None:
+    algorithm = make()
+    train(algorithm, 0.1, outcome=Completed(0.1))
+    for loss in (0.5, 0.6):
+        train(algorithm, loss)
+    # It has won the place of the first rung, and has nothing left to train.
+    assert train(algorithm, 0.7).rung == 0
+    for loss in (0.2, 0.3):
+        train(algorithm, loss)
+    # 0.2 and 0.3 of the first rung are behind it; one more place is there.
+    assert (train(algorithm, 0.2).trial, algorithm.history[4].rung) == (4, 1)
+    # The second rung holds the early stopper and 0.2; a third member opens the third rung, and it is won again.
+    for loss in (0.8, 0.9, 1.0):
+        train(algorithm, loss)
+    assert train(algorithm, 0.25).rung == 1
+    assert algorithm.suggest(1)[0].start_epoch == 0
+
+
+def test_promoted_trial_that_lost_its_checkpoint_keeps_its_place() -> None:
+    algorithm = make()
+    for loss in (0.5, 0.2, 0.9):
+        train(algorithm, loss)
+    promoted = algorithm.suggest(1)[0]
+    algorithm.update([Started(Suggestion(1, promoted.hyperparameters, start_epoch=0, budget=3, rung=1))])
+    assert algorithm.suggest(1)[0].rung == 0
+
+
+def test_too_small_a_space_still_sends_its_best_to_the_top_when_all_is_over() -> None:
+    algorithm = make(space=Space([Int("x", 1, 2)]))
+    batch = algorithm.suggest(4)
+    assert len(batch) == 2
+    algorithm.update(Started(suggestion) for suggestion in batch)
+    finish(algorithm, batch[0], loss=0.4)
+    assert algorithm.suggest(1) == []
+    assert not algorithm.is_exhausted
+    finish(algorithm, batch[1], loss=0.3)
+    assert [(s.trial, s.budget) for s in algorithm.suggest(4)] == [(batch[1].trial, 3)]
+    train(algorithm, 0.3)
+    assert train(algorithm, 0.3).budget == 9
+    assert algorithm.is_exhausted
+
+
+def test_budgets_changed_on_resume_never_ask_for_less_than_is_trained() -> None:
+    longer = make(27)
+    facts: list[Fact] = []
+    for number, loss in enumerate((0.5, 0.2, 0.9)):
+        suggestion = Suggestion(number, {"x": 0.1 * number}, start_epoch=0, budget=3)
+        facts += [Started(suggestion), Reported(number, 3, loss), Ended(number, Paused(3))]
+    longer.update(facts)
+    # Paused at epoch 3 where the second rung ends now: trained enough for it, so it is left where it is.
+    assert all(suggestion.start_epoch < suggestion.budget for suggestion in longer.suggest(5))
+    assert {suggestion.start_epoch for suggestion in longer.suggest(5)} == {0}
+
+
+def test_eta_sets_rungs_and_shares() -> None:
+    algorithm = make(16, eta=4)
+    for loss in (0.4, 0.3, 0.2):
+        assert train(algorithm, loss).budget == 1
+    assert train(algorithm, 0.1).budget == 1
+    assert (algorithm.suggest(1)[0].trial, algorithm.suggest(1)[0].budget) == (3, 4)
