@@ -28,6 +28,8 @@ _RANGES = {
     types.UINT64: (0, 2**64),
 }
 _REALS = (types.FLOAT, types.DOUBLE)
+MAX_QUICK_RANK = 8
+"""Deeper nesting goes the slow way, where its depth is checked."""
 
 
 def json_type(value: Any) -> str:
@@ -95,7 +97,7 @@ def _quickly(value: Any, dtype: int, may_hold_booleans: bool) -> NDArray[Any] | 
         array = np.array(value)
     except (ValueError, OverflowError, TypeError):
         return None
-    if array.size == 0:
+    if array.size == 0 or array.ndim > MAX_QUICK_RANK:
         return None
     kind = array.dtype.kind
     wanted = types.NUMPY[dtype]

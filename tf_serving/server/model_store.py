@@ -173,8 +173,10 @@ class ModelStore:
             models, self._models, self._served = self._models, {}, {}
             for model in models.values():
                 self._unload(model, list(model.versions))
-            for thread in self._threads:
-                thread.join(UNLOAD_SECONDS)
+            threads = self._threads
+        # Without the lock, which a draining thread takes to say that it is done.
+        for thread in threads:
+            thread.join(UNLOAD_SECONDS)
 
     def _poll_model(self, model: _Model) -> None:
         name, base_path = model.config.name, model.config.base_path
