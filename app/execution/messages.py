@@ -256,6 +256,24 @@ class ModelExported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureExport:
+    """Measure latency and size of an exported model. Answered by `ExportMeasured`.
+
+    Attributes:
+        directory: The version directory of the SavedModel.
+    """
+
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportMeasured:
+    """``latency_ms`` and ``size_bytes`` of the exported model."""
+
+    measures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Predict:
     """Answer raw rows with an exported model. Answered by `Predicted`.
 
@@ -286,6 +304,6 @@ class RequestFailed:
     reason: str
 
 
-Request = OpenRun | RunTrial | RunPack | StopTrial | TrainFinal | OpenTest | ExportModel | Predict
+Request = OpenRun | RunTrial | RunPack | StopTrial | TrainFinal | OpenTest | ExportModel | MeasureExport | Predict
 Progress = StillWorking | EpochEnded | TrialEnded
-Reply = RunOpened | Progress | FinalTrained | TestOpened | ModelExported | Predicted | RequestFailed
+Reply = RunOpened | Progress | FinalTrained | TestOpened | ModelExported | ExportMeasured | Predicted | RequestFailed

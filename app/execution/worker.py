@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from app.errors import DISK_FULL, TamizError, disk_full_message
 from app.execution.messages import (
     EpochEnded,
+    ExportMeasured,
     ExportModel,
     FinalTrained,
+    MeasureExport,
     ModelExported,
     OpenRun,
     OpenTest,
@@ -51,8 +53,10 @@ from search_spaces.catalogue import SpaceError
 from search_spaces.pack_shapes import why_alone
 
 if TYPE_CHECKING:
+    from app.search.limits import Limit
     from app.training.final_model import FinalModel
     from app.training.fold_trainer import FoldTrainer
+    from app.training.measuring import ModelMeasurer
     from app.training.packing.pack import PackTrainer
     from app.training.strategy import Placement
     from app.training.trainer import End, EpochResult, Trainer, TrainingResult, Verdict
@@ -111,6 +115,8 @@ class Worker:
         self._trainer: Trainer | None = None
         self._folds: FoldTrainer | None = None
         self._packs: PackTrainer | None = None
+        self._request: OpenRun | None = None
+        self._measurer: ModelMeasurer | None = None
         self._final: FinalModel | None = None
         self._predictors: dict[str, SavedModelPredictor] = {}
 
@@ -142,6 +148,8 @@ class Worker:
                 case ExportModel():
                     directory, cases = self._final_model().export(request.extra_files)
                     return ModelExported(directory=str(directory), cases=str(cases))
+                case MeasureExport():
+                    return ExportMeasured(self._measured_export(Path(request.directory)))
                 case Predict():
                     return Predicted(self._predictor(request.directory).predict(request.columns))
                 case _:
@@ -161,6 +169,7 @@ class Worker:
         from app.training.declaration import declare
         from app.training.fold_data import load_folds
         from app.training.fold_trainer import FoldTrainer
+        from app.training.measuring import ModelMeasurer
         from app.training.packing.pack import PackTrainer
         from app.training.strategy import prepare_devices
         from app.training.trainer import Trainer
@@ -178,7 +187,10 @@ class Worker:
             placement=placement,
             max_epochs=request.max_epochs,
             patience=config.training.patience,
+            also=[METRICS[name] for name in _measures_of(request) if name in METRICS],
         )
+        self._request = request
+        self._measurer = ModelMeasurer(trainer, directory, measures=_measures_of(request))
         space = declare(trainer.space())
         self._directory, self._seed, self._trainer = directory, request.seed, trainer
         self._folds = FoldTrainer(trainer, load_folds(directory, data)) if request.folds > 1 else None
@@ -203,7 +215,12 @@ class Worker:
         trainer, directory = self._opened()
         start = time.perf_counter()
         outcome: Outcome
+        measures: dict[str, float] = {}
         try:
+            measures = self._measured(request)
+            if any(not limit.holds(measures.get(limit.measure, limit.bound)) for limit in self._limits):
+                seconds = time.perf_counter() - start
+                return TrialEnded(trial=request.number, outcome=Pruned(0), seconds=seconds, measures=measures)
             train = trainer.train_trial
             if self._folds is not None:
                 train = partial(self._folds.train_trial, leave_above=request.leave_above)
@@ -240,9 +257,38 @@ class Worker:
                 seconds=result.seconds,
                 new_parameters=result.new_parameters,
                 memory=_resident_bytes(),
+                measures=measures | self._metrics_at_best(),
             )
         seconds = time.perf_counter() - start
-        return TrialEnded(trial=request.number, outcome=outcome, seconds=seconds, memory=_resident_bytes())
+        return TrialEnded(
+            trial=request.number, outcome=outcome, seconds=seconds, memory=_resident_bytes(), measures=measures
+        )
+
+    @property
+    def _limits(self) -> tuple[Limit, ...]:
+        return () if self._request is None else self._request.limits
+
+    def _measured(self, request: RunTrial) -> dict[str, float]:
+        """What is known of a trial's network before it is trained."""
+        _, directory = self._opened()
+        if self._measurer is None:
+            return {}
+        return self._measurer.measure(request.hyperparameters, state=directory.trial_state(request.number))
+
+    def _measured_export(self, version: Path) -> dict[str, float]:
+        if self._measurer is None:
+            raise RuntimeError("no experiment is open in this worker: expected OpenRun first")
+        return self._measurer.exported(version)
+
+    def _metrics_at_best(self) -> dict[str, float]:
+        """The further metrics of the trial that has just been trained, at its best epoch or after its last fold."""
+        from app.training.measuring import metric_measures
+
+        if self._request is None or not self._last_results:
+            return {}
+        trainer, _ = self._opened()
+        best = trainer.best_of(self._last_results) if self._folds is None else self._last_results[-1]
+        return metric_measures(_measures_of(self._request), best)
 
     def _run_pack(self, request: RunPack) -> TrialEnded:
         """Trains a pack, and what cannot train in one trial by trial; returns how the last member ended."""
@@ -372,11 +418,13 @@ class Worker:
     def _reporter(self, trial: int | None) -> Callable[[EpochResult], None]:
         trainer, _ = self._opened()
         self._last_losses: list[float] = []
+        self._last_results: list[EpochResult] = []
 
         def report(result: EpochResult) -> None:
             loss = trainer.objective.to_loss(result.objective)
             if not result.fold:
                 self._last_losses.append(loss)
+                self._last_results.append(result)
             self._connection.send(
                 EpochEnded(
                     trial=trial,
@@ -412,6 +460,11 @@ class Worker:
                 raise TypeError(f"{type(message).__name__} came during a trial: expected StopTrial")
             stopped.add(message.trial)
         return stopped
+
+
+def _measures_of(request: OpenRun) -> tuple[str, ...]:
+    """Everything that has to be measured beside the objective."""
+    return tuple(dict.fromkeys([*request.measure, *(limit.measure for limit in request.limits)]))
 
 
 def _why_alone(request: OpenRun, space_name: str, placement: Placement) -> str:

@@ -131,7 +131,7 @@ class FoldTrainer:
             best = self._trainer.best_of(curve)
             if best is None or not math.isfinite(best.objective):
                 raise NonFiniteError(f"the objective is not defined on the held-out rows of fold {fold.number}")
-            done.append(_Done(value=best.objective, loss=best.scalars["val/loss"], best=best.epoch, epochs=len(curve)))
+            done.append(_Done(best=best, epochs=len(curve)))
             so_far = self._mean(done)
             report(so_far)
             if end is End.STOPPED:
@@ -171,12 +171,13 @@ class FoldTrainer:
 
     def _mean(self, done: Sequence[_Done]) -> EpochResult:
         """Returns the report of the folds so far, the last one's own numbers beside the means."""
-        mean = statistics.fmean(fold.value for fold in done)
+        mean = statistics.fmean(fold.best.objective for fold in done)
+        tags = ["val/loss", *(f"val/{metric.name}" for metric in self._trainer.also)]
         scalars = {
+            **{tag: statistics.fmean(fold.best.scalars[tag] for fold in done) for tag in tags},
             f"val/{self._trainer.objective.name}": mean,
-            "val/loss": statistics.fmean(fold.loss for fold in done),
-            FOLD_VALUE: done[-1].value,
-            FOLD_BEST_EPOCH: float(done[-1].best),
+            FOLD_VALUE: done[-1].best.objective,
+            FOLD_BEST_EPOCH: float(done[-1].best.epoch),
             FOLD_EPOCHS: float(done[-1].epochs),
         }
         return EpochResult(epoch=len(done), objective=mean, scalars=scalars)
@@ -184,11 +185,9 @@ class FoldTrainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """A finished fold: its best objective, the loss at that epoch, that epoch, and the epochs trained."""
+    """A finished fold: its best epoch, and the epochs trained."""
 
-    value: float
-    loss: float
-    best: int
+    best: EpochResult
     epochs: int
 
 

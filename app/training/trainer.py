@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -98,6 +98,7 @@ class Trainer:
         placement: Devices.
         max_epochs: Epochs that learning-rate schedules are laid out for.
         patience: Epochs without a better objective after which a trial ends.
+        also: Further metrics to compute after every epoch.
 
     Raises:
         SpaceError: The space cannot be imported, or builds no model that takes the table and answers the task.
@@ -112,12 +113,14 @@ class Trainer:
         placement: Placement,
         max_epochs: int,
         patience: int,
+        also: Sequence[Metric] = (),
     ) -> None:
         self.data = data
         self.objective = objective
         self.placement = placement
         self.max_epochs = max_epochs
         self.patience = patience
+        self.also = tuple(also)
         self._space_name = space_name
         self._features = tensors(data.training.features)
         self._validation = HeldOut(rows=data.validation, features=tensors(data.validation.features))
@@ -320,10 +323,12 @@ class Trainer:
         parts, losses = network.evaluate(held_out.features, rows)
         if not all(np.isfinite(array).all() for part in parts for array in part.values()):
             raise NonFiniteError(f"a prediction became NaN or infinite in epoch {epoch}")
-        value = self.objective.value(_as_predictions(parts, rows, network.answers))
+        predictions = _as_predictions(parts, rows, network.answers)
+        value = self.objective.value(predictions)
         scalars = {
             "train/loss": loss,
             "val/loss": losses,
+            **{f"val/{metric.name}": metric.value(predictions) for metric in self.also},
             f"val/{self.objective.name}": value,
             "learning_rate": network.learning_rate,
         }

@@ -27,6 +27,7 @@ from app.execution.local_executor import LocalExecutor
 from app.execution.messages import EpochEnded, OpenRun, Predict, RunOpened, RunTrial, TrialEnded, WorkerReplaced
 from app.execution.worker_pool import Lease
 from app.run_directory import RunDirectory
+from app.search.limits import Limit
 from app.search.trial import Failed, Paused, Pruned
 
 # A hang must show within a few seconds here.
@@ -260,6 +261,34 @@ def test_a_space_that_cannot_be_used_is_refused(running: OpenExecutor, space: st
             running.executor.open(request_for(running.directory))
     finally:
         write_config(running.directory, config)
+
+
+def test_measures_are_taken_and_a_network_beyond_a_limit_is_not_trained(running: OpenExecutor) -> None:
+    plain = request_for(running.directory)
+    measuring = dataclasses.replace(plain, measure=("latency_ms", "log_loss"))
+    try:
+        running.executor.open(measuring)
+        running.submit(budget=3)
+        *epochs, ended = running.finish()
+        assert isinstance(ended, TrialEnded)
+        assert ended.outcome == Paused(3)
+        assert set(ended.measures) == {"latency_ms", "log_loss"}
+        best = min(epochs, key=lambda event: (event.loss, event.scalars["val/loss"]))
+        assert ended.measures["log_loss"] == best.scalars["val/log_loss"]
+        # A metric is known after the training only, so a limit on it prevents none.
+        limits = (Limit("log_loss", 1e-9), Limit("num_parameters", 10.0))
+        running.executor.open(dataclasses.replace(measuring, limits=limits[:1]))
+        running.submit(budget=1)
+        assert running.finish()[-1].outcome == Paused(1)
+        running.executor.open(dataclasses.replace(measuring, limits=limits))
+        number = running.submit(budget=3)
+        (pruned,) = running.finish()
+        assert isinstance(pruned, TrialEnded)
+        assert pruned.outcome == Pruned(0)
+        assert set(pruned.measures) == {"latency_ms", "num_parameters"}
+        assert not (running.directory.trial_state(number) / "current").exists()
+    finally:
+        running.executor.open(plain)
 
 
 def test_one_trial_is_stopped_by_its_number(running: OpenExecutor) -> None:
