@@ -26,9 +26,10 @@ from app.search.limits import Limit, is_feasible
 from app.search.objectives import FrontScheduler, Goals, ScalarisingSampler
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
-from app.search.space import Parameter, Space
+from app.search.space import Configuration, Parameter, Space
 from app.search.successive_halving import SuccessiveHalving
 from app.search.trial import Fact, History, Resource, Suggestion
+from app.search.warm_start import WishesFirst, filled
 
 __all__ = [
     "ALGORITHMS",
@@ -57,6 +58,7 @@ class Recipe:
         resource: what budgets count.
         objectives: measures to be minimised beside the loss; `Algorithm.front` is then of interest.
         limits: what a trial must keep to be recommended.
+        wishes: configurations to be tried before the sampler is asked, in this order.
 
     Raises:
         ValueError: an unknown name (the nearest is offered), or a number out of its range.
@@ -71,11 +73,13 @@ class Recipe:
     resource: Resource = Resource.EPOCHS
     objectives: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
+    wishes: tuple[Configuration, ...] = ()
 
     def __post_init__(self) -> None:
         _composition(self.name)
         object.__setattr__(self, "objectives", tuple(self.objectives))
         object.__setattr__(self, "limits", tuple(self.limits))
+        object.__setattr__(self, "wishes", tuple(filled(wish, space=self.space) for wish in self.wishes))
         for field, least in (("seed", 0), ("max_epochs", 1), ("eta", 2), ("max_trials", 1)):
             number = getattr(self, field)
             if number is None and field == "max_trials":
@@ -161,6 +165,8 @@ class Algorithm:
         if self._goals:
             self._sampler = ScalarisingSampler(self._sampler, goals=self._goals)
             self._scheduler = FrontScheduler(self._scheduler, goals=self._goals)
+        if recipe.wishes:
+            self._sampler = WishesFirst(self._sampler, wishes=recipe.wishes)
         self._history = History(resource=recipe.resource) if history is None else history
         # `suggest` is pure, so its last answer can be kept until the next fact.
         self._answers: dict[tuple[int, frozenset[str]], tuple[Suggestion, ...]] = {}
@@ -229,27 +235,46 @@ class Algorithm:
     def recommend(self) -> int | None:
         """The number of the best trial so far; None when no trial has a finite loss.
 
-        The best has the lowest loss among those that keep all limits; see `Goals.recommend` for when none does.
+        The best has the lowest expected loss, which is not always the lowest reported one (`recommendation.ranking`).
+        With objectives or limits it has the lowest loss among those that keep all limits; see `Goals.recommend` for
+        when none does.
         """
-        return self._goals.recommend(self._history)
+        if self._goals:
+            return self._goals.recommend(self._history)
+        from app.search.recommendation import ranking
+
+        ranked = ranking(self.space, self._history)
+        return ranked[0] if ranked else None
 
     def front(self) -> list[int]:
         """Numbers of the trials on the Pareto front among those that keep all limits, by rising loss."""
         return self._goals.front(self._history)
 
+    def enqueue(self, configurations: Iterable[Configuration]) -> None:
+        """Have configurations tried before the sampler is asked; a parameter left out takes its default.
+
+        Raises:
+            ValueError: one does not fit the space; the message names the parameter and its range.
+        """
+        self._remake(replace(self.recipe, wishes=(*self.recipe.wishes, *configurations)))
+
     def grow(self, parameters: Iterable[Parameter]) -> None:
         """Add parameters discovered during the search; earlier trials count as having used their defaults."""
         space = self.space.merged(list(parameters))
         if space != self.space:
-            grown = Algorithm(replace(self.recipe, space=space), history=self._history)
-            self.recipe, self._sampler, self._scheduler = grown.recipe, grown._sampler, grown._scheduler
-            self._answers.clear()
+            self._remake(replace(self.recipe, space=space))
+
+    def _remake(self, recipe: Recipe) -> None:
+        made = Algorithm(recipe, history=self._history)
+        self.recipe, self._sampler, self._scheduler = made.recipe, made._sampler, made._scheduler
+        self._answers.clear()
 
     def dump(self) -> dict[str, object]:
         """A JSON object from which `load` makes an algorithm with the same future."""
         recipe = {field: getattr(self.recipe, field) for field in Recipe.__dataclass_fields__}
         recipe["space"] = self.space.to_json()
         recipe["limits"] = [limit.to_json() for limit in self.recipe.limits]
+        recipe["wishes"] = [dict(wish) for wish in self.recipe.wishes]
         return {"version": 1, "recipe": recipe, "facts": [fact_to_json(fact) for fact in self._history.facts()]}
 
     @classmethod
@@ -262,6 +287,7 @@ class Algorithm:
         fields["resource"] = Resource(cast(str, fields.get("resource", Resource.EPOCHS)))
         limits = cast(list[Mapping[str, object]], fields.get("limits", []))
         fields["limits"] = tuple(Limit.from_json(limit) for limit in limits)
+        fields["wishes"] = tuple(cast(list[Configuration], fields.get("wishes", [])))
         algorithm = cls(Recipe(**fields))  # type: ignore[arg-type]
         algorithm.update(fact_from_json(item) for item in cast(list[Mapping[str, object]], record["facts"]))
         return algorithm
