@@ -110,6 +110,16 @@ def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
     return command.finish(), Command("resume", run, run=run).finish()
 
 
+def folded(folder: Path, data: Path) -> tuple[Finished, Finished]:
+    """A search by cross-validation, killed in the second fold of its second trial, and resumed."""
+    run = folder / "folds"
+    options = ("--target", "species", "--trials", 2, "--folds", 3, "--epochs", 4, "--name", "penguins")
+    command = Command("search", data, *options, "--run", run, run=run)
+    command.wait_for(has_reported(1))
+    command.kill_group()
+    return command.finish(), Command("resume", run, run=run).finish()
+
+
 ENDLESS = '[training]\nmax_epochs = 1000000\npatience = 1000000\n[search]\nspace = "penguin_spaces:SPACE"\n'
 
 
@@ -185,6 +195,7 @@ def scenarios(
     every: dict[str, Callable[[Path], Any]] = {
         "finished": lambda folder: finished(folder, data),
         "killed": lambda folder: killed(folder, data),
+        "folded": lambda folder: folded(folder, data),
         "full_disk": lambda folder: full_disk(folder, data, spaces),
         "left": lambda folder: left(folder, data, spaces),
         "without_model": lambda folder: without_model(folder, data, spaces),
@@ -208,6 +219,12 @@ def finished_fixture(scenarios: Scenarios) -> Finished:
 @pytest.fixture(scope="session", name="killed")
 def killed_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
     result: tuple[Finished, Finished] = scenarios["killed"].result()
+    return result
+
+
+@pytest.fixture(scope="session", name="folded")
+def folded_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
+    result: tuple[Finished, Finished] = scenarios["folded"].result()
     return result
 
 
