@@ -1,0 +1,1 @@
+"""What the server does beyond TensorFlow Serving, all of it off unless asked for; ``options`` puts it together."""
