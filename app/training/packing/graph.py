@@ -12,7 +12,7 @@ from typing import Any, final
 
 import tensorflow as tf
 
-from app.training.packing.layers import activate, drop, normalise, product, put, shared_product, take
+from app.training.packing.layers import Scene, hidden_layer, permute, product, shared_product
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
 from search_spaces.recipe import CLIP_NORM
@@ -35,7 +35,6 @@ PER_MEMBER = (
     "sgd",
     "dropout",
     "smoothing",
-    "slope",
     "residual",
     "width",
 )
@@ -81,11 +80,13 @@ class PackGraph:
         weights, statistics = self._block_specs(), self._statistics_specs()
         state = {"weights": weights, "first": weights, "second": weights, "statistics": statistics}
         settings = {name: tf.TensorSpec((None,), tf.float32) for name in PER_MEMBER}
+        settings["trained"] = tf.TensorSpec((None, 3 * max_depth), tf.float32)
         positions = {
-            f"{kind}{layer}": tf.TensorSpec((None,), tf.int32)
-            for kind in ("active", "batch", "layer", "gelu")
+            f"{kind}{layer}": tf.TensorSpec((9,) if kind == "counts" else (None,), tf.int32)
+            for kind in ("active", "counts", "order", "inverse")
             for layer in range(max_depth)
         }
+        positions |= {name: tf.TensorSpec((None,), tf.int32) for name in ("finish", "start")}
         order, seed = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((2,), tf.int32)
         rows = [
             tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
@@ -133,9 +134,8 @@ class PackGraph:
         Returns:
             The new state, and the sum of the losses (num_members,).
         """
-        members = tf.shape(settings["step"])[0]
         mask = self._mask(state["weights"], settings)
-        trained = self._trained_vectors(positions, members, mask)
+        trained = settings["trained"][..., tf.newaxis] * mask
 
         def step(done: tf.Tensor, state: Any, total: tf.Tensor) -> Any:
             steps = settings["step"] + tf.cast(done, tf.float32)
@@ -181,17 +181,21 @@ class PackGraph:
         gradients = tape.gradient(losses, [*sources.values(), *([] if vectors is None else [vectors])])
         found = dict(zip(sources, gradients, strict=False))
         found["vectors"] = found["vectors"] * trained
-        squares = {name: self._square_sum(gradient) for name, gradient in found.items()}
+        flat = {name: _flat(gradient) for name, gradient in found.items()}
+        squared = {name: tf.square(gradient) for name, gradient in flat.items()}
+        squares = {name: tf.reduce_sum(square, axis=1) for name, square in squared.items()}
         if vectors is not None:
             # As Keras does with the gradient of a look-up: the norm is that of the rows, before equal ones are added.
-            squares["embedding"] = self._square_sum(gradients[-1])
-            found["embedding"] = self._added_up(gradients[-1], where, weights["embedding"])
+            squares["embedding"] = tf.reduce_sum(tf.square(_flat(gradients[-1])), axis=1)
+            flat["embedding"] = _flat(self._added_up(gradients[-1], where, weights["embedding"]))
+            squared["embedding"] = tf.square(flat["embedding"])
         rate = learning_rate(settings, steps)
         update = _Update(settings, steps, rate, clip=self._clip(squares, positions, tf.shape(steps)[0]))
         new: dict[str, Tensors] = {"weights": {}, "first": {}, "second": {}}
         for name in weights:
             of = self._members_of(name, positions)
-            parts = (weights[name], state["first"][name], state["second"][name], found[name])
+            slots = state["first"][name], state["second"][name]
+            parts = (weights[name], *slots, flat[name], squared[name])
             updated = update.applied(parts, of, decayed=name not in UNDECAYED)
             for kind, tensor in zip(new, updated, strict=True):
                 new[kind][name] = tensor
@@ -219,32 +223,34 @@ class PackGraph:
             shape = tf.shape(vectors)
             embedded = product(tf.reshape(vectors, (shape[0], shape[1], -1)), weights["embedded"])
             x = embedded if x is None else x + embedded
-        moments = {}
-        hidden = x
+        moments, finished = {}, []
+        layers = tf.split(weights["vectors"], 3 * self.max_depth, axis=1)
         for layer in range(self.max_depth):
             active = positions[f"active{layer}"]
-            rate, slope, residual = (
-                tf.gather(settings[name], active)[:, tf.newaxis, tf.newaxis]
-                for name in ("dropout", "slope", "residual")
+            bias, scale, shift = (_of(tensor, active) for tensor in layers[3 * layer : 3 * layer + 3])
+            rate, residual = (
+                tf.gather(settings[name], active)[:, tf.newaxis, tf.newaxis] for name in ("dropout", "residual")
             )
-            bias, scale, shift = tf.split(take(weights["vectors"], active)[:, 3 * layer : 3 * layer + 3], 3, axis=1)
-            entering = take(hidden, active) if layer else x
-            y = product(entering, weights[f"hidden{layer}"]) if layer else entering
-            moving = None if statistics is None else tuple(tf.split(statistics[f"statistics{layer}"], 2, axis=1))
-            z, moments[f"statistics{layer}"] = normalise(
-                y + bias,
-                scale,
-                shift,
-                batch=positions[f"batch{layer}"],
-                layer=positions[f"layer{layer}"],
+            scene = Scene(
+                counts=positions[f"counts{layer}"],
                 mask=tf.gather(mask, active),
-                moments=moving,
+                rate=rate,
+                noise=None if noise is None else noise[layer],
+                moments=None if statistics is None else statistics[f"statistics{layer}"],
             )
-            if noise is not None:
-                z = drop(z, noise[layer], rate)
-            z = activate(z, slope, gelu=positions[f"gelu{layer}"])
-            hidden = put(hidden, active, z + residual * entering) if layer else z
-        return product(hidden, weights["head"]) + weights["head_bias"][:, tf.newaxis], moments
+            y = product(x, weights[f"hidden{layer}"]) if layer else x
+            z, moments[f"statistics{layer}"] = hidden_layer(y, bias, scale, shift, scene)
+            if layer:
+                z = z + residual * x
+            if layer + 1 < self.max_depth:
+                # Those that have a further layer first, and the others wait for the head.
+                z = permute(z, positions[f"order{layer}"], positions[f"inverse{layer}"])
+                further = tf.shape(positions[f"active{layer + 1}"])[0]
+                x, z = tf.split(z, [further, tf.shape(z)[0] - further], num=2)
+            finished.append(z)
+        order, back = positions["finish"], positions["start"]
+        output = product(tf.concat(finished, axis=0), permute(weights["head"], order, back))
+        return permute(output, back, order) + weights["head_bias"][:, tf.newaxis], moments
 
     def _evaluate(
         self,
@@ -297,10 +303,6 @@ class PackGraph:
         added = tf.math.unsorted_segment_sum(rows, tf.reshape(where, (-1,)), shape[0] * shape[1])
         return tf.reshape(added, shape)
 
-    def _square_sum(self, gradient: tf.Tensor) -> tf.Tensor:
-        flat = tf.reshape(gradient, (tf.shape(gradient)[0], -1))
-        return tf.reduce_sum(tf.square(flat), axis=1)
-
     def _clip(self, squares: Tensors, positions: Tensors, num_members: tf.Tensor) -> tf.Tensor:
         """Returns what every member's gradients are multiplied by; NaN where they are not finite, as in Keras."""
         total = tf.zeros((num_members,))
@@ -320,24 +322,23 @@ class PackGraph:
         mask: tf.Tensor = tf.sequence_mask(tf.cast(settings["width"], tf.int32), width, dtype=tf.float32)[:, tf.newaxis]
         return mask
 
-    def _trained_vectors(self, positions: Tensors, num_members: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Returns 1 where a member has the bias, scale or shift that a row of its vectors stands for."""
-        rows = []
-        for layer in range(self.max_depth):
-            active = positions[f"active{layer}"][:, tf.newaxis]
-            here = tf.shape(active)[0]
-            members = tf.reshape(num_members, (1,))
-            by_batch, by_layer = (
-                tf.scatter_nd(
-                    positions[f"{kind}{layer}"][:, tf.newaxis],
-                    tf.ones_like(positions[f"{kind}{layer}"], tf.float32),
-                    tf.reshape(here, (1,)),
-                )
-                for kind in ("batch", "layer")
-            )
-            normalised = tf.scatter_nd(active, by_batch + by_layer, members)
-            rows += [tf.scatter_nd(active, 1.0 - by_batch, members), normalised, normalised]
-        return tf.stack(rows, axis=1)[..., tf.newaxis] * mask
+
+def _flat(block: tf.Tensor) -> tf.Tensor:
+    """Returns a block with everything of a member in one row."""
+    shape = tf.shape(block)
+    # Not -1, which a block without members leaves undecided.
+    return tf.reshape(block, tf.stack([shape[0], tf.reduce_prod(shape[1:])]))
+
+
+def _of(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Returns the members of `x` at `positions`, none of them twice."""
+
+    @tf.custom_gradient
+    def gathered(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        shape = tf.shape(x)
+        return tf.gather(x, positions), lambda upstream: tf.scatter_nd(positions[:, tf.newaxis], upstream, shape)
+
+    return gathered(x)
 
 
 def learning_rate(settings: Mapping[str, tf.Tensor], steps: tf.Tensor) -> tf.Tensor:
@@ -381,15 +382,21 @@ class _Update:
     def applied(
         self, parts: tuple[tf.Tensor, ...], of: tf.Tensor | None, *, decayed: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns new weights, first and second moments of a block whose members are `of` (all if None)."""
+        """Returns new weights, first and second moments of a block whose members are `of` (all if None).
+
+        Args:
+            parts: Weights, moments, gradient and its square.
+            of: The members.
+            decayed: Whether weight decay applies.
+        """
         shape = tf.shape(parts[0])
-        weights, first, second, gradient = (tf.reshape(part, (shape[0], -1)) for part in parts)
+        weights, first, second, gradient, square = (_flat(part) for part in parts)
         own = {
             name: (value if of is None else tf.gather(value, of))[:, tf.newaxis]
             for name, value in self._coefficients.items()
         }
         first = own["a"] * first + own["b"] * gradient
-        second = own["c"] * second + own["d"] * tf.square(gradient)
+        second = own["c"] * second + own["d"] * square
         moved = (own["p"] * first + own["q"] * gradient) / (tf.sqrt(second + own["e"]) + own["f"])
         weights = (own["h"] * weights if decayed else weights) + moved
         new_weights, new_first, new_second = (tf.reshape(part, shape) for part in (weights, first, second))

@@ -1,154 +1,152 @@
 """The layers of a pack on activations (num_members, batch, width), with their gradients written out (TensorFlow).
 
-Members differ in normalisation and activation. Each kind is computed for the members that have it and for no others:
-they are gathered by their positions and put back, which costs a copy where a masked choice would cost every kind.
+Members differ in normalisation and activation, and stand in the order of both, so that those of a kind are neighbours:
+a part of a stack is looked at without a copy, and no kind is computed for members that do not have it. Gradients are
+written out because a pass over the activations costs more than a product at the sizes that packs are for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+NORMALISATIONS = ("none", "batch", "layer")
+ACTIVATIONS = ("relu", "leaky_relu", "gelu")
+"""Members stand in the order of these two, the first one first."""
+
 EPSILON = 1e-5
 """Of both normalisations in `search_spaces.tabular`."""
+
+NEGATIVE_SLOPE = 0.2
+"""Of Keras' ``leaky_relu``."""
 
 Gradients = Callable[..., Any]
 
 
-def take(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Returns the members of `x` at `positions`, none of them twice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a hidden layer has to know beside its weights.
+
+    Attributes:
+        counts: Members of every kind, (9,) int32, in the order of `NORMALISATIONS` and `ACTIVATIONS`.
+        mask: 1 where a member has a unit, (num_members, 1, width).
+        rate: Dropout of every member, (num_members, 1, 1).
+        noise: (batch, width) uniform in [0, 1), or None without dropout. It is the same for all members: each drops at
+            its own rate, and two that differ in something else are compared under the same noise.
+        moments: Moving mean and variance (num_batch, 2, width) to normalise with, or None for the batch's.
+    """
+
+    counts: tf.Tensor
+    mask: tf.Tensor
+    rate: tf.Tensor
+    noise: tf.Tensor | None
+    moments: tf.Tensor | None
+
+
+def permute(x: tf.Tensor, order: tf.Tensor, inverse: tf.Tensor) -> tf.Tensor:
+    """Returns the members of `x` in another order, of which `inverse` is the way back."""
 
     @tf.custom_gradient
-    def gathered(x: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        shape = tf.shape(x)
+    def permuted(x: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        return tf.gather(x, order), lambda upstream: tf.gather(upstream, inverse)
 
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.scatter_nd(positions[:, tf.newaxis], upstream, shape)
-
-        return tf.gather(x, positions), gradient
-
-    return gathered(x)
+    return permuted(x)
 
 
-def put(x: tf.Tensor, positions: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Returns `x` with the members at `positions` replaced."""
-    return tf.tensor_scatter_nd_update(x, positions[:, tf.newaxis], values)
-
-
-def normalise(
-    y: tf.Tensor,
-    scale: tf.Tensor,
-    shift: tf.Tensor,
-    *,
-    batch: tf.Tensor,
-    layer: tf.Tensor,
-    mask: tf.Tensor,
-    moments: tuple[tf.Tensor, tf.Tensor] | None,
+def hidden_layer(
+    y: tf.Tensor, bias: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor, scene: Scene
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Normalises over the batch or over the units, each member as it wants.
+    """Normalises, drops and activates: what follows the product in a layer of `search_spaces.tabular.MLPSpace`.
 
     Args:
-        y: (num_members, batch, width), zero where a member is narrower.
+        y: The product, (num_members, batch, width), zero where a member is narrower.
+        bias: (num_members, 1, width), zero where there is batch normalisation.
         scale: (num_members, 1, width).
         shift: (num_members, 1, width).
-        batch: Positions of the members with batch normalisation.
-        layer: Positions of the members with layer normalisation.
-        mask: (num_members, 1, width), 1 where a member has a unit.
-        moments: Moving mean and variance (num_batch, 1, width) to use instead of the batch's.
+        scene: The rest.
 
     Returns:
-        The same shape, and the batch's moments (num_batch, 2, width).
+        The same shape, and mean and variance of the batch (num_batch, 2, width).
     """
-    layer_mask = tf.gather(mask, layer)
-    units = tf.reduce_sum(layer_mask, axis=2, keepdims=True)
+    counts = scene.counts
+    sizes = tf.reduce_sum(tf.reshape(counts, (3, 3)), axis=1)
+    factor = tf.ones_like(scene.rate)
+    kept: list[Any] = [None] * 3
+    if scene.noise is not None:
+        # The factor that makes up for what is dropped goes into scale and shift, which are small.
+        factor = 1.0 / (1.0 - scene.rate)
+        kept = tf.split(tf.cast(scene.noise[tf.newaxis] >= scene.rate, tf.float32), sizes, num=3)
+    factors, masks = tf.split(factor, sizes, num=3), tf.split(scene.mask, sizes, num=3)[2]
+    units = tf.reduce_sum(masks, axis=2, keepdims=True)
+
+    def drop(part: tf.Tensor, kind: int) -> tf.Tensor:
+        return part if kept[kind] is None else part * kept[kind]
 
     @tf.custom_gradient
-    def normalised(y: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tuple[Any, Gradients]:
+    def computed(y: tf.Tensor, bias: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tuple[Any, Gradients]:
         rows = tf.cast(tf.shape(y)[1], tf.float32)
-        yb, scale_b, shift_b = tf.gather(y, batch), tf.gather(scale, batch), tf.gather(shift, batch)
-        if moments is None:
-            mean_b = tf.reduce_mean(yb, axis=1, keepdims=True)
-            yb = yb - mean_b
-            variance_b = tf.reduce_mean(tf.square(yb), axis=1, keepdims=True)
+        split = [tf.split(tensor, sizes, num=3) for tensor in (y, bias, scale, shift)]
+        (plain, by_batch, by_layer), biases, scales, shifts = split
+        plain = (plain + biases[0]) * factors[0]
+        if scene.moments is None:
+            mean = tf.reduce_mean(by_batch, axis=1, keepdims=True)
+            by_batch = by_batch - mean
+            variance = tf.reduce_mean(tf.square(by_batch), axis=1, keepdims=True)
         else:
-            mean_b, variance_b = moments
-            yb = yb - mean_b
-        inverse_b = tf.math.rsqrt(variance_b + EPSILON)
-        zb = yb * (inverse_b * scale_b) + shift_b
-        yl, scale_l, shift_l = tf.gather(y, layer), tf.gather(scale, layer), tf.gather(shift, layer)
-        yl = (yl - tf.reduce_sum(yl, axis=2, keepdims=True) / units) * layer_mask
-        variance_l = tf.reduce_sum(tf.square(yl), axis=2, keepdims=True) / units
-        inverse_l = tf.math.rsqrt(variance_l + EPSILON)
-        yl = yl * inverse_l
-        zl = yl * scale_l + shift_l
+            mean, variance = tf.split(scene.moments, 2, axis=1)
+            by_batch = by_batch - mean
+        inverse = tf.math.rsqrt(variance + EPSILON)
+        slope = inverse * scales[1] * factors[1]
+        by_layer = by_layer + biases[2]
+        by_layer = (by_layer - tf.reduce_sum(by_layer, axis=2, keepdims=True) / units) * masks
+        row_inverse = tf.math.rsqrt(tf.reduce_sum(tf.square(by_layer), axis=2, keepdims=True) / units + EPSILON)
+        by_layer = by_layer * row_inverse
+        layer_scale = scales[2] * factors[2]
+        normalised = [
+            plain,
+            by_batch * slope + shifts[1] * factors[1],
+            by_layer * layer_scale + shifts[2] * factors[2],
+        ]
+        parts = [drop(part, kind) for kind, part in enumerate(normalised)]
+        entering = [piece for kind, part in enumerate(parts) for piece in _by_activation(part, counts, kind)]
+        leaving = [_activated(piece, index % 3) for index, piece in enumerate(entering)]
 
-        def gradient(dz: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dzb, dzl = tf.gather(dz, batch), tf.gather(dz, layer)
-            shift_gradient_b = tf.reduce_sum(dzb, axis=1, keepdims=True)
-            product_b = tf.reduce_sum(dzb * yb, axis=1, keepdims=True)
-            correction = yb * (tf.square(inverse_b) * product_b / rows) + shift_gradient_b / rows
-            dyb = (dzb - correction) * (inverse_b * scale_b)
-            shift_gradient_l = tf.reduce_sum(dzl, axis=1, keepdims=True)
-            scale_gradient_l = tf.reduce_sum(dzl * yl, axis=1, keepdims=True)
-            dh = dzl * scale_l
-            mean = tf.reduce_sum(dh, axis=2, keepdims=True) / units
-            product_l = tf.reduce_sum(dh * yl, axis=2, keepdims=True) / units
-            dyl = (dh - mean - yl * product_l) * inverse_l * layer_mask
-            dy = put(put(dz, batch, dyb), layer, dyl)
-            zeros = tf.zeros_like(scale)
-            dscale = put(put(zeros, batch, product_b * inverse_b), layer, scale_gradient_l)
-            dshift = put(put(zeros, batch, shift_gradient_b), layer, shift_gradient_l)
-            return dy, dscale, dshift
+        def gradient(dz: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            pieces = [
+                _activation_gradient(upstream, entering[index], leaving[index], index % 3)
+                for index, upstream in enumerate(tf.split(dz, counts, num=9))
+            ]
+            d_plain, d_batch, d_layer = (
+                drop(tf.concat(pieces[3 * kind : 3 * kind + 3], axis=0), kind) for kind in range(3)
+            )
+            d_plain = d_plain * factors[0]
+            sum_batch = tf.reduce_sum(d_batch, axis=1, keepdims=True)
+            product_batch = tf.reduce_sum(d_batch * by_batch, axis=1, keepdims=True)
+            correction = by_batch * (tf.square(inverse) * product_batch / rows)
+            dy_batch = (d_batch - correction - sum_batch / rows) * slope
+            scale_layer = tf.reduce_sum(d_layer * by_layer, axis=1, keepdims=True) * factors[2]
+            shift_layer = tf.reduce_sum(d_layer, axis=1, keepdims=True) * factors[2]
+            d_layer = d_layer * layer_scale
+            mean_layer = tf.reduce_sum(d_layer, axis=2, keepdims=True) / units
+            product_layer = tf.reduce_sum(d_layer * by_layer, axis=2, keepdims=True) / units
+            dy_layer = (d_layer - by_layer * product_layer - mean_layer) * (row_inverse * masks)
+            none, nothing = tf.zeros_like(biases[0]), tf.zeros_like(biases[1])
+            d_bias = [tf.reduce_sum(part, axis=1, keepdims=True) for part in (d_plain, dy_layer)]
+            return (
+                tf.concat([d_plain, dy_batch, dy_layer], axis=0),
+                tf.concat([d_bias[0], nothing, d_bias[1]], axis=0),
+                tf.concat([none, product_batch * inverse * factors[1], scale_layer], axis=0),
+                tf.concat([none, sum_batch * factors[1], shift_layer], axis=0),
+            )
 
-        return (put(put(y, batch, zb), layer, zl), tf.concat([mean_b, variance_b], axis=1)), gradient
+        return (tf.concat(leaving, axis=0), tf.concat([mean, variance], axis=1)), gradient
 
-    found: tuple[tf.Tensor, tf.Tensor] = normalised(y, scale, shift)
+    found: tuple[tf.Tensor, tf.Tensor] = computed(y, bias, scale, shift)
     return found
-
-
-def activate(x: tf.Tensor, slope: tf.Tensor, *, gelu: tf.Tensor) -> tf.Tensor:
-    """Returns ``max(x, slope * x)``, and the exact GELU (Hendrycks & Gimpel, 2016) for the members at `gelu`.
-
-    Args:
-        x: (num_members, batch, width).
-        slope: (num_members, 1, 1) in [0, 1): 0 for ReLU.
-        gelu: Positions of the members with GELU.
-    """
-
-    @tf.custom_gradient
-    def activated(x: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        xg = tf.gather(x, gelu)
-        below = 0.5 + 0.5 * tf.math.erf(xg * math.sqrt(0.5))
-
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            dx = tf.where(x > 0.0, upstream, slope * upstream)
-            density = tf.exp(-0.5 * tf.square(xg)) * (1.0 / math.sqrt(2.0 * math.pi))
-            return put(dx, gelu, tf.gather(upstream, gelu) * (below + xg * density))
-
-        return put(tf.maximum(x, slope * x), gelu, xg * below), gradient
-
-    return activated(x)
-
-
-def drop(x: tf.Tensor, noise: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-    """Returns `x` with units dropped and the others scaled up.
-
-    Args:
-        x: (num_members, batch, width).
-        noise: (batch, width) uniform in [0, 1), the same for all members: each is dropped with its own rate, and two
-            members that differ in something else are compared under the same noise.
-        rate: (num_members, 1, 1) in [0, 1).
-    """
-    kept = tf.cast(noise[tf.newaxis] >= rate, tf.float32) / (1.0 - rate)
-
-    @tf.custom_gradient
-    def dropped(x: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        return x * kept, lambda upstream: upstream * kept
-
-    return dropped(x)
 
 
 def product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -179,3 +177,26 @@ def shared_product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.matmul(x[tf.newaxis], kernel), gradient
 
     return multiplied(kernel)
+
+
+def _by_activation(part: tf.Tensor, counts: tf.Tensor, kind: int) -> list[tf.Tensor]:
+    pieces: list[tf.Tensor] = tf.split(part, counts[3 * kind : 3 * kind + 3], num=3)
+    return pieces
+
+
+def _activated(x: tf.Tensor, activation: int) -> tf.Tensor:
+    if activation == 0:
+        return tf.nn.relu(x)
+    if activation == 1:
+        return tf.nn.leaky_relu(x, NEGATIVE_SLOPE)
+    return x * (0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5)))  # exact, as Keras' default
+
+
+def _activation_gradient(upstream: tf.Tensor, x: tf.Tensor, z: tf.Tensor, activation: int) -> tf.Tensor:
+    if activation == 0:
+        return tf.raw_ops.ReluGrad(gradients=upstream, features=z)
+    if activation == 1:
+        return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=x, alpha=NEGATIVE_SLOPE)
+    below = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
+    density = tf.exp(-0.5 * tf.square(x)) * (1.0 / math.sqrt(2.0 * math.pi))
+    return upstream * (below + x * density)

@@ -15,8 +15,9 @@ from app.search.space import Space
 from app.search.space import Value as ParameterValue
 from app.training.network import EpochResult
 from app.training.packing.graph import PackGraph, TableTensors, Tensors
-from app.training.packing.plan import Array, MemberPlan, Named, variables_of
-from app.training.packing.stack import Stack, split_first_kernel
+from app.training.packing.layers import ACTIVATIONS, NORMALISATIONS
+from app.training.packing.plan import BIAS, Array, MemberPlan, Named, variables_of
+from app.training.packing.stack import VECTORS, Stack, split_first_kernel
 from app.training.trainer import End
 from search_spaces.context import TableContext
 
@@ -106,7 +107,7 @@ class LivePack:
     """
 
     def __init__(self, graph: PackGraph, members: Sequence[Member], context: TableContext) -> None:
-        self.members = members
+        self.members = members = sorted(members, key=lambda member: kind_order(member.plan))
         self._graph, self._context = graph, context
         self._stack = Stack(tuple(member.plan for member in members), context, graph.max_depth)
         split = [split_first_kernel(member.weights, context) for member in members]
@@ -118,7 +119,8 @@ class LivePack:
             slots = [split_first_kernel(member.slots[kind], context) for member in members]
             self._state[kind] = _constants(self._stack.stacked(slots))
         self._steps = np.array([member.steps for member in members], np.float32)
-        self._settings = {name: tf.constant(array) for name, array in _settings(members).items()}
+        settings = _settings(members) | {"trained": _trained(self._stack.plans, graph.max_depth)}
+        self._settings = {name: tf.constant(array) for name, array in settings.items()}
         self._positions = {name: tf.constant(array, tf.int32) for name, array in _positions(self._stack).items()}
         self._begun: tuple[dict[str, Tensors], Any] | None = None
 
@@ -191,7 +193,6 @@ def _arrays(blocks: Mapping[str, tf.Tensor]) -> dict[str, Any]:
 def _settings(members: Sequence[Member]) -> dict[str, Any]:
     """Returns what the graph has to know of every member, each (num_members,) float32."""
     plans = [member.plan for member in members]
-    slopes = {"relu": 0.0, "leaky_relu": 0.2, "gelu": 0.0}
     columns: dict[str, list[float]] = {
         "step": [member.steps for member in members],
         "peak": [plan.peak for plan in plans],
@@ -202,7 +203,6 @@ def _settings(members: Sequence[Member]) -> dict[str, Any]:
         "momentum": [plan.momentum for plan in plans],
         "dropout": [plan.dropout for plan in plans],
         "smoothing": [plan.smoothing for plan in plans],
-        "slope": [slopes[plan.activation] for plan in plans],
         "residual": [plan.residual for plan in plans],
         "width": [plan.width for plan in plans],
     }
@@ -211,15 +211,40 @@ def _settings(members: Sequence[Member]) -> dict[str, Any]:
     return {name: np.asarray(column, np.float32) for name, column in columns.items()}
 
 
-def _positions(stack: Stack) -> dict[str, list[int]]:
-    """Returns who has which layer, normalisation and activation; see `PackGraph`."""
-    positions = {}
+def _trained(plans: Sequence[MemberPlan], max_depth: int) -> Array:
+    """Returns 1 where a member has the bias, scale or shift that a row of its vectors stands for."""
+    rows = [
+        [plan.depth > layer and (plan.normalisation != "batch" if name == BIAS else plan.normalisation != "none")]
+        for plan in plans
+        for layer in range(max_depth)
+        for name in VECTORS
+    ]
+    return np.asarray(rows, np.float32).reshape(len(plans), 3 * max_depth)
+
+
+def _positions(stack: Stack) -> dict[str, Any]:
+    """Returns who has which layer and of what kind, and the order in which members finish; see `PackGraph`."""
+    positions: dict[str, Any] = {}
+    finish: list[int] = []
     for layer in range(stack.max_depth):
-        positions[f"active{layer}"] = stack.active(layer)
-        positions[f"batch{layer}"] = stack.among_active(layer, normalisation="batch")
-        positions[f"layer{layer}"] = stack.among_active(layer, normalisation="layer")
-        positions[f"gelu{layer}"] = stack.among_active(layer, activation="gelu")
-    return positions
+        active, further = stack.active(layer), set(stack.active(layer + 1))
+        plans = [stack.plans[index] for index in active]
+        positions[f"active{layer}"] = active
+        positions[f"counts{layer}"] = [
+            sum((plan.normalisation, plan.activation) == (normalisation, activation) for plan in plans)
+            for normalisation in NORMALISATIONS
+            for activation in ACTIVATIONS
+        ]
+        order = [place for place, index in enumerate(active) if index in further]
+        order += [place for place, index in enumerate(active) if index not in further]
+        positions[f"order{layer}"], positions[f"inverse{layer}"] = order, np.argsort(order)
+        finish += [index for index in active if index not in further]
+    return positions | {"finish": finish, "start": np.argsort(finish)}
+
+
+def kind_order(plan: MemberPlan) -> tuple[int, int]:
+    """Returns where a member stands in a stack, which the layers of a pack rely on."""
+    return NORMALISATIONS.index(plan.normalisation), ACTIVATIONS.index(plan.activation)
 
 
 def _learning_rate(plan: MemberPlan, step: float) -> float:

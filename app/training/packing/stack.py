@@ -62,14 +62,9 @@ class Stack:
         """Members that have hidden layer `layer` (from 0)."""
         return [index for index, plan in enumerate(self.plans) if plan.depth > layer]
 
-    def among_active(self, layer: int, *, normalisation: str = "", activation: str = "") -> list[int]:
-        """Positions among `active` of the members with a normalisation or an activation."""
-        active = [self.plans[index] for index in self.active(layer)]
-        return [
-            position
-            for position, plan in enumerate(active)
-            if normalisation in ("", plan.normalisation) and activation in ("", plan.activation)
-        ]
+    def batch_normalised(self, layer: int) -> list[int]:
+        """Members that have hidden layer `layer` with batch normalisation."""
+        return [index for index in self.active(layer) if self.plans[index].normalisation == "batch"]
 
     def stacked(self, members: Sequence[Named]) -> Blocks:
         """Returns the trainable arrays of all members as blocks; what a member does not have is zero."""
@@ -107,8 +102,7 @@ class Stack:
         """Returns the moving statistics of batch-normalised members, (num_members, 2, width) for every layer."""
         blocks = {}
         for layer in range(self.max_depth):
-            active = self.active(layer)
-            found = [active[position] for position in self.among_active(layer, normalisation="batch")]
+            found = self.batch_normalised(layer)
             blocks[f"statistics{layer}"] = block = _zeros(len(found), 2, self.width)
             for position, index in enumerate(found):
                 width = self.plans[index].width
@@ -123,9 +117,7 @@ class Stack:
         if plan.normalisation != "batch":
             return named
         for layer in range(plan.depth):
-            active = self.active(layer)
-            found = [active[position] for position in self.among_active(layer, normalisation="batch")]
-            block = blocks[f"statistics{layer}"][found.index(index)]
+            block = blocks[f"statistics{layer}"][self.batch_normalised(layer).index(index)]
             for row, name in enumerate((MEAN, VARIANCE)):
                 named[f"{name}{layer}"] = np.array(block[row, : plan.width])
         return named
