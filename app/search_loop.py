@@ -212,6 +212,16 @@ class SearchLoop:
         self._delete_states(self._record.history.paused)
         return reason
 
+    def winner(self) -> int | None:
+        """Returns the trial to train the final model from; None when there is none.
+
+        The algorithm tells luck from merit; where it knows no better, the best value wins.
+        """
+        ranked = [trial.number for trial in self._record.progress.ranking]
+        recommended = self._algorithm.recommend()
+        # A result from elsewhere has no curve to tell how long to train.
+        return recommended if recommended in ranked else ranked[0] if ranked else None
+
     def _reason_to_close(self, interrupts: Interrupts) -> str:
         """Returns why no further trial starts, or nothing."""
         if interrupts.requested:
@@ -398,7 +408,7 @@ class SearchLoop:
         if best is None or not best.epochs:
             return 0.0
         share = progress.best_epoch(best) / progress.epochs_trained(best)
-        return REFIT_FACTOR * progress.seconds.get(best.number, 0.0) * max(share, LEAST_REFIT)
+        return REFIT_FACTOR * progress.alone_seconds.get(best.number, 0.0) * max(share, LEAST_REFIT)
 
     def _view(self) -> SearchView:
         best = self._record.progress.best

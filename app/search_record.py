@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, final
 
@@ -18,11 +18,12 @@ from app.fold_choice import FOLD_BEST_EPOCH, FOLD_EPOCHS, FOLD_VALUE
 from app.run_directory import RunDirectory
 from app.search import journal
 from app.search.facts_json import fact_from_json, fact_to_json
-from app.search.space import Space
-from app.search.trial import Ended, Fact, Failed, History, Reported, Resource, Started, Suggestion, Trial
+from app.search.limits import Limit, violation
+from app.search.space import Configuration, Space
+from app.search.trial import Completed, Ended, Fact, Failed, History, Measured, Reported, Resource, Started, Suggestion, Trial
 from app.tensorboard import TrialEventWriter, write_experiment_summary
 
-FACT_EVENTS = ("started", "reported", "ended")
+FACT_EVENTS = ("started", "reported", "measured", "ended")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Search:
         seed: Seed of the experiment.
         max_trials: Most trials to start; None for no limit.
         folds: Folds of the cross-validation that judges trials; 1 for the validation part.
+        others: Measures to minimise beside the objective.
+        limits: What a trial must keep to win.
     """
 
     algorithm: str
@@ -46,6 +49,19 @@ class Search:
     seed: int
     max_trials: int | None
     folds: int = 1
+    others: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a JSON object that `from_json` turns back."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"others": list(self.others), "limits": [limit.to_json() for limit in self.limits]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Search:
+        """Returns the search in `record`; what an older journal does not have takes its default."""
+        limits = tuple(Limit.from_json(limit) for limit in record.get("limits", ()))
+        return cls(**{**record, "others": tuple(record.get("others", ())), "limits": limits})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +85,31 @@ class Progress:
         history: All trials.
         facts: The facts in their order.
         parameters: Trial -> weights of its network.
-        seconds: Trial -> wall time of its training.
+        seconds: Trial -> wall time of its training; of a pack, its share.
+        alone_seconds: Trial -> what its training takes outside a pack.
         space: What is searched, as far as known.
         search: How it is searched; None before the search began.
         stages: Stage after the search -> its details.
         spent: Seconds that earlier sessions took.
         leases: Running trial -> who runs it; a trial whose session was killed has none.
         retried: Trial -> why its worker was lost, for those that were tried again for it.
+        wishes: Configurations that somebody wants tried first, in their order.
+        added: Trials whose result was brought from elsewhere; they were not trained here.
     """
 
     history: History = field(default_factory=History)
     facts: list[Fact] = field(default_factory=list)
     parameters: dict[int, int] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
+    alone_seconds: dict[int, float] = field(default_factory=dict)
     space: Space | None = None
     search: Search | None = None
     stages: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     spent: float = 0.0
     leases: dict[int, Lease] = field(default_factory=dict)
     retried: dict[int, str] = field(default_factory=dict)
+    wishes: list[Configuration] = field(default_factory=list)
+    added: set[int] = field(default_factory=set)
     _ties: dict[int, dict[int, float]] = field(default_factory=dict)
     _folds: dict[int, dict[int, Mapping[str, float]]] = field(default_factory=dict)
     _session: tuple[float, float] | None = None
@@ -115,6 +137,8 @@ class Progress:
         if event in FACT_EVENTS:
             fact = fact_from_json(record)
             self.facts.append(fact)
+            if record.get("added"):
+                self.added.add(record["trial"])
             if isinstance(fact, Reported):
                 loss = record.get("scalars", {}).get("val/loss")
                 # NaN compares with nothing, and the journal holds null for it: both lose to every number.
@@ -126,8 +150,10 @@ class Progress:
                 self.leases.pop(fact.trial, None)
                 self.parameters[fact.trial] = record.get("parameters") or self.parameters.get(fact.trial, 0)
                 self.seconds[fact.trial] = self.seconds.get(fact.trial, 0.0) + record.get("seconds", 0.0)
+                alone = record.get("alone_seconds") or record.get("seconds", 0.0)
+                self.alone_seconds[fact.trial] = self.alone_seconds.get(fact.trial, 0.0) + alone
         elif event == "search":
-            self.search = Search(**record["search"])
+            self.search = Search.from_json(record["search"])
             if not self.history and self.search.folds > 1:
                 self.history = History(resource=Resource.FOLDS)
             self.space = Space.from_json(record["space"])
@@ -139,6 +165,8 @@ class Progress:
         elif event == "retried":
             self.leases.pop(record["trial"], None)
             self.retried[record["trial"]] = record["reason"]
+        elif event == "enqueued":
+            self.wishes.append(record["hyperparameters"])
         elif event == "session":
             self.leases = {}
         elif event == "stage":
@@ -154,12 +182,22 @@ class Progress:
         return ranking[0] if ranking else None
 
     @property
+    def winner(self) -> Trial | None:
+        """The trial to train the final model from: the one that the search ended with, else the best."""
+        number = self.stages.get("search", {}).get("winner")
+        return self.best if number is None else self.history[number]
+
+    @property
     def ranking(self) -> list[Trial]:
         """The ended trials that have an objective, best first."""
         if self._ranking is None:
             ended = [trial for trial in self.history.values() if trial.outcome is not None and trial.curve]
             ended = [trial for trial in ended if not isinstance(trial.outcome, Failed)]
-            self._ranking = sorted(ended, key=lambda trial: (*self._score(trial), trial.number))
+            limits = self.search.limits if self.search else ()
+            # A trial whose measures are not known breaks its limits as far as anyone can tell.
+            broken = {trial.number: violation(trial, limits) for trial in ended}
+            excess = {number: math.inf if far is None else far for number, far in broken.items()}
+            self._ranking = sorted(ended, key=lambda t: (excess[t.number], *self._score(t), t.number))
         return self._ranking
 
     def best_epoch(self, trial: Trial) -> int:
@@ -217,12 +255,24 @@ def read_progress(directory: RunDirectory) -> Progress:
     Raises:
         JournalError: The journal is broken or from a newer version.
     """
-    progress = Progress()
+    return _replayed(directory)[0]
+
+
+def _replayed(directory: RunDirectory) -> tuple[Progress, int]:
+    """Returns what the journal says, and where its last complete record ends, in bytes."""
+    progress, end = Progress(), 0
+
+    def records() -> Iterator[Mapping[str, Any]]:
+        nonlocal end
+        for record, end_of_record in journal.replay(directory.journal_file):
+            end = end_of_record
+            if record["event"] != "journal":
+                yield record
+
     if directory.journal_file.exists():
-        records = journal.replay(directory.journal_file)
-        progress.apply_all(record for record in records if record["event"] != "journal")
+        progress.apply_all(records())
     progress.close_session()
-    return progress
+    return progress, end
 
 
 @final
@@ -235,11 +285,11 @@ class SearchRecord:
     """
 
     def __init__(self, directory: RunDirectory, *, started: float) -> None:
-        self.progress = read_progress(directory)
+        self.progress, end = _replayed(directory)
         self.directory = directory
         self._boards: dict[int, TrialEventWriter] = {}
         self._started = started
-        self._journal = journal.Journal.open(directory.journal_file)
+        self._journal = journal.Journal.open(directory.journal_file, end=end)
         self._write({"event": "session", "started": round(started, 3)}, durable=True)
 
     @property
@@ -260,8 +310,7 @@ class SearchRecord:
 
     def begin(self, search: Search, space: Space) -> None:
         """Records what is searched and how."""
-        content = {name: getattr(search, name) for name in Search.__slots__}
-        self._write({"event": "search", "search": content, "space": space.to_json()}, durable=True)
+        self._write({"event": "search", "search": search.to_json(), "space": space.to_json()}, durable=True)
         self._summarise(space)
 
     def started(self, suggestion: Suggestion) -> None:
@@ -288,8 +337,12 @@ class SearchRecord:
 
     def trial_ended(self, event: TrialEnded) -> None:
         """Records the end or pause of a trial."""
+        if event.measures:
+            self._write(fact_to_json(Measured(event.trial, event.measures)), durable=False)
         fact = fact_to_json(Ended(event.trial, event.outcome))
         costs = {"parameters": event.num_parameters, "seconds": round(event.seconds, 3)}
+        if event.alone_seconds:
+            costs["alone_seconds"] = round(event.alone_seconds, 3)
         self._write({**fact, **costs}, durable=True)
         trial = self.history[event.trial]
         metrics = {} if trial.loss is None else {self.objective.name: self.objective.from_loss(trial.loss)}
@@ -297,6 +350,21 @@ class SearchRecord:
         board.hparams_end(trial.outcome or event.outcome, metrics=metrics)
         board.close()
         del self._boards[event.trial]
+
+    def enqueued(self, configuration: Configuration) -> None:
+        """Records that somebody wants `configuration` tried before what the search would choose."""
+        self._write({"event": "enqueued", "hyperparameters": dict(configuration)}, durable=True)
+
+    def add(self, configuration: Configuration, loss: float) -> None:
+        """Records a result from elsewhere as a trial that is over; the search learns from it, but cannot refit it."""
+        search = self.progress.search
+        if search is None:
+            raise RuntimeError("the search has not begun: expected begin() first")
+        budget = search.folds if search.folds > 1 else search.max_epochs
+        number = self.history.next_number
+        suggestion = Suggestion(trial=number, hyperparameters=configuration, start_epoch=0, budget=budget, bracket=-1)
+        for fact in (Started(suggestion), Ended(number, Completed(loss))):
+            self._write({**fact_to_json(fact), "added": True}, durable=True)
 
     def leased(self, trials: Sequence[int], *, worker: str) -> None:
         """Records who trains `trials` from now on."""

@@ -6,22 +6,26 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from app.config import ExperimentConfig
 from app.errors import ConfigError
-from app.evaluation.metrics import Objective, default_objective, resolve_objective
 from app.execution.executor import Executor
 from app.execution.messages import OpenRun, RunOpened
 from app.fold_choice import FoldChoice
+from app.goals import SearchGoals, read_goals, read_limit
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
 from app.search.algorithm import Algorithm, Recipe, check_algorithm_name
-from app.search.choice import choose
+from app.search.choice import Choice, choose
+from app.search.space import Space
 from app.search.trial import Resource
+from app.search.warm_start import filled
 from app.search_loop import Interrupts, SearchLoop, TimeBudget
 from app.search_record import Search, SearchRecord
 from app.summary import search_begins, search_ended
 from app.view import View
+from app.warm_start_stage import check_start, earlier_configurations
 from pipelines.schema import DatasetSchema
 from search_spaces.catalogue import check_space_name
 
@@ -31,31 +35,37 @@ def check_settings(config: ExperimentConfig) -> None:
 
     Raises:
         SpaceError: The space is unknown.
-        ConfigError: The algorithm is unknown; the message names the nearest.
+        ConfigError: The algorithm or a limit is unknown; the message names the nearest.
+        RunDirectoryError: There is no earlier run to start from.
     """
     check_space_name(config.search.space)
-    if config.search.algorithm != "auto":
-        with told_as_config_error():
+    with told_as_config_error():
+        if config.search.algorithm != "auto":
             check_algorithm_name(config.search.algorithm)
+        for limit in config.search.limits:
+            read_limit(limit)
+    for run in config.search.start_from:
+        check_start(Path(run))
 
 
-def asked_objective(config: ExperimentConfig, schema: DatasetSchema) -> Objective | None:
-    """Returns the metric that the user asked for; None for none.
+def check_goals(config: ExperimentConfig, schema: DatasetSchema) -> None:
+    """Checks objectives and limits against the task.
 
     Raises:
-        ConfigError: It is unknown, or none for this task; the message names the nearest.
+        ConfigError: One is unknown, or none for this task; the message names the nearest.
     """
-    if config.search.objective == "auto":
-        return None
     with told_as_config_error():
-        return Objective(resolve_objective(config.search.objective, schema.target.task), "as asked")
+        read_goals(config.search.objective, limits=config.search.limits, task=schema.target.task)
 
 
-def choose_objective(directory: RunDirectory, config: ExperimentConfig) -> Objective:
-    """Returns the metric that selects, and why."""
+def goals_of(directory: RunDirectory, config: ExperimentConfig) -> SearchGoals:
+    """Returns the metric that selects, and why; what is wanted beside it, and within which limits."""
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     ratio = read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0
-    return asked_objective(config, schema) or default_objective(schema.target.task, imbalance_ratio=ratio)
+    with told_as_config_error():
+        return read_goals(
+            config.search.objective, limits=config.search.limits, task=schema.target.task, imbalance_ratio=ratio
+        )
 
 
 def num_rows(directory: RunDirectory) -> int:
@@ -98,12 +108,15 @@ def time_budget(
 
 def open_workers(directory: RunDirectory, config: ExperimentConfig, *, executor: Executor) -> RunOpened:
     """Has the workers load and encode the rows and declare the space."""
+    goals = goals_of(directory, config)
     return executor.open(
         OpenRun(
             directory=str(directory.path.absolute()),
-            objective=choose_objective(directory, config).metric.name,
+            objective=goals.objective.metric.name,
             max_epochs=max_epochs_of(directory, config),
             seed=config.search.seed,
+            measure=goals.measure,
+            limits=goals.limits,
             folds=fold_choice_of(directory).number,
         )
     )
@@ -113,50 +126,65 @@ def open_search(
     directory: RunDirectory, config: ExperimentConfig, *, opened: RunOpened, record: SearchRecord, view: View
 ) -> Algorithm:
     """Returns the algorithm, knowing all that happened before."""
-    objective = choose_objective(directory, config)
+    goals, folds, settings = goals_of(directory, config), fold_choice_of(directory), config.search
     max_epochs = max_epochs_of(directory, config)
-    folds = fold_choice_of(directory)
-    settings = config.search
-    name, reason = settings.algorithm, "as asked"
-    if record.progress.search is not None:
-        name, reason = record.progress.search.algorithm, record.progress.search.reason
-    elif name == "auto":
-        choice = choose(
-            space=opened.space,
-            num_rows=num_rows(directory),
-            time_seconds=settings.seconds or None,
-            max_trials=settings.trials or None,
-            max_epochs=max_epochs * folds.number,
-        )
-        name, reason = choice.name, choice.reason
+    choice = _chosen(record, config, space=opened.space, rows=num_rows(directory), epochs=max_epochs * folds.number)
     search = Search(
-        algorithm=name,
-        reason=reason,
-        objective=objective.metric.name,
+        algorithm=choice.name,
+        reason=choice.reason,
+        objective=goals.objective.metric.name,
         max_epochs=max_epochs,
         seed=settings.seed,
         max_trials=settings.trials or None,
         folds=folds.number,
+        others=goals.others,
+        limits=goals.limits,
     )
+    is_new = record.progress.search is None
     space = record.progress.space or opened.space
     if record.progress.search != search:
         record.begin(search, space)
-    by_folds = folds.number > 1
-    recipe = Recipe(
-        name=name,
-        space=space,
-        seed=settings.seed,
-        max_epochs=folds.number if by_folds else max_epochs,
-        max_trials=search.max_trials,
-        resource=Resource.FOLDS if by_folds else Resource.EPOCHS,
-    )
-    algorithm = Algorithm(recipe)
-    algorithm.update(record.progress.facts)
+    if is_new:
+        for wish in (*earlier_configurations(settings.start_from, space=space), *opened.portfolio):
+            record.enqueued(filled(wish, space=space))
     shown = search_begins(
-        search, space, objective=objective, devices=opened.devices, space_name=settings.space, folds=folds
+        search, space, goals=goals, devices=opened.devices, space_name=settings.space, folds=folds
     )
     view.show(shown)
-    return algorithm
+    return Algorithm(_recipe(search, space, record=record), history=record.progress.history)
+
+
+def _chosen(record: SearchRecord, config: ExperimentConfig, *, space: Space, rows: int, epochs: int) -> Choice:
+    """The algorithm: the one that searched before unless another is asked for now, else as asked, else a fitting one."""
+    before, asked = record.progress.search, config.search.algorithm
+    if asked != "auto" and (before is None or before.algorithm != asked):
+        return Choice(asked, "as asked")
+    if before is not None:
+        return Choice(before.algorithm, before.reason)
+    return choose(
+        space=space,
+        num_rows=rows,
+        time_seconds=config.search.seconds or None,
+        max_trials=config.search.trials or None,
+        max_epochs=epochs,
+    )
+
+
+def _recipe(search: Search, space: Space, *, record: SearchRecord) -> Recipe:
+    by_folds = search.folds > 1
+    # Results from elsewhere are no trials of this search.
+    num_added = len(record.progress.added)
+    return Recipe(
+        name=search.algorithm,
+        space=space,
+        seed=search.seed,
+        max_epochs=search.folds if by_folds else search.max_epochs,
+        max_trials=None if search.max_trials is None else search.max_trials + num_added,
+        resource=Resource.FOLDS if by_folds else Resource.EPOCHS,
+        objectives=search.others,
+        limits=search.limits,
+        wishes=tuple(record.progress.wishes),
+    )
 
 
 def search(
@@ -167,7 +195,7 @@ def search(
         return
     with view.searching(seconds=config.search.seconds or math.inf) as show:
         reason = loop.run(interrupts=interrupts, show=show)
-    record.stage_done("search", reason=reason)
+    record.stage_done("search", reason=reason, winner=loop.winner())
     view.show(search_ended(reason, board=board_of(record.directory), metric=record.objective))
 
 

@@ -16,6 +16,8 @@ from typing import BinaryIO, cast, final
 
 VERSION = 1
 
+_DECODER = json.JSONDecoder()
+
 Record = dict[str, object]
 
 
@@ -32,18 +34,20 @@ class Journal:
         self._end = file.tell()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Journal:
+    def open(cls, path: str | os.PathLike[str], *, end: int | None = None) -> Journal:
         """Open for appending; a new file gets its first record, an old one loses a torn tail.
+
+        Args:
+            path: the file.
+            end: where its last complete record ends, in bytes, if the caller has just read it; None reads it here.
 
         Raises:
             JournalError: a broken line that is not the last, or a journal from a newer version.
             OSError: the file cannot be opened or written.
         """
         place = Path(path)
-        end = 0
-        if place.exists():
-            with place.open("rb") as known:
-                end = max((end for _, end in _records(known, place)), default=0)
+        if end is None:
+            end = max((end for _, end in replay(place)), default=0) if place.exists() else 0
         file = cast(BinaryIO, place.open("r+b" if place.exists() else "x+b", buffering=0))
         try:
             file.truncate(end)
@@ -102,11 +106,13 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
         JournalError: a broken line that is not the last, or a journal from a newer version.
         OSError: the file cannot be read.
     """
-    return list(replay(path))
+    return [record for record, _ in replay(path)]
 
 
-def replay(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The records of `read`, one after the other: a long journal need not be in memory as a whole.
+def replay(path: str | os.PathLike[str]) -> Iterator[tuple[Record, int]]:
+    """The records of `read` one after the other, and where in the file each ends, in bytes.
+
+    A long journal need not be in memory as a whole.
 
     Raises:
         JournalError: a broken line that is not the last, or a journal from a newer version.
@@ -114,8 +120,7 @@ def replay(path: str | os.PathLike[str]) -> Iterator[Record]:
     """
     place = Path(path)
     with place.open("rb") as file:
-        for record, _ in _records(file, place):
-            yield record
+        yield from _records(file, place)
 
 
 def _records(file: BinaryIO, path: Path) -> Iterator[tuple[Record, int]]:
@@ -140,7 +145,7 @@ def _records(file: BinaryIO, path: Path) -> Iterator[tuple[Record, int]]:
 
 def _record(line: bytes) -> Record | None:
     try:
-        record = json.loads(line)
+        record = _DECODER.decode(line.decode())
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

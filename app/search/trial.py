@@ -199,10 +199,22 @@ class History(Mapping[int, Trial]):
             ValueError: a fact about a trial that never started, or a start that contradicts what is known.
         """
         trials = dict(self._trials)
+        # Points that are not in their trial yet: a new trial for every epoch would be most of the cost of a replay.
+        curves: dict[int, list[tuple[int, float]]] = {}
         in_order = True
         for fact in facts:
+            number = fact.suggestion.trial if isinstance(fact, Started) else fact.trial
+            if isinstance(fact, Reported) and number in trials and math.isfinite(fact.loss):
+                if not isinstance(trials[number].outcome, Failed):
+                    curve = curves[number] if number in curves else list(trials[number].curve)
+                    while curve and curve[-1][0] >= fact.epoch:
+                        curve.pop()
+                    curve.append((fact.epoch, float(fact.loss)))
+                    curves[number] = curve
+                continue
+            if number in curves:
+                trials[number] = replace(trials[number], curve=tuple(curves.pop(number)))
             if isinstance(fact, Started):
-                number = fact.suggestion.trial
                 in_order = in_order and (number in trials or number >= next(reversed(trials), 0))
                 trials[number] = _started(trials.get(number), fact.suggestion, self.resource)
                 continue
@@ -212,6 +224,8 @@ class History(Mapping[int, Trial]):
             if isinstance(trial.outcome, Failed):
                 continue
             trials[fact.trial] = _told(trial, fact)
+        for number, curve in curves.items():
+            trials[number] = replace(trials[number], curve=tuple(curve))
         if not in_order:
             return History(trials.values(), resource=self.resource)
         # A replay may come here once for every epoch of a long search: sorting each time would be most of its cost.
@@ -299,20 +313,13 @@ def _started(known: Trial | None, suggestion: Suggestion, resource: Resource) ->
 
 def _told(trial: Trial, fact: Reported | Measured | Ended) -> Trial:
     match fact:
-        case Reported():
-            return _reported(trial, fact)
+        case Reported():  # one that is finite is a point of the curve
+            return replace(trial, outcome=Failed(f"The loss became {fact.loss} in epoch {fact.epoch}."))
         case Measured():
             finite = {name: float(value) for name, value in fact.measures.items() if math.isfinite(value)}
             return replace(trial, measures={**trial.measures, **finite})
         case Ended():
             return _ended(trial, fact)
-
-
-def _reported(trial: Trial, fact: Reported) -> Trial:
-    if not math.isfinite(fact.loss):
-        return replace(trial, outcome=Failed(f"The loss became {fact.loss} in epoch {fact.epoch}."))
-    earlier = tuple(point for point in trial.curve if point[0] < fact.epoch)
-    return replace(trial, curve=(*earlier, (fact.epoch, float(fact.loss))))
 
 
 def _ended(trial: Trial, fact: Ended) -> Trial:
