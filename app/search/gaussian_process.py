@@ -2,60 +2,59 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from app.search.acquisition import log_expected_improvement
-from app.search.matern_regression import Posterior, condition, extend, fit
+from app.search.feasibility import Feasibility
+from app.search.matern_regression import Forecast, Posterior, extend
+from app.search.observations import observe
 from app.search.parameters import Array
 from app.search.random import RandomSampler
 from app.search.sampler import Sampler, Shared, UnitRows, draw_new
 from app.search.space import Configuration, Space
-from app.search.trial import Failed, History, Trial
+from app.search.surrogate import LEAST_LOSSES, Evidence
+from app.search.trial import History
 
-NUM_INITIAL = 11  # the defaults and ten quasi-random trials come before the model is asked
-
-# A decision costs O(n³). With these limits it stays below 200 ms on one core however long the search is: the kernel is
-# fitted on few points (its few numbers are well known by then), the posterior uses more.
-_MOST_FITTED = 128
-_MOST_CONDITIONED = 400
+NUM_INITIAL = 8  # the defaults and seven quasi-random trials come before the model is asked
 
 _NUM_RANDOM = 600
 _NUM_PARENTS = 8
 _NUM_MUTANTS = 50  # of each parent
+# The improvement counts by the square of the probability that the trial does not fail. With the probability itself a
+# third of the late trials failed when the best region lay behind a border of failures, with the square a fifth, and the
+# best found was no worse.
+_CAUTION = 2.0
+
 _MOST_LISTED = 1000  # a space with no more configurations is judged as a whole
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
-    """Observations as arrays: rows (n, P), budgets (n,) in [0, 1], targets (n,); rows of running trials (m, P)."""
+class _Model:
+    """What the sampler believes: of the losses, and of where trials fail."""
 
-    rows: Array
-    budgets: Array
-    targets: Array
-    pending: Array
+    evidence: Evidence
+    posterior: Posterior
+    feasibility: Feasibility | None
 
     @property
-    def has_budgets(self) -> bool:
-        """Whether trials were trained to different budgets."""
-        return bool(np.any(self.budgets != 1.0))
+    def best(self) -> float:
+        """The best predicted target rather than the best reported one, which is partly luck."""
+        promising = np.argsort(self.evidence.targets, kind="stable")[:50]
+        return float(self.posterior.mean(self.evidence.inputs(self.evidence.rows[promising])).min())
 
 
 @final
 class GaussianProcessSampler(Sampler):
     """Gaussian process with log expected improvement; for up to about 30 parameters, mixed and conditional.
 
-    Losses become normal quantiles of their ranks, so neither scale nor outliers matter; failed trials count as bad as
-    the worst one seen. Running trials are taken to end at their predicted loss, which keeps parallel suggestions apart.
-    Candidates are random points and mutations of the best eight trials; a point is never suggested twice.
+    Failed trials have a model of their own: the improvement expected of a point counts as far as it is expected not to
+    fail. Running trials are taken to end at their predicted loss, which keeps parallel suggestions apart. Candidates
+    are random points and mutations of the best eight trials; a point is never suggested twice.
 
     Args:
         space: what may be drawn.
@@ -71,75 +70,71 @@ class GaussianProcessSampler(Sampler):
         self, history: History, num: int, rng: np.random.Generator, *, alike: Collection[str] = ()
     ) -> list[Configuration]:
         """See `Sampler.sample`."""
-        data = self._data(history)
-        if len(history) < NUM_INITIAL or data is None:
+        model = self._model(history) if len(history) >= NUM_INITIAL else None
+        if model is None:
             # Until the model knows enough, a batch is quasi-random as a whole.
             return self._start.sample(history, num, rng, alike=alike)
-        posterior = self._posterior(data)
         seen: set[Hashable] = {*self._rows.keys(history)}
         shared = Shared(self.space, alike)
-        configurations: list[Configuration] = []
-        while len(configurations) < num:
-            row = self._most_promising(posterior, data, seen, rng, shared)
-            if row is None:
-                break
-            configurations.append(self.space.from_units(row))
-            shared.learn(row)
-            seen.add(self.space.keys(row[None, :])[0])
-            if len(configurations) < num:
-                posterior = extend(posterior, self._inputs(row[None, :], data))
-        return configurations
+        parents = model.evidence.rows[np.argsort(model.evidence.targets, kind="stable")[:_NUM_PARENTS]]
+        candidates = self._candidates(parents, rng)
+        if not alike or num == 1:
+            chosen = self._choose(model, candidates, num, seen, rng, shared)
+        else:
+            chosen = self._choose(model, candidates, 1, seen, rng, shared)
+            if chosen:
+                believed = extend(model.posterior, model.evidence.inputs(np.array(chosen)))
+                model = _Model(model.evidence, believed, model.feasibility)
+                chosen += self._choose(model, shared.imposed(candidates), num - 1, seen, rng, shared)
+        return [self.space.from_units(row) for row in chosen]
 
-    def _data(self, history: History) -> _Data | None:
-        """Arrays of the history; None when fewer than three trials have a loss."""
-        ended = [trial for trial in history.values() if trial.outcome is not None]
-        losses = np.array([_loss(trial) for trial in ended])
-        known = np.isfinite(losses)
-        if known.sum() < 3:
+    def _model(self, history: History) -> _Model | None:
+        """What the history teaches; None when too few trials have a loss."""
+        observed = observe(history.values())
+        if observed.num_known < LEAST_LOSSES:
             return None
-        losses[~known] = losses[known].max()
-        ranks = rankdata(losses)
-        budgets = np.log1p([trial.budget for trial in ended])
-        return _Data(
-            rows=self._rows.of(ended),
-            budgets=budgets / budgets.max(),
-            targets=np.asarray(ndtri((ranks - 0.5) / len(ranks))),
-            pending=self._rows.of(history.running),
-        )
+        known, failed = observed.known, self._rows.of(observed.failed)
+        evidence = Evidence.of(known, self._rows.of(known.trials), self.space)
+        posterior = evidence.posterior()
+        pending = self._rows.of(history.running)
+        if len(pending):
+            posterior = extend(posterior, evidence.inputs(pending))
+        feasibility = Feasibility.learned(self.space, evidence.rows, failed) if len(failed) else None
+        return _Model(evidence, posterior, feasibility)
 
-    def _inputs(self, rows: Array, data: _Data) -> Array:
-        """Model inputs of rows (m, P) at full budget."""
-        columns = self.space.columns(rows)
-        return np.column_stack([columns, np.ones(len(rows))]) if data.has_budgets else columns
-
-    def _posterior(self, data: _Data) -> Posterior:
-        inputs = self.space.columns(data.rows)
-        if data.has_budgets:
-            inputs = np.column_stack([inputs, data.budgets])
-        few = _subset(data.targets, _MOST_FITTED)
-        kernel = fit(inputs[few], data.targets[few])
-        many = _subset(data.targets, _MOST_CONDITIONED)
-        posterior = condition(kernel, inputs[many], data.targets[many])
-        return extend(posterior, self._inputs(data.pending, data)) if len(data.pending) else posterior
-
-    def _most_promising(
-        self, posterior: Posterior, data: _Data, seen: set[Hashable], rng: np.random.Generator, shared: Shared
-    ) -> Array | None:
-        """The canonical row (P,) with the largest expected improvement among those not seen."""
-        best_first = np.argsort(data.targets, kind="stable")
-        # The best predicted loss rather than the best reported one, which is partly luck.
-        best = float(posterior.mean(self._inputs(data.rows[best_first[:50]], data)).min())
-        candidates = self._candidates(data.rows[best_first[:_NUM_PARENTS]], rng)
-        if shared:
-            candidates = shared.imposed(candidates)
-        mean, deviation = posterior.mean_and_deviation(self._inputs(candidates, data))
-        order = np.argsort(-log_expected_improvement(mean, deviation, best), kind="stable")
-        keys = self.space.keys(candidates)
-        for index in order:
-            if keys[index] not in seen:
-                return np.asarray(candidates[index])
-        left = draw_new(self.space, seen, rng, shared)
-        return None if left is None else self.space.units(left)
+    def _choose(
+        self,
+        model: _Model,
+        candidates: Array,
+        num: int,
+        seen: set[Hashable],
+        rng: np.random.Generator,
+        shared: Shared,
+    ) -> list[Array]:
+        """Up to `num` canonical rows (P,), each with the largest expected improvement given those before it."""
+        forecast = Forecast(model.posterior, model.evidence.inputs(candidates), most_chosen=num)
+        doubts = 0.0 if model.feasibility is None else _CAUTION * model.feasibility.log_probability(candidates)
+        best, keys = model.best, self.space.keys(candidates)
+        fresh = np.array([key not in seen for key in keys])
+        chosen: list[Array] = []
+        while len(chosen) < num:
+            if fresh.any():
+                value = log_expected_improvement(forecast.mean, forecast.deviation, best) + doubts
+                index = int(np.argmax(np.where(fresh, value, -np.inf)))
+                row = candidates[index]
+                forecast.choose(index)
+                fresh &= np.array([key != keys[index] for key in keys])
+            else:
+                left = draw_new(self.space, seen, rng, shared)
+                if left is None:
+                    break
+                row = self.space.units(left)
+            chosen.append(row)
+            shared.learn(row)
+            # A parameter that no member before this one had is shared from here on.
+            fresh &= shared.fits(candidates)
+            seen.add(self.space.keys(row[None, :])[0])
+        return chosen
 
     def _candidates(self, parents: Array, rng: np.random.Generator) -> Array:
         count = self.space.num_configurations
@@ -153,19 +148,3 @@ class GaussianProcessSampler(Sampler):
     @cached_property
     def _listed(self) -> Array:
         return np.array([self.space.units(configuration) for configuration in self.space.enumerate()])
-
-
-def _loss(trial: Trial) -> float:
-    if isinstance(trial.outcome, Failed) or trial.loss is None:
-        return math.nan
-    return trial.loss
-
-
-def _subset(targets: Array, most: int) -> NDArray[np.intp]:
-    """Indices of at most `most` points: the better half of them are the best, the others spread over the rest."""
-    order = np.argsort(targets, kind="stable")
-    if len(order) <= most:
-        return np.arange(len(order))
-    half = most // 2
-    spread = np.linspace(half, len(order) - 1, most - half).round().astype(np.intp)
-    return np.sort(np.concatenate([order[:half], order[spread]]))

@@ -31,6 +31,18 @@ class Observations:
         """Number of trials with a loss."""
         return int(np.isfinite(self.losses).sum())
 
+    @property
+    def known(self) -> Observations:
+        """Those with a loss only."""
+        known = np.isfinite(self.losses)
+        trials = tuple(trial for trial, fits in zip(self.trials, known, strict=True) if fits)
+        return Observations(trials=trials, losses=self.losses[known], budgets=self.budgets[known])
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """Those without."""
+        return tuple(trial for trial, loss in zip(self.trials, self.losses, strict=True) if not math.isfinite(loss))
+
 
 def observe(trials: Iterable[Trial]) -> Observations:
     """Every ended trial with the loss it ended with."""

@@ -16,8 +16,11 @@ SPACE = Space([Float("x", 0.0, 1.0)])
     ("changes", "message"),
     [
         ({"name": "baysian"}, "no algorithm 'baysian'; did you mean 'bayesian'"),
-        ({"name": "qqqq"}, "no algorithm 'qqqq'; expected one of random, grid, bayesian, hyperband"),
+        ({"name": "qqqq"}, "no algorithm 'qqqq'; expected one of random, grid, bayesian, tpe"),
         ({"name": "hyperband+qqqq"}, "no algorithm 'hyperband"),
+        ({"name": "hyperband+ramdom"}, r"no algorithm 'hyperband\+ramdom'; did you mean 'hyperband\+random'"),
+        ({"name": "hyprband+tpe"}, r"did you mean 'hyperband\+tpe'"),
+        ({"name": "evolutoin"}, "did you mean 'evolution'"),
         ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
         ({"seed": 0.5}, "seed is 0.5"),
         ({"max_epochs": 0}, "max_epochs is 0; expected a whole number of at least 1"),

@@ -77,8 +77,9 @@ def test_region_of_failures_is_avoided() -> None:
         algorithm.update([Started(suggestion), Ended(suggestion.trial, outcome)])
         failures.append(crash)
     # The optimum lies among the failures, so without learning from them nearly all later trials would fail.
-    assert np.mean(failures[:10]) > 0.3
-    assert np.mean(failures[30:]) < 0.25
+    assert np.mean(failures[:8]) > 0.2
+    assert np.mean(failures[30:]) < 0.4
+    assert best(algorithm) < 0.5
 
 
 @pytest.mark.parametrize("num", [2, 8])
