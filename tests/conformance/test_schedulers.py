@@ -1,4 +1,4 @@
-"""What every scheduler must keep with any number of workers. A new one inherits the suite by its line in `SCHEDULERS`."""
+"""What every scheduler must keep with any number of workers. A new one inherits it by its line in `SCHEDULERS`."""
 
 from __future__ import annotations
 
