@@ -45,7 +45,7 @@ def hypervolume(points: Array, reference: Array) -> float:
 
 
 def distance_to_front(points: Array, front: Array) -> Array:
-    """By how much each point (n, m) would have to improve in one objective to be undominated by the front (k, m).
+    """By how much each point (n, m) would have to improve in all objectives to be undominated by the front (k, m).
 
     The additive epsilon indicator of Zitzler and Künzli, "Indicator-Based Selection in Multiobjective Search", PPSN
     2004: max over y in the front of min over i of x_i - y_i. Below zero for a point that would extend the front.
