@@ -52,13 +52,15 @@ class Server:
         self.settings = settings
         self._tls = read_tls(Path(settings.ssl_config_file)) if settings.ssl_config_file else None
         self._context = _tls_context(self._tls) if self._tls is not None else None
-        self._listener = self._bind()
         self._configs = configured_models(settings)
+        monitoring_path = _monitoring_path(settings)
         self.metrics = Metrics()
         self._preflight = Preflight() if settings.enable_preflight else None
+        loader = VersionLoader(settings, metrics=self.metrics, preflight=self._preflight)
+        # After everything that may be wrong with files, so that nothing is left open.
+        self._listener = self._bind()
         if self._preflight is not None:
             self._preflight.start()
-        loader = VersionLoader(settings, metrics=self.metrics, preflight=self._preflight)
         self.store = ModelStore(settings, loader=loader, metrics=self.metrics)
         self.inference = Inference(
             self.store,
@@ -67,7 +69,7 @@ class Server:
             max_rows=settings.limits.batch_rows,
         )
         self.models = Models(self.store)
-        self._rest = Rest(self.inference, settings=settings, monitoring_path=_monitoring_path(settings))
+        self._rest = Rest(self.inference, settings=settings, monitoring_path=monitoring_path)
         self._http = HttpServer(
             self._rest.answer,
             is_quick=self._rest.is_quick,

@@ -169,8 +169,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(json_error(400, "Malformed request: upgrades are not supported"))
-            return
+            return  # refused when its header was complete
         except httptools.HttpParserError as error:
             self._refuse(json_error(400, f"Malformed request: {error}"))
             return
@@ -210,7 +209,11 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         limits, headers = self._limits, self._headers
-        if self._header_bytes + len(self._url) > limits.header_bytes:
+        if self._parser.should_upgrade():
+            self._refusal = json_error(400, "Malformed request: upgrades are not supported")
+        elif self._parser.get_http_version() not in ("1.0", "1.1"):
+            self._refusal = json_error(400, "Malformed request: HTTP 1.0 or 1.1 is spoken here")
+        elif self._header_bytes + len(self._url) > limits.header_bytes:
             self._refusal = json_error(431, f"Header is larger than {limits.header_bytes} bytes")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limits.body_bytes:

@@ -77,7 +77,11 @@ def run_server() -> Iterator[Callable[..., Running]]:
         defaults = {"enable_preflight": False, "allow_unverified": True, "drain_seconds": 2.0, "grpc_max_threads": 4}
         settings = replace(ServerSettings(), **{**defaults, **ports, **values})
         server = Server(settings)
-        server.start()
+        try:
+            server.start()
+        except BaseException:
+            server.stop()
+            raise
         running.append(Running(server, settings.rest_api_port, settings.port))
         return running[-1]
 

@@ -1,0 +1,92 @@
+"""The program behind `serving.py`: makes models and request bodies, and measures the call in process.
+
+serving_models.py make FOLDER               models and bodies
+serving_models.py limit VERSION SECONDS     calls per second of loaded.signatures[...] as JSON, by rows
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+ROWS = (1, 64)
+SHAPES = {"tabular": (20,), "cnn": (32, 32, 3)}
+
+
+def make(folder: Path) -> None:
+    """Write both models and their request bodies."""
+    layers = tf.keras.layers
+    networks = {
+        "tabular": [layers.Dense(64, "relu"), layers.Dense(64, "relu"), layers.Dense(3, "softmax")],
+        "cnn": [
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPool2D(),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10, "softmax"),
+        ],
+    }
+    for name, network in networks.items():
+        shape = SHAPES[name]
+        model = tf.keras.Sequential([layers.Input(shape), *network])
+        archive = tf.keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            "serving_default",
+            lambda x, model=model: {"probabilities": model(x)},
+            input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="x")],
+        )
+        archive.write_out(str(folder / name / "1"), verbose=False)
+        for rows in ROWS:
+            values = np.random.default_rng(0).random((rows, *shape), dtype=np.float32).round(3)
+            instances = [[float(str(value)) for value in row.reshape(-1)] for row in values]
+            nested = np.array(instances).reshape(values.shape).tolist()
+            (folder / f"{name}-{rows}.json").write_text(json.dumps({"instances": nested}))
+            (folder / f"{name}-{rows}.grpc").write_bytes(grpc_frame(name, values))
+
+
+def grpc_frame(name: str, values: Any) -> bytes:
+    """Return a PredictRequest as a gRPC message on the wire."""
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(values))
+    content = request.SerializeToString()
+    return struct.pack(">BI", 0, len(content)) + content
+
+
+def limit(version: Path, seconds: float) -> None:
+    """Print calls per second by rows."""
+    loaded = tf.saved_model.load(str(version))
+    signature = loaded.signatures["serving_default"]
+    shape = SHAPES[version.parent.name]
+    found = {}
+    for rows in ROWS:
+        values = np.random.default_rng(0).random((rows, *shape), dtype=np.float32)
+        for _ in range(50):
+            signature(x=tf.constant(values))
+        best = 0.0
+        for _ in range(3):
+            count, started = 0, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                signature(x=tf.constant(values))["probabilities"].numpy()
+                count += 1
+            best = max(best, count / (time.perf_counter() - started))
+        found[rows] = best
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "make":
+        make(Path(sys.argv[2]))
+    else:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        limit(Path(sys.argv[2]), float(sys.argv[3]))

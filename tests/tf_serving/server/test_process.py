@@ -1,0 +1,199 @@
+"""The server as a process: start, signals, ports, TLS."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tf_serving.server.status import ConfigurationError
+
+
+@contextmanager
+def process(*flags: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "tf_serving.server", *flags]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def get(port: int, path: str) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return int(answer.status)
+
+
+def wait_until_ready(started: subprocess.Popen[str], port: int) -> None:
+    for _ in range(1200):
+        if started.poll() is not None:
+            raise RuntimeError(started.communicate()[1])
+        try:
+            if get(port, "/readyz") == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError
+
+
+def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
+    models: Path, new_port: Callable[[], int]
+) -> None:
+    rest, grpc = new_port(), new_port()
+    flags = (
+        "--model_name=half", f"--model_base_path={models}/half_plus_two", "--allow-unverified",
+        f"--port={grpc}", f"--rest_api_port={rest}", "--enable_preflight=false",
+    )  # fmt: skip
+    body = b'{"instances": [0.0]}'
+    with process(*flags) as started:
+        wait_until_ready(started, rest)
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+    with process(*flags) as started:
+        wait_until_ready(started, rest)
+        with socket.create_connection(("127.0.0.1", rest), timeout=20) as connection:
+            head = b"POST /v1/models/half:predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+            # Half a request is there when the signal comes: it is accepted, so it is answered.
+            connection.sendall(head + body[:5])
+            time.sleep(0.2)
+            started.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            connection.sendall(body[5:])
+            answer = connection.recv(1000)
+        assert answer.endswith(b'{"predictions":[3.0]}')
+        assert b"Connection: close" in answer
+        _, log = started.communicate(timeout=60)
+        assert started.returncode == 0
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    messages = [line["message"] for line in lines]
+    assert f"Serving half (version 2): REST on http://127.0.0.1:{rest}/v1/models, gRPC on 127.0.0.1:{grpc}" in messages
+    assert messages[-1] == "Stopped"
+    assert all(line["level"] == "info" for line in lines)
+
+
+def test_a_taken_port_names_who_has_it(run_server: Callable[..., Any], models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name in ("rest_api_port", "port"):
+            with pytest.raises(ConfigurationError) as raised:
+                run_server(model_name="half", model_base_path=str(models / "half_plus_two"), **{name: port})
+            assert f":{port}: Address already in use (taken by " in str(raised.value)
+            assert f"process {os.getpid()})" in str(raised.value)
+
+
+def test_a_server_that_cannot_start_says_why(run_server: Callable[..., Any], models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"Could not find base path .* for servable none"):
+        run_server(model_name="none", model_base_path=str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match="start the server with --allow-unverified"):
+        run_server(model_name="half", model_base_path=str(models / "half_plus_two"), allow_unverified=False)
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"did not become available: \{broken\}: Could not find SavedModel"):
+        run_server(model_name="broken", model_base_path=str(tmp_path / "broken"))
+
+
+def test_the_exit_code_says_whether_it_started(
+    tmp_path: Path, new_port: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tf_serving.server.main import main
+
+    config = tmp_path / "models.config"
+    config.write_text("model_config_list { config }")
+    flags = [f"--model_config_file={config}", f"--port={new_port()}", "--rest_api_port=0"]
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        assert main(flags) == 2
+        assert main([*flags, "--strict_compat"]) == 255
+        assert main(["--no_such_flag"]) == 2
+        assert main(["--version"]) == 0
+        assert main(["--help"]) == 0
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
+            signal.signal(number, handler)
+    printed = capsys.readouterr()
+    assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in printed.err
+    assert "TensorFlow ModelServer: " in printed.out
+    assert "--model_config_file" in printed.out
+
+
+def certificate() -> tuple[bytes, bytes]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return private, built.public_bytes(pem)
+
+
+def test_one_file_gives_both_interfaces_tls(run_server: Callable[..., Any], models: Path, tmp_path: Path) -> None:
+    import grpc
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+    key, cert = certificate()
+    path = tmp_path / "ssl.config"
+
+    def write(cert: bytes) -> None:
+        path.write_text(f"server_key: {json.dumps(key.decode())} server_cert: {json.dumps(cert.decode())}")
+
+    write(cert)
+    values = {"model_name": "half", "model_base_path": str(models / "half_plus_two"), "ssl_config_file": str(path)}
+    running = run_server(host="localhost", **values)
+    context = ssl.create_default_context(cadata=cert.decode())
+    with urllib.request.urlopen(f"https://localhost:{running.rest}/readyz", context=context, timeout=20) as answer:
+        assert answer.status == 200
+    with grpc.secure_channel(f"localhost:{running.grpc}", grpc.ssl_channel_credentials(cert)) as channel:
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = "half"
+        assert model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request).model_version_status
+    write(certificate()[1])
+    with pytest.raises(ConfigurationError, match="server_key and server_cert cannot be used together"):
+        run_server(**values)
+
+
+def test_strict_compatibility(run_server: Callable[..., Any], models: Path, tmp_path: Path) -> None:
+    monitoring = tmp_path / "monitoring"
+    monitoring.write_text('prometheus_config { enable: true, path: "/metrics" }')
+    running = run_server(
+        model_name="half",
+        model_base_path=str(models / "half_plus_two"),
+        strict_compat=True,
+        monitoring_config_file=str(monitoring),
+        grpc_socket_path=str(tmp_path / "socket"),
+    )
+    assert running.http("GET", "/v1/models")[:2] == (400, {"error": "Missing model name in request."})
+    assert running.http("GET", "/healthz")[0] == 404
+    status, page, _ = running.http("GET", "/metrics")
+    assert status == 200
+    assert b":tensorflow:serving:request_count" in page
+    assert b"tamiz" not in page
+    assert b"# HELP" not in page
+    assert (tmp_path / "socket").is_socket()
