@@ -46,7 +46,7 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
     """Trains the winner from scratch for as many epochs as it took to its best one."""
     if "final" in record.progress.stages:
         return
-    best = record.progress.best
+    best = record.progress.winner
     if best is None:
         raise SearchError("there is no trial with a result to train the final model from")
     epochs = record.progress.best_epoch(best)
@@ -172,7 +172,7 @@ def card_text(directory: RunDirectory, config: ExperimentConfig, tested: SealedT
                 target=schema.target.name,
                 classes=schema.target.classes,
                 splits=rows,
-                protocol=protocol(schema, config),
+                protocol=protocol(schema, config) + _judged(manifest),
             ),
             metrics=[
                 CardMetric(
@@ -207,6 +207,13 @@ def sample_instance(directory: RunDirectory, schema: DatasetSchema) -> Mapping[s
     validation = np.flatnonzero(development.column(SPLIT_COLUMN).to_numpy() == Split.VALIDATION)
     row = raw_columns(development.take(validation[:1]), schema)
     return next(iter(sample_instances(schema.used_features, row, num_rows=1)), {})
+
+
+def _judged(manifest: Mapping[str, Any]) -> str:
+    folds = manifest.get("folds", {"number": 1})["number"]
+    if folds == 1:
+        return ""
+    return f" Trials were judged by cross-validation in {folds} folds of the training and validation rows."
 
 
 def _preprocessing(state: PreprocessingState) -> list[str]:

@@ -104,7 +104,10 @@ def _content(
     search, final = record.progress.search, record.progress.stages["final"]
     metric = record.objective
     values = [
-        math.nan if trial.loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(trial.loss)
+        # A mean over some of the folds is not to be compared with one over all.
+        math.nan
+        if trial.loss is None or isinstance(trial.outcome, Failed) or (search and 1 < search.folds != trial.epochs)
+        else metric.from_loss(trial.loss)
         for trial in record.history.values()
     ]
     return ReportContent(
@@ -118,6 +121,7 @@ def _content(
             num_train=manifest["rows"]["train"],
             num_validation=manifest["rows"]["validation"],
             num_test=manifest["rows"]["test"],
+            folds=search.folds if search else 1,
         ),
         objective=metric,
         algorithm=f"{search.algorithm}: {search.reason}" if search else "",

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from app.evaluation.number_text import number_text, seconds_text
+from app.search.trial import Resource
 from app.search_loop import SearchView
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -128,7 +129,8 @@ def _latest(state: SearchView) -> str:
     if not running:
         return "-"
     trial = running[-1]
-    return f"trial {trial.number}: epoch {trial.epochs} of {trial.budget}"
+    unit = "fold" if state.history.resource is Resource.FOLDS else "epoch"
+    return f"trial {trial.number}: {unit} {trial.epochs} of {trial.budget}"
 
 
 def _line_printer(view: View) -> Callable[[SearchView], None]:

@@ -37,6 +37,7 @@ class DataSummary:
         num_train: rows trained on.
         num_validation: rows that selected.
         num_test: rows sealed until the end.
+        folds: folds of the cross-validation that selected; 1 where validation rows did.
     """
 
     source: str
@@ -47,6 +48,7 @@ class DataSummary:
     num_train: int
     num_validation: int
     num_test: int
+    folds: int = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,13 +143,16 @@ def _is_visible(character: str) -> bool:
 
 def _header(content: ReportContent) -> str:
     data = content.data
+    split, judged = f"{data.num_train:,} to train, {data.num_validation:,} to select", "on the validation rows"
+    if data.folds > 1:
+        split = f"{data.num_train + data.num_validation:,} to train and to select"
+        judged = f"by cross-validation in {data.folds} folds"
     facts = {
         "Data": data.source,
         "Target": f"{data.target} ({data.task})",
-        "Rows": f"{data.num_rows:,}: {data.num_train:,} to train, {data.num_validation:,} to select, "
-        f"{data.num_test:,} sealed for the test",
+        "Rows": f"{data.num_rows:,}: {split}, {data.num_test:,} sealed for the test",
         "Features": f"{data.num_features:,}",
-        "Objective": f"{content.objective.name} on the validation rows, {content.objective.direction.value}d "
+        "Objective": f"{content.objective.name} {judged}, {content.objective.direction.value}d "
         f"({content.objective.description})",
         "Time": seconds_text(content.seconds),
     }

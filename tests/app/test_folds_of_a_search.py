@@ -20,15 +20,18 @@ from app.data_stage import FOLD_COLUMN, prepare_data, read_arrow, read_source, w
 from app.errors import ConfigError
 from app.evaluation.leaderboard import leaderboard_table
 from app.evaluation.metrics import METRICS, Objective
-from app.execution.messages import EpochEnded, TrialEnded
+from app.execution.messages import EpochEnded, RunOpened, TrialEnded
 from app.fold_choice import FoldChoice
+from app.goals import SearchGoals
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
 from app.search.space import Int, Space
-from app.search.trial import Completed, Outcome, Pruned, Resource, Suggestion
+from app.search.trial import Completed, History, Outcome, Pruned, Resource, Started, Suggestion
+from app.search_loop import SearchView
 from app.search_record import Search, SearchRecord, read_progress
 from app.search_stage import fold_choice_of
 from app.summary import search_begins
+from app.view import ConsoleView
 from pipelines.errors import DataError
 from pipelines.splits import ALWAYS_TRAINS, Split, fold_rows
 
@@ -118,8 +121,8 @@ def test_an_impossible_number_of_folds_is_refused(folds: int) -> None:
 def test_folds_come_from_the_command_line_or_from_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[search]\nfolds = 4\n")
-    assert experiment_config(SearchArguments(target="y"), file=file).search.folds == 4
-    assert experiment_config(SearchArguments(target="y", folds=0), file=file).search.folds == 0
+    assert experiment_config(SearchArguments(target="y"), base=file).search.folds == 4
+    assert experiment_config(SearchArguments(target="y", folds=0), base=file).search.folds == 0
     assert experiment_config(SearchArguments(target="y", folds=1)).search.folds == 1
 
 
@@ -189,6 +192,15 @@ def test_the_leaderboard_has_the_mean_its_standard_error_and_the_folds(directory
     assert "± 0.1155" in text
 
 
+def test_the_running_trial_counts_folds() -> None:
+    history = History(resource=Resource.FOLDS).applied([Started(Suggestion(0, {"depth": 1}, 0, FOLDS))])
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with ConsoleView(console).searching(seconds=60.0) as show:
+        show(SearchView(history=history, best=None, seconds_left=50.0, max_trials=None))
+    assert isinstance(console.file, io.StringIO)
+    assert "fold 0 of 3" in console.file.getvalue()
+
+
 def test_what_was_known_is_not_written_again_after_a_kill(directory: RunDirectory) -> None:
     before = read_progress(directory)
     record = SearchRecord(directory, started=time.time())
@@ -213,7 +225,10 @@ def test_the_head_of_a_search_says_how_trials_are_judged_and_why(
     console = Console(file=io.StringIO(), width=200)
     objective = Objective(METRICS["log_loss"], "as asked")
     search = dataclasses.replace(SEARCH, folds=folds)
-    console.print(search_begins(search, SPACE, objective=objective, devices="CPU", space_name="mlp", folds=choice))
+    opened = RunOpened(space=SPACE, devices="CPU", num_replicas=1)
+    console.print(
+        search_begins(search, SPACE, goals=SearchGoals(objective), opened=opened, space_name="mlp", folds=choice)
+    )
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert (said in text) if said else ("judged on" not in text)

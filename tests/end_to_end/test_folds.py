@@ -19,7 +19,9 @@ def test_a_killed_search_goes_on_and_says_how_trials_are_judged(folded: Any) -> 
     assert "3 folds of the training and validation rows: as asked" in cut.output
     assert resumed.code == 0, resumed.errors
     assert "std. error" in resumed.output
-    assert (resumed.run / "report.html").is_file()
+    assert "by cross-validation in 3 folds" in (resumed.run / "report.html").read_text()
+    card = next((resumed.run / "export" / "penguins" / "1").rglob("model_card.md")).read_text()
+    assert "judged by cross-validation in 3 folds" in card
 
 
 def test_every_fold_is_in_the_journal_once_with_the_mean_so_far(folded: Any) -> None:
