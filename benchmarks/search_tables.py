@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # Before numpy: a decision is to be measured on one core, for every engine.
@@ -106,9 +107,15 @@ class Outcome:
     seconds: float
 
 
+@cache
+def loaded(table: int) -> Table:
+    """Returns a table of `TABLES`; each is read once."""
+    return Table(*TABLES[table])
+
+
 def search(engine: Engine, table: int, *, seed: int, trials: int) -> Outcome:
     """Runs one search."""
-    objective = Table(*TABLES[table])
+    objective = loaded(table)
     searcher = engine.make(objective, seed)
     rng = np.random.default_rng([seed, 7])
     regrets: dict[int, float] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -30,6 +30,7 @@ _GOOD_SHARE = 0.15
 _MOST_GOOD = 25
 _MOST_BAD = 400  # more cost time and say little: the others are spread evenly over the ranks
 _NUM_CANDIDATES = 256
+_MORE_CANDIDATES = 16  # for each configuration of a batch
 _MOST_CELLS = 64  # a countable parameter with more values is treated as continuous
 _LEAST_WIDTH = 0.02  # of a kernel, as a share of the range
 
@@ -98,6 +99,14 @@ class _Density:
             logs[:, :-1] += kernel.log_ratio(points[:, index])
         return np.asarray(logsumexp(logs + self.log_weights, axis=1))
 
+    def around_one(self, center: Array, points: Array) -> Array:
+        """Logarithm (m,) of the density of one more component, around a canonical row (P,)."""
+        logs = np.zeros(len(points))
+        for index, kernel in enumerate(self.kernels):
+            alone = replace(kernel, centers=center[index : index + 1])
+            logs += alone.log_ratio(points[:, index])[:, 0]
+        return logs
+
     def draw(self, num: int, rng: np.random.Generator) -> Array:
         """Coordinates (num, P) from the density, not yet canonical."""
         component = rng.choice(len(self.log_weights), size=num, p=np.exp(self.log_weights))
@@ -136,19 +145,17 @@ class DensityRatioSampler(Sampler):
         bad = np.concatenate([bad, self._rows.of(history.running)])
         # Better trials weigh more (as in expected improvement); the uniform component keeps the search open.
         attraction = _Density.around(self.space, good, np.append(np.arange(len(good), 0.0, -1.0), 1.0))
+        repulsion = _Density.around(self.space, bad, np.ones(len(bad) + 1))
+        candidates = attraction.draw(_NUM_CANDIDATES + _MORE_CANDIDATES * num, rng)
         seen: set[Hashable] = {*self._rows.keys(history)}
         shared = Shared(self.space, alike)
-        configurations: list[Configuration] = []
-        for _ in range(num):
-            repulsion = _Density.around(self.space, bad, np.ones(len(bad) + 1))
-            row = self._most_promising(attraction, repulsion, seen, rng, shared)
-            if row is None:
-                break
-            configurations.append(self.space.from_units(row))
-            shared.learn(row)
-            seen.add(self.space.keys(row[None, :])[0])
-            bad = np.concatenate([bad, row[None, :]])
-        return configurations
+        first = 1 if alike else num
+        chosen = self._choose(attraction, repulsion, shared.imposed(candidates), first, seen, rng, shared)
+        if chosen and first < num:
+            repulsion = _Density.around(self.space, np.concatenate([bad, chosen]), np.ones(len(bad) + 2))
+            members = shared.imposed(candidates)
+            chosen += self._choose(attraction, repulsion, members, num - first, seen, rng, shared)
+        return [self.space.from_units(row) for row in chosen]
 
     def _split(self, observed: Observations) -> tuple[Array, Array]:
         """Canonical rows of the good trials, best first, and of the others."""
@@ -160,18 +167,39 @@ class DensityRatioSampler(Sampler):
             others = others[np.linspace(0, len(others) - 1, _MOST_BAD).round().astype(np.intp)]
         return rows[order[:num_good]], rows[others]
 
-    def _most_promising(
-        self, attraction: _Density, repulsion: _Density, seen: set[Hashable], rng: np.random.Generator, shared: Shared
-    ) -> Array | None:
-        """The candidate row (P,) with the largest ratio among those not seen."""
-        candidates = shared.imposed(attraction.draw(_NUM_CANDIDATES, rng))
-        ratio = attraction.log_ratio(candidates) - repulsion.log_ratio(candidates)
+    def _choose(
+        self,
+        attraction: _Density,
+        repulsion: _Density,
+        candidates: Array,
+        num: int,
+        seen: set[Hashable],
+        rng: np.random.Generator,
+        shared: Shared,
+    ) -> list[Array]:
+        """Up to `num` canonical rows (P,), each with the largest ratio given that those before it are bad."""
+        wanted, unwanted = attraction.log_ratio(candidates), repulsion.log_ratio(candidates)
+        weight = repulsion.log_weights[-1]
         keys = self.space.keys(candidates)
-        for index in np.argsort(-ratio, kind="stable"):
-            if keys[index] not in seen:
-                return np.asarray(candidates[index])
-        left = draw_new(self.space, seen, rng, shared)
-        return None if left is None else self.space.units(left)
+        fresh = np.array([key not in seen for key in keys])
+        chosen: list[Array] = []
+        while len(chosen) < num:
+            if fresh.any():
+                row = candidates[int(np.argmax(np.where(fresh, wanted - unwanted, -np.inf)))]
+            else:
+                left = draw_new(self.space, seen, rng, shared)
+                if left is None:
+                    break
+                row = self.space.units(left)
+            key = self.space.keys(row[None, :])[0]
+            chosen.append(row)
+            shared.learn(row)
+            seen.add(key)
+            # A parameter that no member before this one had is shared from here on.
+            fresh &= shared.fits(candidates) & np.array([other != key for other in keys])
+            # One more bad centre; the others' weights fall by one part in many, which is left out.
+            unwanted = np.logaddexp(unwanted, weight + repulsion.around_one(row, candidates))
+        return chosen
 
 
 def _kernel(parameter: Parameter, centers: Array, *, width: float) -> _Kernel:

@@ -11,7 +11,7 @@ from app.search.matern_regression import Posterior, condition, fit
 from app.search.parameters import Array
 from app.search.space import Space
 
-_MOST_ROWS = 128  # of each kind; a boundary needs no more
+_MOST_ROWS = 64  # of each kind; a boundary needs no more
 _LEAST_PROBABILITY = 0.01
 
 
@@ -39,7 +39,7 @@ class Feasibility:
         inputs = space.columns(np.concatenate([good, bad]))
         labels = np.concatenate([np.ones(len(good)), np.zeros(len(bad))])
         targets = np.asarray((labels - center) / scale)
-        return cls(space, condition(fit(inputs, targets, max_evaluations=20), inputs, targets), center, scale)
+        return cls(space, condition(fit(inputs, targets, max_evaluations=12), inputs, targets), center, scale)
 
     def log_probability(self, rows: Array) -> Array:
         """Logarithm (m,) of the probability that trials at canonical rows (m, P) have a loss."""

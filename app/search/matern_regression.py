@@ -125,7 +125,7 @@ def extend(posterior: Posterior, points: Array) -> Posterior:
     return Posterior(kernel, np.concatenate([posterior.inputs, points]), factor, weights)
 
 
-def fit(inputs: Array, targets: Array, *, max_evaluations: int = 40) -> Kernel:
+def fit(inputs: Array, targets: Array, *, max_evaluations: int = 30) -> Kernel:
     """The kernel that maximises the marginal likelihood times weak priors (2.30 and 5.9 in the book).
 
     Args:
