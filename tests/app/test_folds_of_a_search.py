@@ -227,7 +227,9 @@ def test_the_head_of_a_search_says_how_trials_are_judged_and_why(
     search = dataclasses.replace(SEARCH, folds=folds)
     opened = RunOpened(space=SPACE, devices="CPU", num_replicas=1)
     console.print(
-        search_begins(search, SPACE, goals=SearchGoals(objective), opened=opened, space_name="mlp", folds=choice)
+        search_begins(
+            search, SPACE, goals=SearchGoals(objective=objective), opened=opened, space_name="mlp", folds=choice
+        )
     )
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
