@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from app.search import ALGORITHMS, Float, Int, Space, choose
+from app.search import ALGORITHMS, Boolean, Condition, Float, Int, Space, choose
 
 FINITE = Space([Int("a", 1, 5), Int("b", 1, 4)])
 INFINITE = Space([Float("a", 0.0, 1.0)])
+WIDE = Space([Float(f"x{index}", 0.0, 1.0) for index in range(41)])
+NESTED = Space(
+    [
+        *(Boolean(f"use{index}") for index in range(8)),
+        *(Float(f"x{index}", 0.0, 1.0, conditions=(Condition(f"use{index % 8}", (True,)),)) for index in range(12)),
+    ]
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,10 @@ INFINITE = Space([Float("a", 0.0, 1.0)])
         (INFINITE, 40_000, 90.0, None, 27, "bayesian", "a bracket of Hyperband would take about 96 of 90 s"),
         (INFINITE, 40_000, 300.0, None, 8, "bayesian", "a model"),
         (INFINITE, 40_000, None, 100, 27, "bayesian", "about 100 full trials"),
+        (INFINITE, 1000, None, 5000, 10, "tpe", "with about 5,000 trials, where good and bad ones are dense"),
+        (WIDE, 1000, None, 100, 10, "tpe", "41 parameters are too many for a smooth model"),
+        (NESTED, 1000, None, 100, 10, "tpe", "12 of 20 parameters are conditional"),
+        (WIDE, 40_000, 300.0, None, 27, "bohb", "weak trials stop early and the best go on to 27 epochs; 41"),
     ],
 )
 def test_choice_follows_budget_and_size_and_says_why(
