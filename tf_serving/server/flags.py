@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from tf_serving.server.beyond.options import BeyondOptions, build_extensions, option_defaults
 from tf_serving.server.settings import Limits, ServerSettings
 from tf_serving.server.status import ConfigurationError
 
@@ -72,6 +73,8 @@ def parse_flags(arguments: Sequence[str]) -> CommandLine:
     limits = {_LIMIT_PREFIX + field.name: field for field in dataclasses.fields(Limits)}
     defaults: dict[str, Any] = {name: getattr(ServerSettings(), name) for name in fields}
     defaults |= {name: getattr(Limits(), field.name) for name, field in limits.items()}
+    beyond = option_defaults()
+    defaults |= beyond
     values: dict[str, Any] = {}
     unknown: list[str] = []
     notes: list[str] = []
@@ -94,7 +97,9 @@ def parse_flags(arguments: Sequence[str]) -> CommandLine:
             if not pending:
                 raise ConfigurationError(f"--{name} needs a value")
             text = pending.pop(0)
-        values[name] = _value(name, text if equals or not isinstance(default, bool) else "true", default)
+        value = _value(name, text if equals or not isinstance(default, bool) else "true", default)
+        # A list may also be given by naming the flag again.
+        values[name] = (*values.get(name, ()), *value) if isinstance(default, tuple) else value
     if unknown and not values.get("strict_compat"):
         near = difflib.get_close_matches(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"), defaults, n=1)
         hint = f"; did you mean --{near[0]}?" if near else ""
@@ -102,7 +107,9 @@ def parse_flags(arguments: Sequence[str]) -> CommandLine:
     notes += [f"unknown argument: {argument}" for argument in unknown]
     limit_values = {limits[name].name: value for name, value in values.items() if name in limits}
     settings = ServerSettings(
-        **{name: value for name, value in values.items() if name in fields}, limits=Limits(**limit_values)
+        **{name: value for name, value in values.items() if name in fields},
+        limits=Limits(**limit_values),
+        extensions=build_extensions(BeyondOptions(**{name: values[name] for name in beyond if name in values})),
     )
     return CommandLine(_checked(settings), notes=tuple(notes))
 
@@ -115,6 +122,7 @@ def usage() -> str:
             lines.append(f"  --{field.name}={getattr(ServerSettings(), field.name)!r}")
     for field in dataclasses.fields(Limits):
         lines.append(f"  --{_LIMIT_PREFIX}{field.name}={field.default!r}")
+    lines += [f"  --{name}={default!r}" for name, default in option_defaults().items()]
     return "\n".join(lines)
 
 
@@ -123,6 +131,8 @@ def _value(name: str, text: str, default: Any) -> Any:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigurationError(f"--{name} is true or false, not {text!r}")
         return text.lower() in ("true", "1")
+    if name == "route":
+        return (text,)  # its commas stand between versions
     if isinstance(default, tuple):
         return tuple(part for part in text.split(",") if part)
     if isinstance(default, str):

@@ -318,3 +318,21 @@ def test_nothing_is_on_unless_asked() -> None:
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         build_extensions(BeyondOptions(**options))
+
+
+def test_flags_ask_for_what_there_is_beyond(tmp_path: Path) -> None:
+    from tf_serving.server.flags import parse_flags, usage
+
+    flags = [
+        "--model_base_path=/models/a", "--route=1:90,2:10", "--route", "b=1:1", "--shadow=2", "--cache_mb=1",
+        "--pages", "--table_bodies", f"--request_log={tmp_path}", "--request_log_hash=a,b", "--request_log_omit=c",
+        "--rate_limit=5",
+    ]  # fmt: skip
+    extensions = parse_flags(flags).settings.extensions
+    assert (len(extensions.gates), len(extensions.routers), len(extensions.hooks)) == (1, 1, 3)
+    assert {route.pattern for route in extensions.routes} >= {"/v1/shadow", "/openapi.json"}
+    assert set(extensions.body_formats) == set(BODY_FORMATS)
+    assert "--request_log_hash=()" in usage()
+    assert parse_flags(flags[:1]).settings.extensions == type(extensions)()
+    with pytest.raises(ConfigurationError, match="--cache_mb is a number, not 'much'"):
+        parse_flags([flags[0], "--cache_mb=much"])
