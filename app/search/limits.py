@@ -19,7 +19,7 @@ from app.search.trial import Failed, History, Trial
 LATENCY, PARAMETERS, SIZE = "latency_ms", "num_parameters", "size_bytes"
 
 MODEL_MEASURES: dict[str, str] = {
-    LATENCY: "median time of one row through the exported model, in milliseconds",
+    LATENCY: "time of one row through the exported model, in milliseconds",
     PARAMETERS: "weights of the network",
     SIZE: "size of the exported model, in bytes",
 }
