@@ -14,7 +14,6 @@ import random
 import re
 import secrets
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,8 +94,20 @@ class RequestLog:
             ) from error
 
     def start(self, models: ModelsView) -> None:
-        """Begin."""
-        del models
+        """Begin.
+
+        Raises:
+            ConfigurationError: No model takes a column that is to be hashed or left out: misspelt, it would be logged.
+        """
+        wanted = {*self._settings.hashed, *self._settings.omitted}
+        for model in models.names() if wanted else ():
+            for version in models.available(model):
+                for signature in models.signatures(model, version).values():
+                    wanted -= set(signature.inputs)
+        if wanted:
+            raise ConfigurationError(
+                f"No model takes {min(wanted)!r}, which the request log is to hash or leave out; is it misspelt?"
+            )
         self._thread.start()
 
     def close(self) -> None:
@@ -213,16 +224,6 @@ class RequestLog:
         if monotonic() - self._last_complaint >= COMPLAINT_SECONDS:
             self._last_complaint = monotonic()
             LOGGER.error("The request log cannot be written (%s); %d rows were dropped so far", error, self.dropped)
-
-
-def unknown_columns(settings: LogSettings, known: Collection[str]) -> list[str]:
-    """Return the columns to be hashed or left out that no model has: most likely misspelt.
-
-    Args:
-        settings: What is logged.
-        known: Names of the inputs of all models.
-    """
-    return sorted({*settings.hashed, *settings.omitted} - set(known))
 
 
 def _column(array: Any) -> pa.Array:

@@ -20,7 +20,7 @@ from tf_serving.server.beyond import request_log
 from tf_serving.server.beyond.bodies import BODY_FORMATS, read_csv_body, read_parquet_body
 from tf_serving.server.beyond.options import BeyondOptions, build_extensions
 from tf_serving.server.beyond.precomputed import Precomputed
-from tf_serving.server.beyond.request_log import LogSettings, RequestLog, unknown_columns
+from tf_serving.server.beyond.request_log import LogSettings, RequestLog
 from tf_serving.server.extensions import Arrays, Call, HttpRequest, SignatureView
 from tf_serving.server.status import Code, ConfigurationError, ServingError
 
@@ -43,9 +43,23 @@ def call(inputs: Arrays | None = None, **changes: Any) -> Call:
     return Call(**{**values, **changes})
 
 
+class Served:
+    """Stands where the server's models are: one that takes ``INPUTS``."""
+
+    def names(self) -> tuple[str, ...]:
+        return ("adult",)
+
+    def available(self, model: str) -> tuple[int, ...]:
+        return (3,) if model == "adult" else ()
+
+    def signatures(self, model: str, version: int) -> dict[str, SignatureView]:
+        inputs = dict.fromkeys(INPUTS, ("string", (None,)))
+        return {"serving_default": SignatureView(f"{model}/{version}", "", inputs, {})}  # type: ignore[arg-type]
+
+
 def logged(settings: LogSettings, *calls: Call, outputs: Arrays | None = None) -> RequestLog:
     log = RequestLog(settings)
-    log.start(None)  # type: ignore[arg-type]  # it asks no model
+    log.start(Served())  # type: ignore[arg-type]  # all that it asks for
     for request in calls:
         assert log.before(request) is None
         log.after(request, OUTPUTS if outputs is None else outputs, error=None, seconds=0.25)
@@ -122,7 +136,7 @@ def test_a_slow_disk_drops_rows_and_holds_up_nobody(tmp_path: Path, monkeypatch:
     hold = threading.Event()
     add = log._add
     monkeypatch.setattr(log, "_add", lambda *entry: (hold.wait(5), add(*entry)))
-    log.start(None)  # type: ignore[arg-type]
+    log.start(Served())  # type: ignore[arg-type]
     for _ in range(20):
         log.after(call(), OUTPUTS, error=None, seconds=0.0)
     hold.set()
@@ -165,9 +179,12 @@ def test_a_log_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
         LogSettings(directory=tmp_path, hashed=("a",), omitted=("a", "b"))
 
 
-def test_misspelt_columns_are_found(tmp_path: Path) -> None:
-    settings = LogSettings(directory=tmp_path, hashed=("zip",), omitted=("nmae",))
-    assert unknown_columns(settings, INPUTS) == ["nmae"]
+def test_a_misspelt_column_is_refused_before_it_is_logged(tmp_path: Path) -> None:
+    log = RequestLog(LogSettings(directory=tmp_path, hashed=("zip",), omitted=("nmae",)))
+    with pytest.raises(
+        ConfigurationError, match="No model takes 'nmae', which the request log is to hash or leave out"
+    ):
+        log.start(Served())  # type: ignore[arg-type]
 
 
 # Table bodies.

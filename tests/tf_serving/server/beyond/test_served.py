@@ -266,6 +266,44 @@ def test_a_person_tries_the_model_in_a_browser(browser: Any, beyond: Any) -> Non
     browser.wait_for("document.querySelector('#answer .wrong')?.textContent === 'bill length is no number: long'")
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes encoded images by the kind in its schema, and answers how many bytes they have."""
+    import tensorflow as tf
+
+    class Length(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="photo")])  # type: ignore[untyped-decorator]
+        def answer(self, photo: Any) -> Any:
+            return {"length": tf.strings.length(photo)}
+
+    base = tmp_path_factory.mktemp("pictures")
+    module = Length()
+    tf.saved_model.save(module, str(base / "1"), signatures=module.answer)
+    (base / "1" / "assets.extra").mkdir()
+    schema = {"features": [{"name": "photo", "kind": "image"}]}
+    (base / "1" / "assets.extra" / "schema.json").write_text(json.dumps(schema))
+    return base
+
+
+def test_a_person_uploads_an_image(
+    browser: Any, pictures: Path, run_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    from tf_serving.server.beyond.options import BeyondOptions, build_extensions
+
+    extensions = build_extensions(BeyondOptions(pages=True))
+    running = run_server(model_name="pictures", model_base_path=str(pictures), port=0, extensions=extensions)
+    (tmp_path / "photo.png").write_bytes(bytes(range(256)) * 400)
+    browser.open(f"http://127.0.0.1:{running.rest}/try/pictures")
+    browser.wait_for("document.body.dataset.ready === 'true' && document.getElementById('ask') !== null")
+    browser.run("document.getElementById('ask').click()")
+    browser.wait_for("document.querySelector('#answer .wrong')?.textContent === 'Choose a file for photo.'")
+    root = browser.call("DOM.getDocument")["root"]["nodeId"]
+    field = browser.call("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
+    browser.call("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / "photo.png")])
+    browser.run("document.getElementById('ask').click()")
+    assert browser.wait_for("document.querySelector('td[data-output=length]')?.textContent") == "102400"
+
+
 # Load.
 
 
