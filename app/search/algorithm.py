@@ -215,12 +215,15 @@ class Algorithm:
     def hopeless(self, trial: int) -> str:
         """Why the running trial of this number should be pruned now, by its learning curve; "" when it should not.
 
-        Never with several objectives: a trial with a bad loss may be the best in another. Never in folds, whose means
-        are no learning curve: see `leave_limits`.
+        Never with several objectives: a trial with a bad loss may be the best in another. Where there are limits, only
+        those that keep them are rivals. Never in folds, whose means are no learning curve: see `leave_limits`.
         """
         if self.recipe.objectives or self.recipe.resource is Resource.FOLDS:
             return ""
-        return self._stopping.reason(self._history, trial)
+        history, limits = self._history, self.recipe.limits
+        if limits:
+            history = History(other for other in history.values() if other.number == trial or is_feasible(other, limits))
+        return self._stopping.reason(history, trial)
 
     def leave_limits(self) -> tuple[float, ...]:
         """The mean losses above which a trial that starts now leaves after its first, second ... fold; () for never.
@@ -236,15 +239,13 @@ class Algorithm:
         """The number of the best trial so far; None when no trial has a finite loss.
 
         The best has the lowest expected loss, which is not always the lowest reported one (`recommendation.ranking`).
-        With objectives or limits it has the lowest loss among those that keep all limits; see `Goals.recommend` for
-        when none does.
+        It keeps all limits; see `Goals.recommend` for when none does.
         """
-        if self._goals:
-            return self._goals.recommend(self._history)
         from app.search.recommendation import ranking
 
         ranked = ranking(self.space, self._history)
-        return ranked[0] if ranked else None
+        feasible = (number for number in ranked if is_feasible(self._history[number], self.recipe.limits))
+        return next(feasible, self._goals.recommend(self._history))
 
     def front(self) -> list[int]:
         """Numbers of the trials on the Pareto front among those that keep all limits, by rising loss."""

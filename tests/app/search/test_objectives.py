@@ -190,6 +190,27 @@ def test_search_is_pure_replayable_and_survives_failures(name: str) -> None:
         SPACE.validate(suggestion.hyperparameters)
 
 
+def test_only_trials_within_the_limits_make_another_hopeless() -> None:
+    # Ten large networks learn fast; a small one is slower, but the only one within the limit.
+    def curve_of(trial: int, suggestion: Suggestion, latency: float, loss: float, epochs: int) -> list[Fact]:
+        reports = [Reported(trial, epoch, loss + 1.0 / epoch) for epoch in range(1, epochs + 1)]
+        return [Started(suggestion), Measured(trial, {"latency_ms": latency}), *reports]
+
+    def hopeless(limits: Sequence[Limit]) -> str:
+        algorithm = make("random", max_epochs=30, limits=limits, front=False)
+        for number in range(10):
+            (suggestion,) = algorithm.suggest(1)
+            facts = curve_of(number, suggestion, 50.0, 0.1 + 0.001 * number, 30)
+            algorithm.update([*facts, Ended(number, Completed(0.133 + 0.001 * number))])
+        (suggestion,) = algorithm.suggest(1)
+        algorithm.update(curve_of(10, suggestion, 1.0, 5.0, 20))
+        return algorithm.hopeless(10)
+
+    assert hopeless([])
+    assert hopeless([FAST]) == ""
+    assert hopeless([Limit("latency_ms", 60.0)])
+
+
 def test_batch_may_share_values() -> None:
     algorithm = run(make("bayesian"), 15)
     assert len({suggestion.hyperparameters["k"] for suggestion in algorithm.suggest(4, alike=["k"])}) == 1
