@@ -40,7 +40,7 @@ def make(folder: Path) -> None:
         archive.track(model)
         archive.add_endpoint(
             "serving_default",
-            lambda x, model=model: {"probabilities": model(x)},
+            _named(model),
             input_signature=[tf.TensorSpec((None, *shape), tf.float32, name="x")],
         )
         archive.write_out(str(folder / name / "1"), verbose=False)
@@ -50,6 +50,11 @@ def make(folder: Path) -> None:
             nested = np.array(instances).reshape(values.shape).tolist()
             (folder / f"{name}-{rows}.json").write_text(json.dumps({"instances": nested}))
             (folder / f"{name}-{rows}.grpc").write_bytes(grpc_frame(name, values))
+
+
+def _named(model: Any) -> Any:
+    # Not a default argument: TensorFlow would trace it as one more input.
+    return lambda x: {"probabilities": model(x)}
 
 
 def grpc_frame(name: str, values: Any) -> bytes:

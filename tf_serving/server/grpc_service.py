@@ -43,6 +43,7 @@ _PREDICTION = {
     "Regress": ("regress", regression_pb2.RegressionRequest),
     "MultiInference": ("multi_inference", inference_pb2.MultiInferenceRequest),
 }
+Method = Callable[[bytes, Any, dict[str, str]], bytes]
 _STATUS_OF = {code.value[0]: code for code in grpc.StatusCode}
 _IDS = itertools.count(1)
 
@@ -120,25 +121,28 @@ class GrpcServer:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _prediction_service(self) -> Any:
+        service = "tensorflow.serving.PredictionService"
         handlers = {
-            rpc: self._handler(self._inference_method(method, kind)) for rpc, (method, kind) in _PREDICTION.items()
+            rpc: self._handler(self._inference_method(method, kind), f"{service}/{rpc}")
+            for rpc, (method, kind) in _PREDICTION.items()
         }
-        handlers["GetModelMetadata"] = self._handler(self._metadata)
-        return grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers)
+        handlers["GetModelMetadata"] = self._handler(self._metadata, f"{service}/GetModelMetadata")
+        return grpc.method_handlers_generic_handler(service, handlers)
 
     def _model_service(self) -> Any:
+        service = "tensorflow.serving.ModelService"
         handlers = {
-            "GetModelStatus": self._handler(self._status),
-            "HandleReloadConfigRequest": self._handler(self._reload_config),
+            "GetModelStatus": self._handler(self._status, f"{service}/GetModelStatus"),
+            "HandleReloadConfigRequest": self._handler(self._reload_config, f"{service}/HandleReloadConfigRequest"),
         }
-        return grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", handlers)
+        return grpc.method_handlers_generic_handler(service, handlers)
 
-    def _handler(self, method: Callable[[bytes, Any], bytes]) -> Any:
+    def _handler(self, method: Method, path: str) -> Any:
         """Return a handler from bytes to bytes; messages are parsed here, where a bad one has a proper answer."""
 
         def handle(content: bytes, context: Any) -> bytes:
             try:
-                return method(content, context)
+                return method(content, context, self._headers(context, path))
             except ServingError as error:
                 status, text = _STATUS_OF[int(error.code)], error.message
             except DecodeError:
@@ -151,16 +155,15 @@ class GrpcServer:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _headers(self, context: Any) -> dict[str, str]:
+    def _headers(self, context: Any, path: str) -> dict[str, str]:
         headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         for gate in self._gates:
-            gate.admit(headers, path="grpc", peer=context.peer())
+            gate.admit(headers, path=f"/{path}", peer=context.peer())
         return headers
 
-    def _inference_method(self, method: str, kind: Any) -> Callable[[bytes, Any], bytes]:
-        def infer(content: bytes, context: Any) -> bytes:
+    def _inference_method(self, method: str, kind: Any) -> Method:
+        def infer(content: bytes, context: Any, headers: dict[str, str]) -> bytes:
             started = perf_counter()
-            headers = self._headers(context)
             request = kind.FromString(content)
             left = context.time_remaining()
             request_context = RequestContext(
@@ -213,8 +216,7 @@ class GrpcServer:
             max_rows=settings.limits.batch_rows,
         )
 
-    def _metadata(self, content: bytes, context: Any) -> bytes:
-        headers = self._headers(context)
+    def _metadata(self, content: bytes, _: Any, headers: dict[str, str]) -> bytes:
         request = get_model_metadata_pb2.GetModelMetadataRequest.FromString(content)
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
@@ -226,8 +228,7 @@ class GrpcServer:
         finally:
             version.release()
 
-    def _status(self, content: bytes, context: Any) -> bytes:
-        self._headers(context)
+    def _status(self, content: bytes, _: Any, __: dict[str, str]) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest.FromString(content)
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
@@ -240,8 +241,7 @@ class GrpcServer:
             told.status.error_message = status.message
         return bytes(response.SerializeToString())
 
-    def _reload_config(self, content: bytes, context: Any) -> bytes:
-        headers = self._headers(context)
+    def _reload_config(self, content: bytes, _: Any, headers: dict[str, str]) -> bytes:
         self._check_admin(headers)
         request = model_management_pb2.ReloadConfigRequest.FromString(content)
         if request.config.WhichOneof("config") != "model_config_list":

@@ -80,6 +80,8 @@ class Preflight:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
+            if self._child is not None:
+                _end(self._child)
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "tf_serving.server.preflight_process"],
                 stdin=subprocess.PIPE,
@@ -107,6 +109,7 @@ class Preflight:
             ) from error
         if not line:
             code = child.wait()
+            _end(child)
             self._child = None
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise ServingError(Code.DATA_LOSS, f"{job['directory']} ended the process that tried to load it ({reason})")

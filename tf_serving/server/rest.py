@@ -83,7 +83,7 @@ class Rest:
         """Return whether answering takes so little time that it may happen on the event loop."""
         if request.method != "POST":
             return not self._routes
-        if len(request.body) > QUICK_BODY_BYTES:
+        if len(request.body) > QUICK_BODY_BYTES or self._has_own_format(request):
             return False
         path = _inference_path(request.path)
         if not isinstance(path, _Path):
@@ -190,12 +190,15 @@ class Rest:
             inference.count(context, path.name, number, code, perf_counter() - started)
 
     def _document(self, request: HttpRequest) -> Any:
-        formats = self._extensions.body_formats
-        if formats and _content_type(request) in formats:
+        if self._has_own_format(request):
             return None
         document = parse(request.body, max_depth=self._limits.json_depth)
         signature_name(document)  # refused here, before the model is looked up
         return document
+
+    def _has_own_format(self, request: HttpRequest) -> bool:
+        formats = self._extensions.body_formats
+        return bool(formats) and _content_type(request) in formats
 
     def _run(self, version: ServedVersion, document: Any, request: HttpRequest, context: RequestContext) -> bytes:
         if document is None:
