@@ -587,3 +587,23 @@ def test_what_waited_to_go_on_when_the_time_was_up_is_ended(directory: RunDirect
     assert Session(directory, budget=budget).run(executor) == "the time is used up"
     assert executor.submitted == []
     assert read_progress(directory).history[1].outcome == Pruned(3)
+
+
+@pytest.mark.parametrize(("before", "after"), [("hyperband+random", "random"), ("random", "hyperband+random")])
+def test_a_resumed_search_may_have_another_algorithm_limit_and_number_of_workers(
+    directory: RunDirectory, before: str, after: str
+) -> None:
+    Session(directory, algorithm=before, max_trials=6, until=4).run(FunctionExecutor(directory))
+    lines = directory.journal_file.read_bytes().splitlines(keepends=True)
+    third = next(index for index, line in enumerate(lines) if b'"event":"started","trial":3' in line)
+    directory.journal_file.write_bytes(b"".join(lines[: third + 1]))
+    executor = FunctionExecutor(directory, workers=3)
+    assert Session(directory, algorithm=after, max_trials=11).run(executor) == "all trials are done"
+    history = read_progress(directory).history
+    assert list(history) == [*range(11)]
+    assert not history.running
+    assert executor.submitted[0].number == 3
+    for trial in history.values():
+        assert [epoch for epoch, _ in trial.curve] == [*range(1, trial.epochs + 1)]
+    ended = [record["trial"] for record in events_of(directory, "ended") if record["outcome"] == "completed"]
+    assert len(ended) == len(set(ended))

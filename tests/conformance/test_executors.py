@@ -354,10 +354,6 @@ def test_a_worker_that_hangs_past_its_lease_is_replaced(running: OpenExecutor) -
     reason = lost(running, number)
     assert re.fullmatch(r"the worker hung: nothing was heard of it for \d+ s of training", reason)
     assert wait_until(lambda: not is_alive(running.process))
-    running.submit(budget=2)
-    ended = running.finish()[-1]
-    assert isinstance(ended, TrialEnded)
-    assert ended.outcome == Paused(2)
 
 
 def test_closing_leaves_no_process_behind() -> None:
