@@ -85,7 +85,7 @@ class PackTrainer:
     def __init__(self, trainer: Trainer, *, seed: int) -> None:
         data = trainer.data
         self._trainer, self._seed = trainer, seed
-        self._context = trainer.context(rows=data.training.num_rows)
+        self.context = trainer.context(rows=data.training.num_rows)
         self._space = trainer.space()
         hp = hyperparameters({})
         self._space.declare_hyperparameters(hp)
@@ -98,12 +98,12 @@ class PackTrainer:
             weights=None if weights is None else tf.constant(weights),
         )
         self.graph = PackGraph(
-            self._context, answers=self._answers, max_depth=int(depth.max_value), training=training
+            self.context, answers=self._answers, max_depth=int(depth.max_value), training=training
         )
         self._validation = TableTensors(
             features=tensors(data.validation.features), target=tf.constant(data.training_target(data.validation))
         )
-        self._trace_seconds = 0.0
+        self._trace_seconds = math.nan
 
     def train(self, trials: Sequence[PackMember], *, report: Report, ended: Ended, ask: Ask) -> None:
         """Trains every member up to its budget, from its saved state if it has one.
@@ -118,26 +118,29 @@ class PackTrainer:
         Raises:
             DiskFullError: A state could not be written.
         """
-        run = _PackRun(report=report, ended=ended, start=time.perf_counter(), trace_seconds=self._trace_seconds)
+        start = time.perf_counter()
+        if math.isnan(self._trace_seconds):
+            self.graph.trace()
+            self._trace_seconds = time.perf_counter() - start
+        run = _PackRun(report=report, ended=ended, start=start, trace_seconds=self._trace_seconds)
         members = []
         for trial in trials:
             member = self.enter(trial)
             for result in member.curve:
                 report(trial.number, result)
             members.append(member)
-        members = self._left(members, run, context=self._context)
+        members = self._left(members, run, context=self.context)
         while members:
             members = self._train_stack(members, run, ask)
-            members = self._left(members, run, context=self._context)
-        self._trace_seconds = max(self._trace_seconds, run.trace_seconds)
+            members = self._left(members, run, context=self.context)
 
     def enter(self, trial: PackMember) -> Member:
         """Returns a member with its first weights, or those of its saved state."""
         hp = hyperparameters(trial.values)
         self._space.declare_hyperparameters(hp)
-        plan = MemberPlan.of(hp, self._context)
-        weights = initial_weights(plan, self._context, seed=trial.seed)
-        trainable = [variable for variable in variables_of(plan, self._context) if variable.trainable]
+        plan = MemberPlan.of(hp, self.context)
+        weights = initial_weights(plan, self.context, seed=trial.seed)
+        trainable = [variable for variable in variables_of(plan, self.context) if variable.trainable]
         zeros = {variable.name: np.zeros(variable.shape, np.float32) for variable in trainable}
         member = Member(trial=trial, plan=plan, hp=hp, weights=weights, slots={"first": zeros, "second": dict(zeros)})
         path = trial.state / "current"
@@ -151,12 +154,12 @@ class PackTrainer:
 
     def _restore(self, member: Member, path: Path) -> None:
         groups, header = load_state(path)
-        variables = variables_of(member.plan, self._context)
+        variables = variables_of(member.plan, self.context)
         arrays = groups.get("model", [])
         if [variable.shape for variable in variables] != [array.shape for array in arrays]:
             raise CheckpointError(f"{path} belongs to another network")
         member.weights = {variable.name: array for variable, array in zip(variables, arrays, strict=True)}
-        member.steps, member.slots = optimizer_slots(member.plan, self._context, groups["optimizer"])
+        member.steps, member.slots = optimizer_slots(member.plan, self.context, groups["optimizer"])
         member.curve = [EpochResult(epoch=number, **epoch) for number, epoch in enumerate(header["curve"], start=1)]
         member.best = self._trainer.best_of(member.curve)
 
@@ -171,7 +174,7 @@ class PackTrainer:
 
     def _train_stack(self, members: list[Member], run: _PackRun, ask: Ask) -> list[Member]:
         """Trains until a member is done, and returns the members with their arrays brought up to date."""
-        live = LivePack(self.graph, members, self._context)
+        live = LivePack(self.graph, members, self.context)
         while not any(member.is_done for member in members):
             losses = self._train_epoch(live, run, ask)
             if losses is None:
@@ -208,7 +211,7 @@ class PackTrainer:
             seed = [derive_seed(self._seed, NOISE_SEED, epoch), done]
             start = time.perf_counter()
             total = total + live.train(steps, seed)
-            run.adapt(len(steps), time.perf_counter() - start, traced=self.graph)
+            run.adapt(len(steps), time.perf_counter() - start)
             done += len(steps)
         live.commit()
         for member in members:
@@ -218,7 +221,7 @@ class PackTrainer:
 
     def _order(self, epoch: int, batch_size: int) -> Any:
         """Returns the rows of every step, (num_steps, batch_size); the last partial batch is dropped."""
-        num_rows = self._context.num_training_rows
+        num_rows = self.context.num_training_rows
         rng = np.random.default_rng([derive_seed(self._seed, ORDER_SEED), epoch])
         steps = num_rows // batch_size
         return rng.permutation(num_rows)[: steps * batch_size].astype(np.int32).reshape(steps, batch_size)
@@ -267,14 +270,14 @@ class PackTrainer:
             if member.best_weights is not None:
                 save_state(
                     member.trial.state / "best",
-                    arrays={"model": member.variables(self._context, member.best_weights())},
+                    arrays={"model": member.variables(self.context, member.best_weights())},
                     header={"curve": []},
                 )
                 member.best_weights = None
             if member.error is None:
-                slots = optimizer_arrays(member.plan, self._context, steps=member.steps, slots=member.slots)
+                slots = optimizer_arrays(member.plan, self.context, steps=member.steps, slots=member.slots)
                 curve = [{"objective": r.objective, "scalars": dict(r.scalars)} for r in member.curve]
-                groups = {"model": member.variables(self._context), "optimizer": slots}
+                groups = {"model": member.variables(self.context), "optimizer": slots}
                 save_state(member.trial.state / "current", arrays=groups, header={"curve": curve})
             for result in member.untold:
                 run.report(member.trial.number, result)
@@ -309,7 +312,6 @@ class _PackRun:
         self.trace_seconds = trace_seconds
         self.steps_per_call = 8
         self._start = self._lap = self._last_told = start
-        self._traces = 0
 
     @property
     def elapsed(self) -> float:
@@ -331,12 +333,9 @@ class _PackRun:
         """Notes that everything is saved and told."""
         self._last_told = time.perf_counter()
 
-    def adapt(self, steps: int, seconds: float, *, traced: PackGraph) -> None:
-        """Lets a call grow towards `SECONDS_PER_CALL`; a call that traced says nothing of the steps."""
-        del traced
+    def adapt(self, steps: int, seconds: float) -> None:
+        """Lets a call grow towards `SECONDS_PER_CALL`."""
         if seconds < SECONDS_PER_CALL / 2 and steps >= self.steps_per_call:
             self.steps_per_call *= 4
         elif seconds > 2 * SECONDS_PER_CALL and self.steps_per_call > 8:
             self.steps_per_call //= 2
-
-

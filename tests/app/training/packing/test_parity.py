@@ -10,6 +10,7 @@ import pytest
 from app.search.space import Float, Space
 
 KNOWN = Space([Float("x", 0.0, 1.0)])
+PREDICTED = 1e-5
 CHANGES: list[dict[str, Any]] = [
     {"optimizer": "adamw", "normalisation": "batch", "activation": "relu", "depth": 3, "residual": True},
     {"optimizer": "adamw", "normalisation": "none", "activation": "gelu", "depth": 1, "schedule": "constant"},
@@ -86,7 +87,8 @@ def test_every_member_trains_step_by_step_like_its_keras_network(
     trainer = make_trainer(task, rare=rare)
     changes = [CHANGES[index] for index in chosen]
     label = {} if task == "regression" else {"label_smoothing": smoothing}
-    values = [network_values(**({"residual": False, "dropout": 0.0, "label_smoothing": None} | label | c)) for c in changes]
+    plain = {"residual": False, "dropout": 0.0, "label_smoothing": None} | label
+    values = [network_values(**(plain | change)) for change in changes]
     networks = [solo(trainer, value, seed) for seed, value in enumerate(values)]
     states = [saved(network, tmp_path / str(number)) for number, network in enumerate(networks)]
     live = packed(trainer, list(zip(values, states, strict=True)))
@@ -107,11 +109,57 @@ def test_every_member_trains_step_by_step_like_its_keras_network(
             return model.train_step(batch)
 
         for batch in order:
-            columns = ({name: tf.gather(tensor, batch) for name, tensor in features.items()}, tf.constant(target[batch]))
+            inputs = {name: tf.gather(tensor, batch) for name, tensor in features.items()}
+            columns = (inputs, tf.constant(target[batch]))
             train(columns if weights is None else (*columns, tf.constant(weights[batch])))
         loss = next(metric.result() for metric in network.model.metrics if metric.name == "loss")
         assert losses[place[number]] == pytest.approx(float(loss), rel=1e-4)
         member = live.members[place[number]]
         for variable, array in zip(network.model.variables, live.variables(place[number]), strict=True):
-            np.testing.assert_allclose(array, variable.numpy(), rtol=2e-3, atol=2e-5, err_msg=f"{number} {variable.path}")
+            path = f"{number} {variable.path}"
+            np.testing.assert_allclose(array, variable.numpy(), rtol=2e-3, atol=2e-5, err_msg=path)
         assert member.steps == len(order) == int(network.model.optimizer.iterations)
+
+
+def test_a_member_taken_out_as_a_keras_model_answers_the_same(
+    make_trainer: Callable[..., Any], network_values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    from app.training.packing.live import PackMember
+    from app.training.packing.pack import PackTrainer
+    from app.training.packing.plan import num_parameters
+
+    trainer = make_trainer("multiclass")
+    values = [
+        network_values(width=32, depth=3, activation="gelu", dropout=0.3),
+        network_values(normalisation="layer", depth=1, residual=None, embedding_size=8, optimizer="rmsprop"),
+    ]
+    packs, told = PackTrainer(trainer, seed=3), {}
+    members = [
+        PackMember(number=n, values=v, known=KNOWN, budget=2, seed=n, state=tmp_path / str(n))
+        for n, v in enumerate(values)
+    ]
+    packs.train(members, report=lambda n, r: told.update({n: r}), ended=lambda _: None, ask=set)
+    live = packed(trainer, [(value, tmp_path / str(number)) for number, value in enumerate(values)])
+    from app.training.packing.graph import TableTensors
+    from app.training.trial_data import tensors
+
+    rows = trainer.data.validation
+    features = tensors(rows.features)
+    import tensorflow as tf
+
+    target = tf.constant(trainer.data.training_target(rows))
+    answers, losses = live.evaluate(TableTensors(features=features, target=target))
+    for index, member in enumerate(live.members):
+        number = member.trial.number
+        network = solo(trainer, values[number], seed=99)
+        assert [result.epoch for result in network.restore(tmp_path / str(number) / "current")] == [1, 2]
+        parts, loss = network.evaluate(features, rows)
+        probabilities = np.concatenate([part["probabilities"] for part in parts])
+        np.testing.assert_allclose(answers["probabilities"][index], probabilities, atol=PREDICTED)
+        assert losses[index] == pytest.approx(loss, abs=PREDICTED)
+        assert told[number].scalars["val/loss"] == pytest.approx(loss, abs=PREDICTED)
+        assert told[number].scalars["learning_rate"] == pytest.approx(
+            float(network.model.optimizer.learning_rate), rel=1e-5
+        )
+        assert num_parameters(member.plan, packs.context) == network.model.count_params()
+        assert int(network.model.optimizer.iterations) == member.steps > 0
