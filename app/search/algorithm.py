@@ -222,7 +222,8 @@ class Algorithm:
             return ""
         history, limits = self._history, self.recipe.limits
         if limits:
-            history = History(other for other in history.values() if other.number == trial or is_feasible(other, limits))
+            kept = [other for other in history.values() if other.number == trial or is_feasible(other, limits)]
+            history = History(kept)
         return self._stopping.reason(history, trial)
 
     def leave_limits(self) -> tuple[float, ...]:

@@ -190,6 +190,23 @@ def test_search_is_pure_replayable_and_survives_failures(name: str) -> None:
         SPACE.validate(suggestion.hyperparameters)
 
 
+@pytest.mark.parametrize("name", ["random", "hyperband+random", "asha+random", "asha+grid"])
+def test_trials_that_are_not_trained_hold_nobody_up(name: str) -> None:
+    # Few networks are fast enough, so whole rungs may be empty.
+    limit = Limit("latency_ms", 2.5)
+    algorithm = make(name, max_epochs=9, limits=[limit], front=False)
+    for _ in range(150):
+        suggestions = algorithm.suggest(1)
+        assert suggestions
+        facts = told(suggestions[0], max_epochs=9)
+        if not limit.holds(measured(suggestions[0].hyperparameters)[1]):
+            facts = [*facts[:2], Ended(suggestions[0].trial, Pruned(0))]
+        algorithm.update(facts)
+    done = [trial for trial in algorithm.history.values() if trial.epochs == 9]
+    assert done
+    assert all(limit.holds(trial.measures["latency_ms"]) for trial in done)
+
+
 def test_only_trials_within_the_limits_make_another_hopeless() -> None:
     # Ten large networks learn fast; a small one is slower, but the only one within the limit.
     def curve_of(trial: int, suggestion: Suggestion, latency: float, loss: float, epochs: int) -> list[Fact]:
