@@ -383,10 +383,17 @@ class SearchLoop:
             raise SearchError(f"the first {FIRST_TRIALS} trials all failed; the last one: {_failure(history.failed)}")
 
     def _delete_states_of_losers(self) -> None:
-        """Keeps the state of the best trials and of those that may be resumed."""
-        having = [self._record.history[number] for number in sorted(self._with_state) if number not in self._running]
+        """Keeps the state of the best trials and of those that may be resumed.
+
+        Whoever is paused in an earlier bracket has lost; a scheduler that thinks otherwise has it trained anew.
+        """
+        history = self._record.history
+        current = max((trial.bracket for trial in history.values()), default=0)
+        having = [history[number] for number in sorted(self._with_state) if number not in self._running]
         self._delete_states(
-            trial for trial in having if trial.outcome is not None and not isinstance(trial.outcome, Paused)
+            trial
+            for trial in having
+            if trial.outcome is not None and (not isinstance(trial.outcome, Paused) or trial.bracket < current)
         )
 
     def _delete_states(self, trials: Iterable[Trial]) -> None:

@@ -323,14 +323,30 @@ def test_a_resumed_trial_tells_its_past_again_and_it_is_recorded_once(directory:
         assert [epoch for epoch, _ in trial.curve] == list(range(1, trial.epochs + 1))
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("algorithm", ["random", "hyperband+random"])
-def test_only_the_best_keep_their_state(directory: RunDirectory, algorithm: str) -> None:
-    executor = FunctionExecutor(directory)
+def test_only_the_best_keep_their_state(directory: RunDirectory, algorithm: str, workers: int) -> None:
+    executor = FunctionExecutor(directory, workers=workers)
     Session(directory, algorithm=algorithm, max_trials=9, keep=2).run(executor)
     progress = read_progress(directory)
     assert states(directory) == {trial.number for trial in progress.ranking[:2]}
     assert progress.best is not None
     assert progress.best.number in states(directory)
+
+
+def test_the_losers_of_a_bracket_lose_their_state_when_the_next_begins(directory: RunDirectory) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def show(view: SearchView) -> None:
+        paused = [trial for trial in view.history.paused if trial.number in states(directory)]
+        current = max(trial.bracket for trial in view.history.values())
+        if any(trial.bracket == current and trial.outcome for trial in view.history.values()):
+            seen.append((current, sum(trial.bracket < current for trial in paused)))
+
+    Session(directory, algorithm="hyperband+random", max_trials=20, keep=1, show=show).run(FunctionExecutor(directory))
+    # The best of all may be one of them.
+    assert max(losers for current, losers in seen if current == 1) <= 1
+    assert max(current for current, _ in seen) >= 1
 
 
 def test_an_interrupt_stops_the_trial_and_keeps_what_there_is(directory: RunDirectory) -> None:
