@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.api import search
+from app.api import prepare, resume, search
 from app.config import ExperimentConfig
 from app.errors import TamizError
-from app.experiment import Experiment, load, resume
+from app.experiment import Experiment, load
 from app.search.space import Boolean, Categorical, Float, Int, Space
 from app.view import ConsoleView, SilentView, View
 from pipelines.errors import DataError
@@ -39,6 +39,7 @@ __all__ = [
     "Task",
     "View",
     "load",
+    "prepare",
     "resume",
     "search",
 ]

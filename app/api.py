@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
-from app.arguments import SearchArguments, experiment_config
-from app.execution.local_executor import LocalExecutor
-from app.experiment import Experiment, launch
-from app.view import ConsoleView, SilentView
+from app.arguments import Changes, ExecutionArguments, SearchArguments, experiment_config
+from app.config import ExperimentConfig, parse_duration
+from app.execution.executors import make_executor
+from app.experiment import Experiment, begin, launch
+from app.experiment import prepare as prepare_data
+from app.experiment import resume as resume_run
+from app.view import ConsoleView, SilentView, View
 
 
 def search(
@@ -29,6 +33,9 @@ def search(
     objective: str = "",
     features: Mapping[str, str] | None = None,
     folds: int | None = None,
+    limits: Sequence[str] = (),
+    start_from: Sequence[str | Path] = (),
+    workers: int = 0,
     seed: int | None = None,
     config: str | Path | None = None,
     verbose: bool = True,
@@ -42,9 +49,14 @@ def search(
         trials: Number of trials; 0 for no limit.
         run: Run directory; by default ``runs/<name>``, numbered if that is taken.
         space: ``mlp`` (the default), ``resnet`` or ``module:build``.
-        algorithm: ``auto`` (the default), ``random``, ``grid``, ``bayesian`` or ``hyperband``.
-        objective: Validation metric to select by; the task's own by default.
+        algorithm: ``auto`` (the default), ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``asha``,
+            ``hyperband``, ``bohb``, or a scheduler and a sampler such as ``asha+random``.
+        objective: Validation metric to select by; the task's own by default. After commas, what else is wanted, such
+            as ``"roc_auc,latency"``.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
+        limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``.
+        start_from: Earlier runs on like data, whose best configurations are tried first.
+        workers: Worker processes; 0 takes one.
         folds: Folds of the cross-validation that judges trials; 1 judges them on the validation rows; by default small
             tables get folds where the time allows it.
         seed: Seed of every random choice; 42 by default.
@@ -56,10 +68,9 @@ def search(
         TamizError: A setting, the run directory, the search or the export is at fault.
     """
     started = clock.time()
-    in_memory = isinstance(data, (pd.DataFrame, pa.Table))
-    settings = experiment_config(
+    settings = _settings(
+        data,
         SearchArguments(
-            source="" if in_memory else str(data),
             target=target,
             time=time,
             trials=trials,
@@ -69,13 +80,96 @@ def search(
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
             folds=folds,
             seed=seed,
+            limits=tuple(limits),
+            start_from=tuple(map(str, start_from)),
+            execution=ExecutionArguments(workers=workers),
         ),
-        file=None if config is None else Path(config),
+        config,
     )
-    path = Path(run) if run is not None else _free_place(Path("runs") / settings.name)
-    view = ConsoleView(Console()) if verbose else SilentView()
-    with contextlib.closing(LocalExecutor()) as executor:
+    with contextlib.closing(make_executor(settings.execution)) as executor:
+        path, view = _place(run, settings), _view(verbose)
         return launch(data, settings, path=path, executor=executor, view=view, started=started)
+
+
+def prepare(
+    data: str | Path | pd.DataFrame | pa.Table,
+    *,
+    target: str,
+    run: str | Path | None = None,
+    config: str | Path | ExperimentConfig | None = None,
+    verbose: bool = True,
+) -> Experiment:
+    """Reads the data and declares the space, but trains nothing yet.
+
+    The experiment that comes back takes `enqueue(configuration)` and `add_result(configuration, value)`; its `run()`
+    then searches, trains, tests, exports and verifies.
+
+    Args:
+        data: A file or a table in memory, as for `search`.
+        target: Column to predict.
+        run: Run directory; by default ``runs/<name>``, numbered if that is taken.
+        config: Settings, or a TOML file with them; without, a search of 10 minutes.
+        verbose: Whether to print what is found in the data.
+
+    Raises:
+        DataError: The data cannot be used.
+        TamizError: A setting or the run directory is at fault.
+    """
+    settings = _settings(data, SearchArguments(target=target), config)
+    view = _view(verbose)
+    with contextlib.closing(make_executor(settings.execution)) as executor:
+        directory = prepare_data(data, settings, path=_place(run, settings), view=view)
+        return begin(directory, settings, executor=executor, view=view)
+
+
+def resume(
+    run: str | Path,
+    *,
+    time: str = "",
+    trials: int | None = None,
+    algorithm: str = "",
+    workers: int = 0,
+    verbose: bool = True,
+) -> Experiment:
+    """Goes on with an experiment that was interrupted, killed or only prepared.
+
+    Args:
+        run: The run directory.
+        time: Another budget for the whole experiment, such as ``"20m"``.
+        trials: Another number of trials.
+        algorithm: Another algorithm, which learns from the trials so far.
+        workers: Another number of worker processes.
+        verbose: Whether to print what happens.
+
+    Raises:
+        RunDirectoryError: There is no experiment, or a live one.
+        TamizError: A setting, the search or the export is at fault.
+    """
+    changes = Changes(
+        seconds=parse_duration(time) if time else None,
+        trials=trials,
+        algorithm=algorithm,
+        execution=ExecutionArguments(workers=workers),
+    )
+    return resume_run(Path(run), view=_view(verbose), changes=changes, stored_rows=True)
+
+
+def _settings(
+    data: str | Path | pd.DataFrame | pa.Table,
+    arguments: SearchArguments,
+    config: str | Path | ExperimentConfig | None,
+) -> ExperimentConfig:
+    in_memory = isinstance(data, (pd.DataFrame, pa.Table))
+    base = Path(config) if isinstance(config, (str, Path)) else config
+    return experiment_config(replace(arguments, source="" if in_memory else str(data)), base=base)
+
+
+def _place(run: str | Path | None, settings: ExperimentConfig) -> Path:
+    return Path(run) if run is not None else _free_place(Path("runs") / settings.name)
+
+
+def _view(verbose: bool) -> View:
+    return ConsoleView(Console()) if verbose else SilentView()
 
 
 def _free_place(path: Path) -> Path:

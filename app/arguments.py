@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app.config import ExperimentConfig, name_from, parse_duration, read_config
+from app.config import (
+    ExecutionConfig,
+    ExecutorKind,
+    ExperimentConfig,
+    Placement,
+    did_you_mean,
+    name_from,
+    parse_bytes,
+    parse_duration,
+    read_config,
+)
 from app.errors import ConfigError
+
+_Option = TypeVar("_Option", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +47,10 @@ class SearchArguments:
         folds: Folds of the cross-validation, 1 for none, 0 for automatic; None leaves the setting as it is.
         seed: Seed.
         devices: TensorFlow devices.
+        limits: Constraints such as ``latency_ms<=5``.
+        start_from: Earlier runs on like data.
+        keep: Number of best trials whose state is kept; 0 leaves the setting as it is.
+        execution: Who runs the trials.
     """
 
     source: str = ""
@@ -55,15 +72,92 @@ class SearchArguments:
     folds: int | None = None
     seed: int | None = None
     devices: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    start_from: tuple[str, ...] = ()
+    keep: int = 0
+    execution: ExecutionArguments = field(default_factory=lambda: ExecutionArguments())
 
 
-def experiment_config(arguments: SearchArguments, *, file: Path | None = None) -> ExperimentConfig:
-    """Returns the settings: defaults, then the file's, then what was given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionArguments:
+    """What a user gave about the workers; an empty value leaves the setting as it is.
+
+    Attributes:
+        executor: ``local`` or ``ray``.
+        workers: Number of workers.
+        placement: ``auto``, ``per-device`` or ``mirrored``.
+        worker_memory: Size such as ``4GB``.
+        ray_address: Address of a Ray cluster.
+        packing: Whether trials of one shape train together; None leaves the setting as it is.
+    """
+
+    executor: str = ""
+    workers: int = 0
+    placement: str = ""
+    worker_memory: str = ""
+    ray_address: str = ""
+    packing: bool | None = None
+
+
+def execution_config(base: ExecutionConfig, given: ExecutionArguments) -> ExecutionConfig:
+    """Returns the settings of the workers: `base`, then what was given.
+
+    Raises:
+        ConfigError: A value cannot be used; the message names what was expected.
+    """
+    return replace(
+        base,
+        **_given(
+            executor=_choice("executor", given.executor, ExecutorKind),
+            workers=given.workers,
+            placement=_choice("placement", given.placement, Placement),
+            worker_memory=parse_bytes(given.worker_memory) if given.worker_memory else 0,
+            ray_address=given.ray_address,
+        ),
+        packing=base.packing if given.packing is None else given.packing,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a resumed experiment does otherwise; an empty value keeps what it had.
+
+    Attributes:
+        seconds: Time budget for the whole experiment; None keeps the old one.
+        trials: Number of trials; None keeps the old one.
+        algorithm: Name of the algorithm, which learns from the trials so far.
+        execution: The workers.
+    """
+
+    seconds: float | None = None
+    trials: int | None = None
+    algorithm: str = ""
+    execution: ExecutionArguments = field(default_factory=ExecutionArguments)
+
+    def applied(self, config: ExperimentConfig) -> ExperimentConfig:
+        """Returns the settings with the changes.
+
+        Raises:
+            ConfigError: A value cannot be used.
+        """
+        search = replace(
+            config.search,
+            seconds=config.search.seconds if self.seconds is None else self.seconds,
+            trials=config.search.trials if self.trials is None else self.trials,
+            algorithm=self.algorithm or config.search.algorithm,
+        )
+        return replace(config, search=search, execution=execution_config(config.execution, self.execution))
+
+
+def experiment_config(
+    arguments: SearchArguments, *, base: Path | ExperimentConfig | None = None
+) -> ExperimentConfig:
+    """Returns the settings: defaults, then those of `base`, a TOML file or settings, then what was given.
 
     Raises:
         ConfigError: A value cannot be used, or there is no target.
     """
-    base = ExperimentConfig() if file is None else read_config(file)
+    base = ExperimentConfig() if base is None else read_config(base) if isinstance(base, Path) else base
     data = replace(
         base.data,
         features={**base.data.features, **dict(_feature(text) for text in arguments.features)},
@@ -84,18 +178,37 @@ def experiment_config(arguments: SearchArguments, *, file: Path | None = None) -
     search = replace(
         base.search,
         **_budget(arguments),
-        **_given(space=arguments.space, algorithm=arguments.algorithm, objective=arguments.objective),
+        **_given(
+            space=arguments.space,
+            algorithm=arguments.algorithm,
+            objective=arguments.objective,
+            limits=arguments.limits,
+            # As the source: a resumed search may run from elsewhere.
+            start_from=tuple(str(Path(run).absolute()) for run in arguments.start_from),
+        ),
         folds=base.search.folds if arguments.folds is None else arguments.folds,
         seed=base.search.seed if arguments.seed is None else arguments.seed,
     )
     training = replace(base.training, **_given(max_epochs=arguments.epochs, devices=_devices(arguments.devices)))
     stem = Path(data.source).name.split(".")[0] if data.source else data.target
     name = arguments.name or (base.name if base.name != ExperimentConfig().name else name_from(stem))
-    return replace(base, name=name, data=data, search=search, training=training)
+    execution = execution_config(base.execution, arguments.execution)
+    keep = arguments.keep or base.keep
+    return replace(
+        base, name=name, keep=keep, data=data, search=search, training=training, execution=execution
+    )
 
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
+
+
+def _choice(name: str, text: str, options: type[_Option]) -> _Option | None:
+    if not text:
+        return None
+    if text not in list(options):
+        raise ConfigError(f"{name} is {text!r}{did_you_mean(text, options)}: expected {', '.join(options)}")
+    return options(text)
 
 
 def _budget(arguments: SearchArguments) -> dict[str, Any]:

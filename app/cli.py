@@ -67,7 +67,7 @@ def search(
     run: Annotated[Path | None, typer.Option(help="Run directory [default: runs/NAME].")] = None,
     name: Annotated[str, typer.Option(help="Name of experiment and model [default: the file's].")] = "",
     space: Annotated[str, typer.Option(help="mlp, resnet, or your own module:build.")] = "",
-    algorithm: Annotated[str, typer.Option(help="auto, random, grid, bayesian, hyperband.")] = "",
+    algorithm: Annotated[str, typer.Option(help="auto, bayesian, tpe, asha, hyperband, bohb, random ...")] = "",
     objective: Annotated[str, typer.Option(help="Validation metric to select by, such as roc_auc.")] = "",
     task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression.")] = "",
     feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; ignore drops it.")] = None,
@@ -80,26 +80,40 @@ def search(
     folds: Annotated[int | None, typer.Option(help="Folds that judge a trial; 1: validation rows; 0: by rows.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice [default: 42].")] = None,
     device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: MirroredStrategy.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="latency_ms<=5, num_parameters<=2e6, size_mb<=10.")] = None,
+    start_from: Annotated[list[Path] | None, typer.Option(help="Earlier run on like data to learn from.")] = None,
+    keep: Annotated[int, typer.Option(min=0, help="Best trials whose state is kept [default: 3].")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes [default: 1].")] = 0,
+    placement: Annotated[str, typer.Option(help="auto, per-device (a trial a device) or mirrored.")] = "",
+    worker_memory: Annotated[str, typer.Option(help="Memory past which a worker is replaced: 4GB.")] = "",
+    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "",
+    ray_address: Annotated[str, typer.Option(help="Ray cluster to join [default: started here].")] = "",
+    packing: Annotated[bool | None, typer.Option(help="Trials of one shape train in one graph.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options here win.")] = None,
 ) -> None:
     """Search, train, test, export and verify a model for a table."""
-    from app.arguments import SearchArguments, experiment_config
+    from app.arguments import ExecutionArguments, SearchArguments, experiment_config
 
+    execution = ExecutionArguments(
+        executor=executor, workers=workers, placement=placement, worker_memory=worker_memory,
+        ray_address=ray_address, packing=packing,
+    )  # fmt: skip
     arguments = SearchArguments(
         source=str(data), target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
         missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs, folds=folds, seed=seed,
-        devices=tuple(device or ()),
+        devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
+        keep=keep, execution=execution,
     )  # fmt: skip
-    settings = experiment_config(arguments, file=config)
+    settings = experiment_config(arguments, base=config)
     _launch(data, settings, run or Path("runs") / settings.name)
 
 
 def _launch(data: Path, settings: ExperimentConfig, run: Path) -> None:
-    from app.execution.local_executor import LocalExecutor
+    from app.execution.executors import make_executor
 
     # The worker imports TensorFlow, which takes seconds, while this process imports pandas and reads the data.
-    with contextlib.closing(LocalExecutor()) as executor:
+    with contextlib.closing(make_executor(settings.execution)) as executor:
         from app.experiment import launch
 
         launch(data, settings, path=run, executor=executor, view=_view(), started=STARTED)
@@ -111,17 +125,29 @@ def resume(
     run: Annotated[Path, typer.Argument(help="Run directory of the search to go on with.")],
     time_: Annotated[str, typer.Option("--time", help="Another time budget for the whole experiment.")] = "",
     trials: Annotated[int | None, typer.Option(min=1, help="Another number of trials.")] = None,
+    algorithm: Annotated[str, typer.Option(help="Another algorithm; it learns from the trials so far.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Another number of worker processes.")] = 0,
+    worker_memory: Annotated[str, typer.Option(help="Memory past which a worker is replaced: 4GB.")] = "",
+    executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "",
+    ray_address: Annotated[str, typer.Option(help="Ray cluster to join [default: started here].")] = "",
+    packing: Annotated[bool | None, typer.Option(help="Trials of one shape train in one graph.")] = None,
     data: Annotated[Path | None, typer.Option(help="The data, if its file has moved.")] = None,
     stored_rows: Annotated[bool, typer.Option("--stored-rows", help="Go on though the file has changed.")] = False,
 ) -> None:
-    """Go on with a search that was interrupted or killed."""
+    """Go on with a search that was interrupted or killed, as it was or with other budgets, workers or algorithm."""
+    from app.arguments import Changes, ExecutionArguments
     from app.config import parse_duration
     from app.experiment import resume as resume_experiment
 
-    seconds = parse_duration(time_) if time_ else None
-    resume_experiment(
-        run, view=_view(), seconds=seconds, trials=trials, source=data, stored_rows=stored_rows
-    ).close()
+    changes = Changes(
+        seconds=parse_duration(time_) if time_ else None,
+        trials=trials,
+        algorithm=algorithm,
+        execution=ExecutionArguments(
+            executor=executor, workers=workers, worker_memory=worker_memory, ray_address=ray_address, packing=packing
+        ),
+    )
+    resume_experiment(run, view=_view(), changes=changes, source=data, stored_rows=stored_rows).close()
 
 
 @app.command()

@@ -10,27 +10,30 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import final
 
 import pandas as pd
+from rich.console import Console
 
+from app.arguments import Changes
 from app.config import ExperimentConfig
 from app.data_stage import Source, check_same_data, prepare_data, read_source, write_config, write_data
 from app.errors import RunDirectoryError, told_as_disk_error
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
-from app.execution.local_executor import LocalExecutor
+from app.execution.executors import make_executor, workers_warning
 from app.final_stage import evaluate, export, train_final
 from app.prediction import BatchSettings, Predictor
 from app.report_stage import board_of, report
 from app.run_directory import RunDirectory, read_json
+from app.search.space import Configuration
 from app.search_loop import Interrupts, SearchLoop
 from app.search_record import SearchRecord, read_progress
-from app.search_stage import asked_objective, check_settings, open_search, open_workers, search, time_budget
+from app.search_stage import check_goals, check_settings, open_search, open_workers, search, time_budget
 from app.summary import data_found
-from app.view import View
+from app.view import ConsoleView, View
+from app.warm_start_stage import add_result, enqueue
 from pipelines.schema import DatasetSchema
 from tf_serving.model_versions import versions
 from tf_serving.verify import VerificationProcess
@@ -53,24 +56,44 @@ def launch(
         DataError: The data cannot be used.
         TamizError: A setting, the run directory, the search or the export is at fault.
     """
+    directory = prepare(source, config, path=path, view=view)
+    with directory.lock(), removed_unless_begun(directory):
+        return run(directory, config, executor=executor, view=view, started=started)
+
+
+def prepare(source: Source, config: ExperimentConfig, *, path: Path, view: View) -> RunDirectory:
+    """Reads the data, says what is in it, and puts it into a new run directory; arguments and errors as `launch`."""
     check_settings(config)
+    if warning := workers_warning(config.execution):
+        view.say(f"warning: {warning}")
     directory = RunDirectory(path)
     directory.check_free()
     data = prepare_data(read_source(source, config), config)
-    asked_objective(config, data.schema)
+    check_goals(config, data.schema)
     view.show(data_found(data))
     with directory.staged() as staged:
         write_data(data, config, directory=staged)
-    with directory.lock(), removed_unless_begun(directory):
-        return run(directory, config, executor=executor, view=view, started=started)
+    return directory
+
+
+def begin(directory: RunDirectory, config: ExperimentConfig, *, executor: Executor, view: View) -> Experiment:
+    """Has the space declared and the search recorded, without a trial, so that configurations can be enqueued."""
+    started = time.time()
+    with (
+        directory.lock(),
+        removed_unless_begun(directory),
+        contextlib.closing(SearchRecord(directory, started=started)) as record,
+    ):
+        opened = open_workers(directory, config, executor=executor)
+        open_search(directory, config, opened=opened, record=record, view=view)
+    return Experiment(directory)
 
 
 def resume(
     path: Path,
     *,
     view: View,
-    seconds: float | None = None,
-    trials: int | None = None,
+    changes: Changes | None = None,
     source: Source | None = None,
     stored_rows: bool = False,
 ) -> Experiment:
@@ -79,33 +102,29 @@ def resume(
     Args:
         path: The run directory.
         view: Shows what happens.
-        seconds: Another time budget for the whole experiment; None keeps the old one.
-        trials: Another number of trials; None keeps the old one.
+        changes: What is done otherwise; None for nothing.
         source: The data, where its file has moved; None looks at the file it came from.
         stored_rows: Go on with the rows in the run directory, whatever has become of the file.
 
     Raises:
         RunDirectoryError: There is no experiment, a live one, or one on other data.
+        ConfigError: A change cannot be made.
     """
     directory = RunDirectory.open(path)
+    changes = changes or Changes()
     with directory.lock():
-        config = directory.read_config()
+        config = changes.applied(directory.read_config())
+        check_settings(config)
         if not stored_rows:
             check_same_data(directory, config, source)
         stages = read_progress(directory).stages
         if "report" in stages:
             view.say(f"{path} is finished: its test rows have been opened. Start a new search for more trials.")
             return load(path)
-        if "search" in stages and (trials or seconds):
+        if "search" in stages and changes != Changes():
             view.say("The search itself has ended; what is left is the final training, the test and the export.")
-        search = replace(
-            config.search,
-            seconds=config.search.seconds if seconds is None else seconds,
-            trials=config.search.trials if trials is None else trials,
-        )
-        config = replace(config, search=search)
         write_config(directory, config)
-        with contextlib.closing(LocalExecutor()) as executor:
+        with contextlib.closing(make_executor(config.execution)) as executor:
             return run(directory, config, executor=executor, view=view, started=time.time())
 
 
@@ -132,8 +151,15 @@ def run(
         budget = time_budget(directory, config, record=record, started=started)
         # From here on there is something to finish with: the first Ctrl-C asks for that.
         stack.enter_context(interrupts.caught())
+        packs = config.execution.packing and not opened.alone
         loop = SearchLoop(
-            algorithm, executor=executor, record=record, directory=directory, budget=budget, keep=config.keep
+            algorithm,
+            executor=executor,
+            record=record,
+            directory=directory,
+            budget=budget,
+            keep=config.keep,
+            pack_space=config.search.space if packs else "",
         )
         search(loop, config, record=record, interrupts=interrupts, view=view)
         # The process that will prove the export imports its own TensorFlow while the final model trains.
@@ -221,6 +247,18 @@ class Experiment:
                 f"{self.directory.path} has no exported model yet: go on with `tamiz resume {self.directory.path}`"
             )
         return base / str(max(found))
+
+    def enqueue(self, configuration: Configuration) -> Configuration:
+        """Has a configuration tried before what the search would choose; see `warm_start_stage.enqueue`."""
+        return enqueue(self.directory, configuration)
+
+    def add_result(self, configuration: Configuration, value: float) -> int:
+        """Tells the search what a configuration came to elsewhere; see `warm_start_stage.add_result`."""
+        return add_result(self.directory, configuration, value)
+
+    def run(self, *, view: View | None = None) -> Experiment:
+        """Searches, trains, tests, exports and verifies, or goes on with what is left of it."""
+        return resume(self.directory.path, view=view or ConsoleView(Console()), stored_rows=True)
 
     def predict(self, data: Source) -> pd.DataFrame:
         """Returns what the exported model answers, one row for each of `data`.

@@ -20,7 +20,19 @@ from app.search import journal
 from app.search.facts_json import fact_from_json, fact_to_json
 from app.search.limits import Limit, violation
 from app.search.space import Configuration, Space
-from app.search.trial import Completed, Ended, Fact, Failed, History, Measured, Reported, Resource, Started, Suggestion, Trial
+from app.search.trial import (
+    Completed,
+    Ended,
+    Fact,
+    Failed,
+    History,
+    Measured,
+    Reported,
+    Resource,
+    Started,
+    Suggestion,
+    Trial,
+)
 from app.tensorboard import TrialEventWriter, write_experiment_summary
 
 FACT_EVENTS = ("started", "reported", "measured", "ended")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from app.config import ExperimentConfig
@@ -13,15 +14,16 @@ from app.errors import ConfigError
 from app.execution.executor import Executor
 from app.execution.messages import OpenRun, RunOpened
 from app.fold_choice import FoldChoice
-from app.goals import SearchGoals, read_goals, read_limit
+from app.goals import SearchGoals, read_goals, read_limit, shown_unmet
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
 from app.search.algorithm import Algorithm, Recipe, check_algorithm_name
 from app.search.choice import Choice, choose
+from app.search.limits import unmet_limits
 from app.search.space import Space
 from app.search.trial import Resource
 from app.search.warm_start import filled
-from app.search_loop import Interrupts, SearchLoop, TimeBudget
+from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
 from app.search_record import Search, SearchRecord
 from app.summary import search_begins, search_ended
 from app.view import View
@@ -147,15 +149,14 @@ def open_search(
     if is_new:
         for wish in (*earlier_configurations(settings.start_from, space=space), *opened.portfolio):
             record.enqueued(filled(wish, space=space))
-    shown = search_begins(
-        search, space, goals=goals, devices=opened.devices, space_name=settings.space, folds=folds
-    )
-    view.show(shown)
+    if not config.execution.packing:
+        opened = replace(opened, alone="packing is off")
+    view.show(search_begins(search, space, goals=goals, opened=opened, space_name=settings.space, folds=folds))
     return Algorithm(_recipe(search, space, record=record), history=record.progress.history)
 
 
 def _chosen(record: SearchRecord, config: ExperimentConfig, *, space: Space, rows: int, epochs: int) -> Choice:
-    """The algorithm: the one that searched before unless another is asked for now, else as asked, else a fitting one."""
+    """The algorithm that searched before, unless another is asked for now; else as asked, or a fitting one."""
     before, asked = record.progress.search, config.search.algorithm
     if asked != "auto" and (before is None or before.algorithm != asked):
         return Choice(asked, "as asked")
@@ -194,9 +195,27 @@ def search(
     if "search" in record.progress.stages:
         return
     with view.searching(seconds=config.search.seconds or math.inf) as show:
-        reason = loop.run(interrupts=interrupts, show=show)
+        reason = loop.run(interrupts=interrupts, show=_telling_of_limits(show, record=record, view=view))
     record.stage_done("search", reason=reason, winner=loop.winner())
     view.show(search_ended(reason, board=board_of(record.directory), metric=record.objective))
+
+
+def _telling_of_limits(
+    show: Callable[[SearchView], None], *, record: SearchRecord, view: View
+) -> Callable[[SearchView], None]:
+    """Returns `show`, which also says once when trials have come and gone and none keeps a limit."""
+    limits = record.progress.search.limits if record.progress.search else ()
+    told = not limits
+
+    def shown(state: SearchView) -> None:
+        nonlocal told
+        unmet = () if told else unmet_limits(state.history, limits)
+        if unmet:
+            told = True
+            view.say(shown_unmet(unmet[0]))
+        show(state)
+
+    return shown
 
 
 @contextlib.contextmanager

@@ -13,11 +13,13 @@ from rich.text import Text
 
 from app.data_stage import PreparedData
 from app.evaluation.leaderboard import FittedLeaderboard
-from app.evaluation.metrics import Metric, Objective
+from app.evaluation.metrics import Metric
 from app.evaluation.number_text import number_text, seconds_text
 from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
+from app.execution.messages import RunOpened
 from app.fold_choice import FoldChoice
+from app.goals import SearchGoals, shown_limit
 from app.run_directory import RunDirectory
 from app.search.space import Space
 from app.search_record import Search
@@ -49,17 +51,22 @@ def data_found(data: PreparedData) -> RenderableType:
 
 
 def search_begins(
-    search: Search, space: Space, *, objective: Objective, devices: str, space_name: str, folds: FoldChoice
+    search: Search, space: Space, *, goals: SearchGoals, opened: RunOpened, space_name: str, folds: FoldChoice
 ) -> RenderableType:
     """Returns what is searched, how, and why."""
-    metric = objective.metric
+    metric = goals.objective.metric
     part = "fold" if search.folds > 1 else "trial"
     facts = [
         ("space", f"{space_name}: {len(space.parameters)} hyperparameters"),
         ("search", f"{search.algorithm}: {search.reason}"),
-        ("objective", f"validation {metric.name}, {metric.direction.value} ({objective.reason})"),
-        ("training", f"up to {search.max_epochs} epochs a {part} on {devices}; seed {search.seed}"),
+        ("objective", f"validation {metric.name}, {metric.direction.value} ({goals.objective.reason})"),
+        ("training", f"up to {search.max_epochs} epochs a {part} on {opened.devices}; seed {search.seed}"),
+        ("packing", f"each trial alone: {opened.alone}" if opened.alone else "trials of one shape train together"),
     ]
+    if goals.limits:
+        facts.insert(3, ("limits", "; ".join(map(shown_limit, goals.limits))))
+    if goals.others:
+        facts.insert(3, ("beside it", f"{', '.join(goals.others)}: the best compromises are marked as the front"))
     if folds.is_worth_saying:
         judged = f"{search.folds} folds of the training and validation rows" if search.folds > 1 else "validation rows"
         facts.insert(2, ("judged on", f"{judged}: {folds.reason}"))

@@ -56,6 +56,7 @@ class RunOpened:
         num_replicas: Replicas of MirroredStrategy.
         memory: Resident memory of the worker, in bytes.
         alone: Why no trial of this search can train in a pack; empty when they can.
+        portfolio: Configurations known to be good, which are tried first; what they leave out takes its default.
     """
 
     space: Space
@@ -63,6 +64,7 @@ class RunOpened:
     num_replicas: int
     memory: int = 0
     alone: str = ""
+    portfolio: tuple[Mapping[str, Value], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

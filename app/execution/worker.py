@@ -51,15 +51,17 @@ from app.training.seeding import derive_seed
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
 from search_spaces.pack_shapes import why_alone
+from search_spaces.portfolio import portfolio_of
 
 if TYPE_CHECKING:
     from app.search.limits import Limit
     from app.training.final_model import FinalModel
+    from app.training.fold_packs import FoldPackTrainer
     from app.training.fold_trainer import FoldTrainer
     from app.training.measuring import ModelMeasurer
     from app.training.packing.pack import PackTrainer
     from app.training.strategy import Placement
-    from app.training.trainer import End, EpochResult, Trainer, TrainingResult, Verdict
+    from app.training.trainer import End, EpochResult, Trainer, Verdict
     from tf_serving.predictor import SavedModelPredictor
 
 
@@ -73,7 +75,7 @@ def main(connection_handle: int, lifeline: int) -> None:
     _die_with_coordinator(lifeline)
     # A space of the user's own is imported from where the command runs; last, so that it shadows nothing of ours.
     sys.path.append(str(Path.cwd()))
-    _keep_freed_memory()
+    keep_freed_memory()
     import tensorflow as tf
 
     del tf  # imported now so that the first request does not wait for it
@@ -115,6 +117,7 @@ class Worker:
         self._trainer: Trainer | None = None
         self._folds: FoldTrainer | None = None
         self._packs: PackTrainer | None = None
+        self._fold_packs: FoldPackTrainer | None = None
         self._request: OpenRun | None = None
         self._measurer: ModelMeasurer | None = None
         self._final: FinalModel | None = None
@@ -168,6 +171,7 @@ class Worker:
         from app.evaluation.metrics import METRICS
         from app.training.declaration import declare
         from app.training.fold_data import load_folds
+        from app.training.fold_packs import FoldPackTrainer
         from app.training.fold_trainer import FoldTrainer
         from app.training.measuring import ModelMeasurer
         from app.training.packing.pack import PackTrainer
@@ -180,8 +184,8 @@ class Worker:
         config = directory.read_config()
         placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
         data = load_trial_data(directory, weighting=config.training.class_weights)
-        trainer = Trainer(
-            data,
+        trainer_on = partial(
+            Trainer,
             space_name=config.search.space,
             objective=METRICS[request.objective],
             placement=placement,
@@ -189,13 +193,18 @@ class Worker:
             patience=config.training.patience,
             also=[METRICS[name] for name in _measures_of(request) if name in METRICS],
         )
+        trainer = trainer_on(data)
         self._request = request
         self._measurer = ModelMeasurer(trainer, directory, measures=_measures_of(request))
         space = declare(trainer.space())
         self._directory, self._seed, self._trainer = directory, request.seed, trainer
-        self._folds = FoldTrainer(trainer, load_folds(directory, data)) if request.folds > 1 else None
-        self._packs, alone = None, _why_alone(request, config.search.space, placement)
-        if not alone:
+        parts = load_folds(directory, data) if request.folds > 1 else ()
+        self._folds = FoldTrainer(trainer, parts) if parts else None
+        self._packs, self._fold_packs = None, None
+        alone = _why_alone(request, config.search.space, placement)
+        if not alone and parts:
+            self._fold_packs = FoldPackTrainer([trainer_on(part) for part in parts], seed=request.seed)
+        elif not alone:
             self._packs = PackTrainer(trainer, seed=request.seed)
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()
@@ -206,6 +215,7 @@ class Worker:
             num_replicas=placement.num_replicas,
             memory=_resident_bytes(),
             alone=alone,
+            portfolio=portfolio_of(config.search.space),
         )
 
     def _run_trial(self, request: RunTrial) -> TrialEnded:
@@ -251,7 +261,7 @@ class Worker:
                 outcome=(
                     _outcome(result.end, result.epoch, trainer.max_epochs, self._last_losses)
                     if self._folds is None
-                    else _outcome_of_folds(result, self._folds.num_folds, self._last_losses)
+                    else _outcome_of_folds(result.end, result.epoch, self._folds.num_folds, self._last_losses)
                 ),
                 num_parameters=result.num_parameters,
                 seconds=result.seconds,
@@ -303,9 +313,14 @@ class Worker:
             if waiting:
                 self._connection.send(member)
 
-        if self._packs is not None:
+        train = None if self._packs is None else self._packs.train
+        if self._fold_packs is not None:
+            train = partial(
+                self._fold_packs.train, limits={trial.number: trial.leave_above for trial in request.trials}
+            )
+        if train is not None:
             try:
-                self._train_pack(self._packs, request, tell)
+                self._train_pack(train, request, tell)
             except (EOFError, ConnectionError):
                 raise
             except DiskFullError as error:
@@ -318,7 +333,9 @@ class Worker:
             tell(self._run_trial(trial))
         return ended[-1]
 
-    def _train_pack(self, packs: PackTrainer, request: RunPack, tell: Callable[[TrialEnded], None]) -> None:
+    def _train_pack(
+        self, train: Callable[..., None], request: RunPack, tell: Callable[[TrialEnded], None]
+    ) -> None:
         from app.training.packing.live import PackMember
         from app.training.packing.pack import MemberEnded
 
@@ -328,10 +345,16 @@ class Worker:
 
         def report(number: int, result: EpochResult) -> None:
             loss = trainer.objective.to_loss(result.objective)
-            losses[number].append(loss)
+            if not result.fold:
+                losses[number].append(loss)
             self._connection.send(
                 EpochEnded(
-                    trial=number, epoch=result.epoch, loss=loss, scalars=result.scalars, wall_time=time.time()
+                    trial=number,
+                    epoch=result.epoch,
+                    loss=loss,
+                    scalars=result.scalars,
+                    wall_time=time.time(),
+                    fold=result.fold,
                 )
             )
 
@@ -339,6 +362,8 @@ class Worker:
             outcome: Outcome
             if member.end is None:
                 outcome = Failed(_one_line(str(member.error)))
+            elif self._folds is not None:
+                outcome = _outcome_of_folds(member.end, member.epoch, self._folds.num_folds, losses[member.number])
             else:
                 outcome = _outcome(member.end, member.epoch, trainer.max_epochs, losses[member.number])
             tell(
@@ -370,7 +395,7 @@ class Worker:
             )
             for trial in request.trials
         ]
-        packs.train(members, report=report, ended=left, ask=ask)
+        train(members, report=report, ended=left, ask=ask)
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
         from app.training.final_model import train_final_model
@@ -471,8 +496,6 @@ def _why_alone(request: OpenRun, space_name: str, placement: Placement) -> str:
     """Returns why every trial trains alone, or nothing."""
     import keras
 
-    if request.folds > 1:
-        return "a trial trains on several folds"
     if request.measure or request.limits:
         return "every network is measured by itself"
     mixed = keras.config.dtype_policy().name != "float32"
@@ -493,13 +516,13 @@ def _outcome(end: End, epoch: int, max_epochs: int, losses: list[float]) -> Outc
     return Completed(min(finite))
 
 
-def _outcome_of_folds(result: TrainingResult, num_folds: int, means: list[float]) -> Outcome:
+def _outcome_of_folds(end: End, folds: int, num_folds: int, means: list[float]) -> Outcome:
     """Returns how a trial of a cross-validation that raised nothing has ended: its value is the mean of all folds."""
     from app.training.trainer import End
 
-    if result.end is not End.BUDGET:
-        return Pruned(result.epoch)
-    return Paused(result.epoch) if result.epoch < num_folds else Completed(means[-1])
+    if end is not End.BUDGET:
+        return Pruned(folds)
+    return Paused(folds) if folds < num_folds else Completed(means[-1])
 
 
 def _log_to(path: Path) -> None:
@@ -511,7 +534,7 @@ def _log_to(path: Path) -> None:
     os.close(file)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Lets the C library keep what TensorFlow frees: it will ask for as much at the next step.
 
     Every operation allocates its result. By default large blocks go back to the system at once, and every step of a

@@ -102,7 +102,8 @@ class Hyperband(Scheduler):
         alike: Collection[str] = (),
     ) -> list[Suggestion]:
         """See `Scheduler.next`; promotions go before new trials, and a rung must end before the next begins."""
-        current = max((trial.bracket for trial in history.values()), default=0)
+        # Results from elsewhere are in no bracket, -1.
+        current = max(0, max((trial.bracket for trial in history.values()), default=0))
         members = [trial for trial in history.values() if trial.bracket == current]
         rungs = self.brackets[current % len(self.brackets)].rungs
         places = min(num, rungs[0].num_trials - len(members))

@@ -58,7 +58,7 @@ def test_time_and_trials_hold_both() -> None:
 
 
 def test_what_is_not_given_is_the_files(file: Path) -> None:
-    config = experiment_config(SearchArguments(source="a.csv"), file=file)
+    config = experiment_config(SearchArguments(source="a.csv"), base=file)
     assert (config.name, config.data.target, config.data.group) == ("loans", "paid", "customer")
     assert (config.search.space, config.search.seconds, config.search.seed) == ("resnet", 30.0, 7)
     assert config.training.max_epochs == 9
@@ -73,7 +73,7 @@ def test_what_is_given_wins_over_the_file(file: Path) -> None:
     arguments = SearchArguments(
         target="y", trials=4, space="mlp", seed=0, epochs=2, features=("age=numeric", "zip=ignore"), name="mine"
     )
-    config = experiment_config(arguments, file=file)
+    config = experiment_config(arguments, base=file)
     assert (config.name, config.data.target, config.search.space) == ("mine", "y", "mlp")
     assert (config.search.seconds, config.search.trials, config.search.seed) == (0.0, 4, 0)
     assert (config.training.max_epochs, dict(config.data.features)) == (2, {"age": "numeric", "zip": "ignore"})
