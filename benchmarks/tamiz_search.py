@@ -76,6 +76,7 @@ class TamizSearch:
             OpenRun(directory=str(directory.path), objective=OBJECTIVE, max_epochs=max_epochs, seed=self._seed)
         )
         self.space = opened.space
+        self._pack_space = "" if opened.alone else SPACE
 
     def begin(self, algorithm: str, space: Space) -> None:
         """Writes down what is searched."""
@@ -114,7 +115,7 @@ class TamizSearch:
             del view
             interrupts.requested = time.time() >= end
 
-        self._loop(algorithm, self.space).run(interrupts=interrupts, show=stop_in_time)
+        self._loop(algorithm, self.space, pack_space=self._pack_space).run(interrupts=interrupts, show=stop_in_time)
         ended = [record for record in journal.read(self._directory.journal_file) if record["event"] == "ended"]
         in_time = {record["trial"] for record in ended if record["time"] <= end}
         return [
@@ -123,7 +124,9 @@ class TamizSearch:
             if trial.number in in_time and isinstance(trial.outcome, Completed) and trial.loss is not None
         ]
 
-    def _loop(self, algorithm: str, space: Space, *, max_trials: int | None = None) -> SearchLoop:
+    def _loop(
+        self, algorithm: str, space: Space, *, max_trials: int | None = None, pack_space: str = ""
+    ) -> SearchLoop:
         searcher = create(
             algorithm, space=space, seed=self._seed, max_epochs=self._max_epochs, max_trials=max_trials
         )
@@ -135,6 +138,7 @@ class TamizSearch:
             directory=self._directory,
             budget=UNLIMITED,
             keep=self._directory.read_config().keep,
+            pack_space=pack_space,
         )
 
 
