@@ -211,6 +211,39 @@ def test_facts_told_twice_change_nothing(name: str) -> None:
     assert algorithm.suggest(2) == future
 
 
+def test_large_batch_is_of_distinct_configurations(name: str) -> None:
+    algorithm = make(name)
+    run(algorithm, 12)
+    batch = [suggestion for suggestion in algorithm.suggest(64) if suggestion.start_epoch == 0]
+    keys = {MIXED.key(suggestion.hyperparameters) for suggestion in batch}
+    assert len(keys) == len(batch)
+    for suggestion in batch:
+        MIXED.validate(suggestion.hyperparameters)
+
+
+def test_equal_configurations_and_equal_losses_told_to_it_do_no_harm(name: str) -> None:
+    # Somebody enqueues what was tried, or adds results of an earlier search twice.
+    algorithm = make(name)
+    configuration = MIXED.default()
+    for number in range(14):
+        suggestion = Suggestion(number, configuration, start_epoch=0, budget=MAX_EPOCHS)
+        algorithm.update(trained(suggestion, 1.0))
+    assert algorithm.recommend() is not None
+    following = run(algorithm, 6)
+    assert len(following) == 6
+    assert MIXED.key(configuration) not in {MIXED.key(suggestion.hyperparameters) for suggestion in following}
+
+
+def test_search_goes_on_after_failures_at_the_start(name: str) -> None:
+    algorithm = make(name)
+    for _ in range(9):
+        suggestion = algorithm.suggest(1)[0]
+        algorithm.update([Started(suggestion), Ended(suggestion.trial, Failed("out of memory"))])
+    done = run(algorithm, 10)
+    assert len(done) == 10
+    assert algorithm.recommend() in {suggestion.trial for suggestion in done}
+
+
 def test_search_goes_on_when_every_trial_fails(name: str) -> None:
     algorithm = make(name)
     seen = set()

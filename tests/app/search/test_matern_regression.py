@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.search.matern_regression import Kernel, _negative_log_likelihood, condition, extend, fit
+from app.search.matern_regression import Forecast, Kernel, _negative_log_likelihood, condition, extend, fit
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.random((40, 3))
@@ -34,6 +34,19 @@ def test_posterior_is_the_textbook_formula() -> None:
     cross = covariance(points, INPUTS)
     assert np.allclose(mean, cross @ inverse @ TARGETS)
     assert np.allclose(deviation**2, np.diag(covariance(points, points) - cross @ inverse @ cross.T))
+
+
+def test_forecast_after_choices_is_the_extended_posterior() -> None:
+    posterior = condition(KERNEL, INPUTS, TARGETS)
+    points = np.random.default_rng(1).random((20, 3))
+    forecast = Forecast(posterior, points, most_chosen=2)
+    for index in (4, 11):
+        mean, deviation = posterior.mean_and_deviation(points)
+        assert np.allclose(forecast.mean, mean)
+        assert np.allclose(forecast.deviation, deviation, atol=1e-6)
+        forecast.choose(index)
+        posterior = extend(posterior, points[index : index + 1])
+    assert np.allclose(forecast.deviation, posterior.mean_and_deviation(points)[1], atol=1e-6)
 
 
 def test_believed_points_keep_the_mean_and_take_away_uncertainty() -> None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+
+from app.search import Completed, Ended, Fact, Failed, History, Paused, Reported, Started, Suggestion
+from app.search.observations import observe, observe_rung
+
+
+def told(number: int, curve: dict[int, float], outcome: Completed | Paused | Failed, budget: int) -> list[Fact]:
+    reports = [Reported(number, epoch, loss) for epoch, loss in curve.items()]
+    return [Started(Suggestion(number, {"x": 1}, 0, budget)), *reports, Ended(number, outcome)]
+
+
+HISTORY = History().applied(
+    [
+        *told(0, {1: 5.0, 3: 4.0}, Paused(3), 3),
+        *told(1, {1: 3.0}, Paused(1), 1),
+        *told(2, {1: 6.0, 3: 3.5, 9: 1.0}, Completed(1.0), 9),
+        *told(3, {1: 9.0}, Failed("lost"), 9),
+        *told(4, {1: 4.0, 2: 2.0}, Completed(2.0), 9),
+        Started(Suggestion(5, {"x": 1}, 0, 9)),
+    ]
+)
+
+
+def test_every_ended_trial_counts_at_its_own_budget() -> None:
+    observed = observe(HISTORY.values())
+    assert [trial.number for trial in observed.trials] == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(observed.losses, [4.0, 3.0, 1.0, np.nan, 2.0])
+    np.testing.assert_array_equal(observed.budgets, [3, 1, 9, 9, 9])
+    assert observed.num_known == 4
+    assert [trial.number for trial in observed.failed] == [3]
+    assert [trial.number for trial in observed.known.trials] == [0, 1, 2, 4]
+
+
+def test_rung_is_the_largest_budget_that_enough_trials_reached() -> None:
+    # At three epochs: the completed trial by its curve there, the one that stopped early by its final loss.
+    observed = observe_rung(HISTORY.values(), least=3)
+    assert [trial.number for trial in observed.trials] == [0, 2, 3, 4]
+    np.testing.assert_array_equal(observed.losses, [4.0, 3.5, np.nan, 2.0])
+    assert [trial.number for trial in observe_rung(HISTORY.values(), least=2).trials] == [2, 3, 4]
+
+
+def test_smallest_budget_serves_when_too_few_reached_any() -> None:
+    observed = observe_rung(HISTORY.values(), least=99)
+    np.testing.assert_array_equal(observed.losses, [5.0, 3.0, 6.0, np.nan, 4.0])
