@@ -11,6 +11,7 @@ import ctypes
 import gc
 import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from app.errors import DISK_FULL, TamizError, disk_full_message
+from app.errors import DISK_FULL, RunDirectoryError, TamizError, disk_full_message
 from app.execution.messages import (
     EpochEnded,
     ExportMeasured,
@@ -46,6 +47,7 @@ from app.execution.messages import (
     TrialEnded,
 )
 from app.run_directory import RunDirectory
+from app.search.limits import PARAMETERS
 from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
 from app.training.seeding import derive_seed
 from pipelines.errors import DataError
@@ -180,6 +182,11 @@ class Worker:
         from app.training.trial_data import load_trial_data
 
         directory = RunDirectory(request.directory)
+        if not directory.holds_experiment:
+            raise RunDirectoryError(
+                f"{directory.path} is not there on {socket.gethostname()}: expected a run directory on a file system "
+                "that all machines with workers share"
+            )
         _log_to(directory.logs / f"worker-{os.getpid()}.log")
         config = directory.read_config()
         placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
@@ -230,7 +237,13 @@ class Worker:
             measures = self._measured(request)
             if any(not limit.holds(measures.get(limit.measure, limit.bound)) for limit in self._limits):
                 seconds = time.perf_counter() - start
-                return TrialEnded(trial=request.number, outcome=Pruned(0), seconds=seconds, measures=measures)
+                return TrialEnded(
+                    trial=request.number,
+                    outcome=Pruned(0),
+                    num_parameters=int(measures.get(PARAMETERS, 0)),
+                    seconds=seconds,
+                    measures=measures,
+                )
             train = trainer.train_trial
             if self._folds is not None:
                 train = partial(self._folds.train_trial, leave_above=request.leave_above)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.errors import SearchError
 from app.execution.executor import Event, Executor
@@ -30,7 +34,7 @@ from app.execution.messages import (
 from app.run_directory import RunDirectory
 from app.search.algorithm import create
 from app.search.space import Categorical, Float, Int, Parameter, Space, Value
-from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
+from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned
 from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
 from app.search_record import Search, SearchRecord, read_progress
 from search_spaces.pack_shapes import MAX_PACK, pack_shape
@@ -56,6 +60,7 @@ class FunctionExecutor(Executor):
         reveals: Trial -> parameters that its build reveals.
         lost: Trial -> the epochs after which its worker is lost, one for each time it is tried.
         workers: How many trials or packs run at a time.
+        whose_turn: Number of busy workers -> the one that tells of an epoch next.
         submitted: Every trial that was asked for.
         packs: The numbers of the trials that were asked for together.
         stopped: Trials that were asked to stop.
@@ -68,6 +73,7 @@ class FunctionExecutor(Executor):
     full_at: int | None = None
     lost: dict[int, list[int]] = field(default_factory=dict)
     workers: int = 1
+    whose_turn: Callable[[int], int] = lambda _: 0
     submitted: list[RunTrial] = field(default_factory=list)
     packs: list[tuple[int, ...]] = field(default_factory=list)
     running: list[dict[int, RunTrial]] = field(default_factory=list)
@@ -98,7 +104,7 @@ class FunctionExecutor(Executor):
         del timeout  # there is always something to tell
         if not self.running:
             return []
-        job = self.running.pop(0)
+        job = self.running.pop(self.whose_turn(len(self.running)))
         happened: list[Event] = []
         for request in list(job.values()):
             told = self._advance(request)
@@ -171,6 +177,7 @@ class Session:
     keep: int = 3
     interrupts: Interrupts = field(default_factory=Interrupts)
     show: Callable[[SearchView], None] = lambda _: None
+    live: History = field(default_factory=History)
 
     def run(self, executor: FunctionExecutor) -> str:
         """Searches as `app.experiment` does."""
@@ -200,6 +207,7 @@ class Session:
             )
             return loop.run(interrupts=self.interrupts, show=self.look)
         finally:
+            self.live = algorithm.history
             record.close()
 
     def look(self, view: SearchView) -> None:
@@ -623,3 +631,29 @@ def test_a_resumed_search_may_have_another_algorithm_limit_and_number_of_workers
         assert [epoch for epoch, _ in trial.curve] == [*range(1, trial.epochs + 1)]
     ended = [record["trial"] for record in events_of(directory, "ended") if record["outcome"] == "completed"]
     assert len(ended) == len(set(ended))
+
+
+@given(
+    turns=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    lost=st.dictionaries(st.integers(0, 7), st.lists(st.integers(0, MAX_EPOCHS - 1), min_size=1, max_size=2)),
+    algorithm=st.sampled_from(["random", "hyperband+random", "asha+random"]),
+)
+@settings(max_examples=12, deadline=None)
+def test_a_replayed_journal_is_the_live_state_whatever_the_order_of_four_workers(
+    turns: list[int], lost: dict[int, list[int]], algorithm: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(folder)
+        order = itertools.cycle(turns)
+        executor = FunctionExecutor(
+            directory, workers=4, whose_turn=lambda busy: next(order) % busy, lost={n: [*at] for n, at in lost.items()}
+        )
+        session = Session(directory, algorithm=algorithm, max_trials=8)
+        session.run(executor)
+        replayed = read_progress(directory)
+        assert dict(replayed.history) == dict(session.live)
+        assert list(replayed.history) == [*range(8)]
+        assert not replayed.leases
+        assert not replayed.history.running
+        for trial in replayed.history.failed:
+            assert trial.number in replayed.retried

@@ -317,6 +317,12 @@ def lost(running: OpenExecutor, number: int) -> str:
     return replaced.reason
 
 
+def test_a_run_directory_that_a_worker_does_not_see_is_refused(running: OpenExecutor) -> None:
+    request = dataclasses.replace(request_for(running.directory), directory="/absent/run")
+    with pytest.raises(WorkerError, match=r"/absent/run is not there on .*: expected a run directory on a file system"):
+        running.executor.open(request)
+
+
 def test_a_killed_worker_loses_its_trial_and_the_next_one_runs(running: OpenExecutor, name: str) -> None:
     running.executor.open(request_for(running.directory))
     number = running.submit(budget=ENDLESS)
