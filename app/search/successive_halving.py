@@ -79,7 +79,8 @@ class SuccessiveHalving(Scheduler):
     def _levels(self, history: History) -> list[_Level]:
         """The rungs, lowest first."""
         levels: list[_Level] = []
-        entered: Sequence[Trial] = list(history.values())
+        # Results from elsewhere, in no bracket (-1), neither fill a rung nor take a place.
+        entered: Sequence[Trial] = [trial for trial in history.values() if trial.bracket >= 0]
         for level, budget in enumerate(self.budgets):
             ranked = sorted(
                 (trial for trial in entered if trial.rung > level or trial.outcome is not None),

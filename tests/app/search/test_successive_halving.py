@@ -121,6 +121,16 @@ def test_promoted_trial_that_lost_its_checkpoint_keeps_its_place() -> None:
     assert algorithm.suggest(1)[0].rung == 0
 
 
+def test_results_from_elsewhere_take_no_place() -> None:
+    algorithm = make()
+    for number in range(3):
+        added = Suggestion(number, {"x": 0.2 * number}, start_epoch=0, budget=9, bracket=-1)
+        algorithm.update([Started(added), Ended(number, Completed(0.0))])
+    for loss in (0.5, 0.2, 0.9):
+        assert train(algorithm, loss).rung == 0
+    assert [(s.trial, s.rung) for s in algorithm.suggest(1)] == [(4, 1)]
+
+
 def test_too_small_a_space_still_sends_its_best_to_the_top_when_all_is_over() -> None:
     algorithm = make(space=Space([Int("x", 1, 2)]))
     batch = algorithm.suggest(4)
