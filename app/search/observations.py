@@ -18,7 +18,7 @@ class Observations:
 
     Attributes:
         trials: in the order of their numbers.
-        losses: (n,); NaN for a trial that failed or ended before it had a loss.
+        losses: (n,); NaN for a trial that failed. One stopped before it had a loss says nothing and is left out.
         budgets: (n,) epochs after which the loss was taken.
     """
 
@@ -40,13 +40,17 @@ class Observations:
 
     @property
     def failed(self) -> tuple[Trial, ...]:
-        """Those without."""
+        """Those that failed."""
         return tuple(trial for trial, loss in zip(self.trials, self.losses, strict=True) if not math.isfinite(loss))
 
 
 def observe(trials: Iterable[Trial]) -> Observations:
     """Every ended trial with the loss it ended with."""
-    ended = tuple(trial for trial in trials if trial.outcome is not None)
+    ended = tuple(
+        trial
+        for trial in trials
+        if isinstance(trial.outcome, Failed) or (trial.outcome is not None and trial.loss is not None)
+    )
     return Observations(
         trials=ended,
         losses=np.array([_last_loss(trial) for trial in ended], dtype=np.float64),

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.search import Completed, Ended, Fact, Failed, History, Paused, Reported, Started, Suggestion
+from app.search import Completed, Ended, Fact, Failed, History, Outcome, Paused, Pruned, Reported, Started, Suggestion
 from app.search.observations import observe, observe_rung
 
 
-def told(number: int, curve: dict[int, float], outcome: Completed | Paused | Failed, budget: int) -> list[Fact]:
+def told(number: int, curve: dict[int, float], outcome: Outcome, budget: int) -> list[Fact]:
     reports = [Reported(number, epoch, loss) for epoch, loss in curve.items()]
     return [Started(Suggestion(number, {"x": 1}, 0, budget)), *reports, Ended(number, outcome)]
 
@@ -19,6 +19,7 @@ HISTORY = History().applied(
         *told(3, {1: 9.0}, Failed("lost"), 9),
         *told(4, {1: 4.0, 2: 2.0}, Completed(2.0), 9),
         Started(Suggestion(5, {"x": 1}, 0, 9)),
+        *told(6, {}, Pruned(0), 9),
     ]
 )
 
