@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, final
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: a client has nothing to say about oneDNN
 
 import grpc
 import tensorflow as tf

@@ -19,7 +19,8 @@ from typing import Any
 from tf_serving.errors import ExportError
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-SECONDS_A_SIZE = 0.25
+ROUNDS = 5
+SECONDS_A_ROUND = 0.05
 MIN_CALLS = 20
 PATIENCE_SECONDS = 600.0
 WARMUP_PATH = "assets.extra/tf_serving_warmup_requests"
@@ -77,19 +78,27 @@ def _measured(version: Path) -> list[dict[str, float]]:
     if signature is None:
         raise ValueError("it has no signature serving_default")
     rows = _warmup_rows(version)
-    found = []
-    for size in BATCH_SIZES:
-        batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in rows.items()}
-        seconds: list[float] = []
-        end = perf_counter() + SECONDS_A_SIZE
-        while perf_counter() < end or len(seconds) < MIN_CALLS:
-            began = perf_counter()
-            model.run(signature, batch, tuple(signature.outputs), timeout=0)
-            seconds.append(perf_counter() - began)
-        warm = np.array(seconds[len(seconds) // 5 :]) * 1e3  # the first calls of a size plan its memory
-        p50, p95 = np.percentile(warm, [50, 95])
-        found.append({"rows": size, "p50_ms": round(float(p50), 4), "p95_ms": round(float(p95), 4)})
-    return found
+    batches = {
+        size: {name: np.resize(values, (size, *values.shape[1:])) for name, values in rows.items()}
+        for size in BATCH_SIZES
+    }
+    outputs = tuple(signature.outputs)
+    for batch in batches.values():  # the first calls of a size plan its memory
+        for _ in range(MIN_CALLS):
+            model.run(signature, batch, outputs, timeout=0)
+    best = {size: (float("inf"), float("inf")) for size in BATCH_SIZES}
+    for _ in range(ROUNDS):
+        for size, batch in batches.items():
+            seconds: list[float] = []
+            end = perf_counter() + SECONDS_A_ROUND
+            while perf_counter() < end or len(seconds) < MIN_CALLS:
+                began = perf_counter()
+                model.run(signature, batch, outputs, timeout=0)
+                seconds.append(perf_counter() - began)
+            p50, p95 = np.percentile(seconds, [50, 95]) * 1e3
+            # The best of several rounds: what else runs on the machine is not the model's latency.
+            best[size] = min(best[size], (float(p95), float(p50)))
+    return [{"rows": size, "p50_ms": round(p50, 4), "p95_ms": round(p95, 4)} for size, (p95, p50) in best.items()]
 
 
 def _warmup_rows(version: Path) -> dict[str, Any]:
