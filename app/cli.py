@@ -227,6 +227,21 @@ def bench_serve(
 
 @app.command()
 @mendable_errors
+def watch(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    once: Annotated[bool, typer.Option("--once", help="Show it as it is now and leave.")] = False,
+) -> None:
+    """Watch a search from another terminal: trials, brackets, best so far, importance, workers."""
+    from rich.console import Console
+
+    from app.run_directory import RunDirectory
+    from app.watch import watch as watch_run
+
+    watch_run(RunDirectory.open(run), console=Console(), once=once)
+
+
+@app.command()
+@mendable_errors
 def board(
     run: Annotated[Path, typer.Argument(help="Run directory, or a folder of several.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 6006,
@@ -246,16 +261,15 @@ def show_leaderboard(
 ) -> None:
     """Show the trials of a run, best first, while it runs or afterwards."""
     from app.evaluation.leaderboard import FittedLeaderboard
-    from app.evaluation.metrics import METRICS
-    from app.report_stage import board_of
+    from app.overview import importance_text, overview_of
+    from app.report_stage import board_of, read_begun
     from app.run_directory import RunDirectory
-    from app.search_record import read_progress
 
     directory = RunDirectory.open(run)
-    frame = board_of(directory)
-    search_settings = read_progress(directory).search
-    if search_settings is not None:
-        _view().show(FittedLeaderboard(board=frame, metric=METRICS[search_settings.objective], max_rows=rows))
+    overview = overview_of(read_begun(directory))
+    _view().show(FittedLeaderboard(board=board_of(directory), metric=overview.metric, max_rows=rows))
+    if overview.importance:
+        _view().say(f"importance: {importance_text(overview.importance)}")
 
 
 @app.command()

@@ -24,8 +24,9 @@ from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
 from app.execution.executors import make_executor, workers_warning
 from app.final_stage import evaluate, export, train_final
+from app.overview import overview_of
 from app.prediction import BatchSettings, Predictor
-from app.report_stage import board_of, report
+from app.report_stage import board_of, read_begun, report
 from app.run_directory import RunDirectory, read_json
 from app.search.space import Configuration
 from app.search_loop import Interrupts, SearchLoop
@@ -222,6 +223,11 @@ class Experiment:
     def leaderboard(self) -> pd.DataFrame:
         """The trials, best first: trial, value, epochs, parameters, seconds, status, reason, hyperparameters."""
         return board_of(self.directory)
+
+    @property
+    def importance(self) -> Mapping[str, float]:
+        """Each hyperparameter's share of the differences between trials, largest first; empty with few trials."""
+        return overview_of(read_begun(self.directory)).importance
 
     @property
     def test_report(self) -> SealedTestReport:

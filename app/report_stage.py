@@ -21,9 +21,12 @@ from app.evaluation.report import (
     render_report,
 )
 from app.evaluation.sealed_test import SealedTestReport
+from app.overview import overview_of, status_of
 from app.run_directory import RunDirectory, read_json, write_atomically
-from app.search.trial import Failed, Resource
-from app.search_record import SearchRecord, read_progress
+from app.search.limits import PARAMETERS, violation
+from app.search.objectives import Goals
+from app.search.trial import Failed, Resource, Trial
+from app.search_record import Progress, SearchRecord, read_progress
 from app.summary import test_result, what_next
 from app.view import View
 from pipelines.data_report import DataProfile
@@ -68,14 +71,32 @@ def _serve_command(directory: RunDirectory, name: str) -> str:
 
 def board_of(directory: RunDirectory) -> pd.DataFrame:
     """Returns the leaderboard of an experiment, from its journal."""
+    return board_of_progress(read_begun(directory))
+
+
+def read_begun(directory: RunDirectory) -> Progress:
+    """Returns what the journal of a search says that has begun.
+
+    Raises:
+        RunDirectoryError: It has not.
+    """
     progress = read_progress(directory)
     if progress.search is None:
         raise RunDirectoryError(f"{directory.path} has no search yet: go on with `tamiz resume {directory.path}`")
-    metric = METRICS[progress.search.objective]
+    return progress
+
+
+def board_of_progress(progress: Progress) -> pd.DataFrame:
+    """Returns the leaderboard of a search that has begun."""
+    search = progress.search
+    if search is None:
+        raise ValueError("the search has not begun: expected a journal with a search")
+    metric = METRICS[search.objective]
+    front = Goals(objectives=search.others, limits=search.limits).front(progress.history) if search.others else ()
     rows = [
         TrialRow(
             trial=trial.number,
-            status=type(trial.outcome).__name__.lower() if trial.outcome else "running",
+            status=status_of(trial, progress),
             hyperparameters=trial.hyperparameters,
             value=None if trial.loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(trial.loss),
             epochs=progress.epochs_trained(trial),
@@ -84,10 +105,25 @@ def board_of(directory: RunDirectory) -> pd.DataFrame:
             reason=trial.outcome.reason if isinstance(trial.outcome, Failed) else "",
             folds=trial.epochs if progress.history.resource is Resource.FOLDS else 0,
             spread=progress.spread(trial),
+            measures=measures_of(trial),
+            broken=violation(trial, search.limits) or 0.0,
+            front=trial.number in front if search.others else None,
         )
         for trial in progress.history.values()
     ]
     return leaderboard(rows, metric=metric)
+
+
+def measures_of(trial: Trial) -> dict[str, float]:
+    """Returns what was measured of a trial beside its objective, metrics as people know them.
+
+    The number of weights is a column of every leaderboard.
+    """
+    return {
+        name: METRICS[name].from_loss(value) if name in METRICS else value
+        for name, value in trial.measures.items()
+        if name != PARAMETERS
+    }
 
 
 def _content(
@@ -128,6 +164,7 @@ def _content(
         seconds=seconds,
         leaderboard=board_of(directory),
         progress=values,
+        importance=overview_of(record.progress).importance,
         findings=[ReportFinding(severity=f.severity.value, message=f.message) for f in profile.findings],
         winner=ReportWinner(
             trial=final["trial"],

@@ -39,6 +39,7 @@ class RunDirectory:
         self.test_file = self.data / "test.arrow"
         self.encoded = self.data / "encoded"
         self.trials = self.path / "trials"
+        self.search_board = self.path / "search"
         self.best = self.path / "best"
         self.model_file = self.best / "model.keras"
         self.evaluation_file = self.best / "evaluation.json"
@@ -131,6 +132,18 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path} was taken by another search: give another place with --run"
             ) from error
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process works on the experiment now, as far as can be told without getting in its way."""
+        try:
+            owner = int(self.lock_file.read_text(encoding="utf-8"))
+            os.kill(owner, 0)
+        except PermissionError:
+            return True  # somebody else's process
+        except (OSError, ValueError):
+            return False
+        return self.holds_experiment
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from typing import final
 from app.errors import SearchError
 from app.execution.executor import Event, Executor
 from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, WorkerReplaced
+from app.overview import OverviewBoard
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
 from app.search.trial import Failed, History, Paused, Pruned, Resource, Started, Suggestion, Trial
@@ -184,6 +185,7 @@ class SearchLoop:
         # Only these can have a state on disk: looking at all trials after each would be most of a long search's cost.
         self._with_state = _states(directory, known=algorithm.history)
         self._closing = False
+        self._overview = OverviewBoard(directory.search_board)
 
     def run(self, *, interrupts: Interrupts, show: Callable[[SearchView], None]) -> str:
         """Searches; returns in a few words why it ended.
@@ -206,6 +208,7 @@ class SearchLoop:
                 self._handle(event)
             show(self._view())
         self._end_waiting(reason)
+        self._overview.close(self._record.progress)
         if self._record.progress.best is None:
             raise SearchError(self._why_nothing(reason))
         # Nothing is promoted any more: the states of paused trials go too.
@@ -374,6 +377,7 @@ class SearchLoop:
             self._algorithm.grow(event.new_parameters)
             self._record.grow(self._algorithm.space)
         self._delete_states_of_losers()
+        self._overview.trial_ended(self._record.progress)
         history = self._record.history
         # A trial in flight that has trained an epoch is a success, however many others have failed before it.
         if len(history.failed) >= FIRST_TRIALS and not any(

@@ -15,6 +15,7 @@ from app.execution.executor import Executor
 from app.execution.messages import OpenRun, RunOpened
 from app.fold_choice import FoldChoice
 from app.goals import SearchGoals, read_goals, read_limit, shown_unmet
+from app.overview import overview_of
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
 from app.search.algorithm import Algorithm, Recipe, check_algorithm_name
@@ -197,7 +198,9 @@ def search(
     with view.searching(seconds=config.search.seconds or math.inf) as show:
         reason = loop.run(interrupts=interrupts, show=_telling_of_limits(show, record=record, view=view))
     record.stage_done("search", reason=reason, winner=loop.winner())
-    view.show(search_ended(reason, board=board_of(record.directory), metric=record.objective))
+    overview = overview_of(record.progress)
+    board = board_of(record.directory)
+    view.show(search_ended(reason, board=board, metric=record.objective, importance=overview.importance))
 
 
 def _telling_of_limits(

@@ -20,6 +20,7 @@ from app.evaluation.sealed_test import SealedTestReport
 from app.execution.messages import RunOpened
 from app.fold_choice import FoldChoice
 from app.goals import SearchGoals, shown_limit
+from app.overview import importance_text
 from app.run_directory import RunDirectory
 from app.search.space import Space
 from app.search_record import Search
@@ -73,8 +74,10 @@ def search_begins(
     return Group(_labelled(facts), Text(""))
 
 
-def search_ended(reason: str, *, board: pd.DataFrame, metric: Metric) -> RenderableType:
-    """Returns the leaderboard."""
+def search_ended(
+    reason: str, *, board: pd.DataFrame, metric: Metric, importance: Mapping[str, float]
+) -> RenderableType:
+    """Returns the leaderboard, and which parameters made the difference."""
     counts = board["status"].value_counts()
     counted = ", ".join(f"{number:,} {status}" for status, number in counts.items())
     trials = "1 trial" if len(board) == 1 else f"{len(board):,} trials"
@@ -82,6 +85,7 @@ def search_ended(reason: str, *, board: pd.DataFrame, metric: Metric) -> Rendera
         Text(f"Search ended: {reason}. {trials}: {counted}."),
         Text(""),
         FittedLeaderboard(board=board, metric=metric),
+        *([Text(""), Text(f"importance: {importance_text(importance)}", style="dim")] if importance else []),
     )
 
 

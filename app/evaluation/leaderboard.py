@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import pandas as pd
 from rich.cells import cell_len
@@ -18,6 +18,7 @@ from app.search.space import Configuration, Value
 
 FIXED_COLUMNS = ("trial", "value", "epochs", "parameters", "seconds", "status", "reason")
 FOLD_COLUMNS = ("spread", "folds")  # behind the value, where trials are judged by cross-validation
+FRONT_COLUMN = "front"  # behind the measures, where there are several objectives
 FAILED = "failed"
 
 _MAX_REASON = 60
@@ -42,6 +43,9 @@ class TrialRow:
         reason: why it failed, else empty.
         folds: folds trained, of which `value` is the mean; 0 where there are no folds.
         spread: standard error of that mean; None for fewer than two folds.
+        measures: what else was measured, by name, in the units in which it is shown.
+        broken: how far the trial is from keeping the limits; 0 for one that keeps them.
+        front: whether it is on the Pareto front; None where there is one objective.
     """
 
     trial: int
@@ -54,6 +58,9 @@ class TrialRow:
     reason: str = ""
     folds: int = 0
     spread: float | None = None
+    measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    broken: float = 0.0
+    front: bool | None = None
 
 
 def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
@@ -66,7 +73,8 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     Returns:
         The columns `FIXED_COLUMNS`, then one column a hyperparameter in order of first appearance, with a missing
         value where it is not active. A hyperparameter called like a fixed column gets ` (hyperparameter)` behind.
-        Behind `value` come `FOLD_COLUMNS` where trials have folds; those with the most folds are first then.
+        Behind `value` come `FOLD_COLUMNS` where trials have folds; those with the most folds are first then. Then come
+        the measures, and `FRONT_COLUMN` where there are several objectives. Trials that keep the limits come first.
     """
     ordered = sorted(rows, key=lambda row: _rank(row, metric))
     names = list(dict.fromkeys(name for row in ordered for name in row.hyperparameters))
@@ -76,6 +84,7 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
             [math.nan if row.value is None else row.value for row in ordered], dtype="float64"
         ),
         **_fold_columns(ordered),
+        **_measure_columns(ordered),
         "epochs": pd.Series([row.epochs for row in ordered], dtype="int64"),
         "parameters": pd.Series([row.parameters for row in ordered], dtype="int64"),
         "seconds": pd.Series([row.seconds for row in ordered], dtype="float64"),
@@ -84,7 +93,7 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
     }
     for name in names:
         values = [row.hyperparameters.get(name) for row in ordered]
-        title = f"{name} (hyperparameter)" if name in (*FIXED_COLUMNS, *FOLD_COLUMNS) else name
+        title = f"{name} (hyperparameter)" if name in columns or name in (*FIXED_COLUMNS, *FOLD_COLUMNS) else name
         columns[title] = pd.Series(values, dtype=_column_type(values))
     return pd.DataFrame(columns)
 
@@ -126,6 +135,7 @@ def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10
         "trial": [number_text(value) for value in shown["trial"].tolist()],
         metric.name: [number_text(value) for value in shown["value"].tolist()],
         **_fold_cells(shown),
+        **_measure_cells(shown),
         "epochs": [number_text(value) for value in shown["epochs"].tolist()],
         # A trial that failed before its network was built has no weights.
         "weights": [number_text(value or None) for value in shown["parameters"].tolist()],
@@ -136,7 +146,7 @@ def leaderboard_table(board: pd.DataFrame, *, metric: Metric, max_rows: int = 10
     room = width + _PADDING - sum(_width(title, cells) for title, cells in columns.items())
     room -= min(_width("reason", reasons), _REASON_WIDTH) if any(reasons) else 0
     for name in board.columns:
-        if name not in (*FIXED_COLUMNS, *FOLD_COLUMNS) and _differs(shown[name]):
+        if name not in columns and name not in (*FIXED_COLUMNS, *FOLD_COLUMNS) and _differs(shown[name]):
             cells = [cell_text(value) for value in shown[name].tolist()]
             needed = _width(str(name), cells)
             if needed <= room:
@@ -167,13 +177,13 @@ def cell_text(value: object) -> str:
     return "-" if value is None or value is pd.NA else number_text(value)
 
 
-def _rank(row: TrialRow, metric: Metric) -> tuple[int, int, float, int]:
+def _rank(row: TrialRow, metric: Metric) -> tuple[float, ...]:
     if row.status == FAILED:
         return (2, 0, 0.0, row.trial)
     if row.value is None or not math.isfinite(row.value):
         return (1, 0, 0.0, row.trial)
     # A mean over fewer folds is no better for being lower.
-    return (0, -row.folds, metric.to_loss(row.value), row.trial)
+    return (0, row.broken, -row.folds, metric.to_loss(row.value), row.trial)
 
 
 def _fold_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
@@ -184,6 +194,29 @@ def _fold_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
         "spread": pd.Series(spreads, dtype="float64"),
         "folds": pd.Series([row.folds for row in rows], dtype="int64"),
     }
+
+
+def _measure_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
+    names = dict.fromkeys(name for row in rows for name in row.measures)
+    columns = {
+        name: pd.Series([row.measures.get(name, math.nan) for row in rows], dtype="float64") for name in names
+    }
+    if any(row.front is not None for row in rows):
+        columns[FRONT_COLUMN] = pd.Series([row.front for row in rows], dtype="boolean")
+    return columns
+
+
+def _measure_cells(shown: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns between the value and the epochs that are not about folds."""
+    names = [str(name) for name in shown.columns]
+    between = names[names.index("value") + 1 : names.index("epochs")]
+    cells = {}
+    for name in between:
+        if name == FRONT_COLUMN:
+            cells[name] = ["*" if value is True else "" for value in shown[name].tolist()]
+        elif name not in FOLD_COLUMNS:
+            cells[name] = [number_text(value) for value in shown[name].tolist()]
+    return cells
 
 
 def _fold_cells(shown: pd.DataFrame) -> dict[str, list[str]]:

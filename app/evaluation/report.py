@@ -96,6 +96,7 @@ class ReportContent:
         seconds: wall time of everything.
         leaderboard: made by `leaderboard.leaderboard`.
         progress: best validation value of each trial, in the order they ended; NaN for a failed one.
+        importance: hyperparameter -> share of the differences between trials; empty where it is not known.
         findings: about the data.
         winner: None if no trial ended well.
         test: None if the test rows were not opened.
@@ -110,6 +111,7 @@ class ReportContent:
     leaderboard: pd.DataFrame
     progress: Sequence[float]
     findings: Sequence[ReportFinding] = ()
+    importance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     winner: ReportWinner | None = None
     test: SealedTestReport | None = None
     commands: Sequence[NextCommand] = ()
@@ -222,7 +224,9 @@ def _leaderboard(content: ReportContent) -> str:
     rows = [[_leaderboard_cell(str(name), row[name]) for name in names] for row in shown.to_dict("records")]
     hidden = len(board) - len(shown)
     rest = f"<p class=note>and {hidden:,} more in the journal</p>" if hidden else ""
-    return _table([heads.get(name, str(name)) for name in names], rows) + rest
+    shares = ", ".join(f"{escape(name)} {share:.0%}" for name, share in content.importance.items() if share >= 0.01)
+    told = f"<p class=note>Importance (share of the differences between trials): {shares}</p>" if shares else ""
+    return _table([heads.get(name, str(name)) for name in names], rows) + rest + told
 
 
 def _leaderboard_cell(name: str, value: object) -> str:

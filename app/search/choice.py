@@ -62,8 +62,8 @@ def choose(
             return Choice("bohb", f"{early}; {cheaper}.") if cheaper else Choice("hyperband", f"{early}.")
         return Choice(
             "bayesian",
-            f"a bracket of Hyperband would take about {bracket:.0f} of {time_seconds:.0f} s, so a model of the results "
-            "so far chooses each next trial.",
+            f"halving down to one full trial would take about {bracket:.0f} of {time_seconds:.0f} s, so a model of the "
+            "results so far chooses each next trial.",
         )
     if max_trials is not None and max_trials < _FEW_TRIALS:
         return Choice(
@@ -94,7 +94,7 @@ def _why_cheaper(space: Space, affordable: int | None) -> str:
 
 
 def _bracket_seconds(max_epochs: int, epoch_seconds: float) -> float:
-    """The boldest bracket of Hyperband, every visit of a rung paying for its graph."""
+    """Successive halving down to one trial of all epochs, every visit of a rung paying for its graph."""
     bracket = plan(max_epochs=max_epochs)[0]
     return bracket.epochs * epoch_seconds + sum(rung.num_trials for rung in bracket.rungs) * _TRACE_SECONDS
 

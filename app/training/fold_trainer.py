@@ -7,8 +7,6 @@ was killed goes on inside the fold it was in.
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +15,11 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from app.fold_choice import FOLD_BEST_EPOCH, FOLD_EPOCHS, FOLD_VALUE
 from app.search.space import Parameter, Space
 from app.search.space import Value as ParameterValue
-from app.training.checkpoint import load_state, save_state
 from app.training.declaration import revealed
-from app.training.network import Ask, EpochResult, Network, NonFiniteError, Report, TrainingPart, forget_graphs
+from app.training.fold_tally import FoldTally, finish_fold, finished_fold, fold_folder
+from app.training.network import Ask, EpochResult, Network, Report, TrainingPart, forget_graphs
 from app.training.seeding import derive_seed
 from app.training.trainer import End, HeldOut, Trainer, TrainingResult
 from app.training.trial_data import TrialData, tensors
@@ -122,34 +119,23 @@ class FoldTrainer:
         self, session: _Session, *, budget: int, state: Path, report: Report, ask: Ask, limits: Sequence[float]
     ) -> tuple[End, int]:
         """Trains fold after fold; returns why it ended and how many it has."""
-        done: list[_Done] = []
+        tally = FoldTally(self._trainer, budget=budget, limits=limits)
         for fold in self._folds[:budget]:
-            end, curve = self._train_fold(session, fold, folder=state / f"fold-{fold.number}", report=report, ask=ask)
-            # A trial that is stopped in its first fold has that much to show, lest a short search end with nothing.
-            if end is End.STOPPED and (done or not curve):
-                return end, len(done)
-            best = self._trainer.best_of(curve)
-            if best is None or not math.isfinite(best.objective):
-                raise NonFiniteError(f"the objective is not defined on the held-out rows of fold {fold.number}")
-            done.append(_Done(best=best, epochs=len(curve)))
-            so_far = self._mean(done)
-            report(so_far)
-            if end is End.STOPPED:
-                return end, len(done)
-            limit = limits[len(done) - 1] if len(done) <= len(limits) else math.inf
-            if len(done) < budget and self._trainer.objective.to_loss(so_far.objective) > limit:
-                return End.BEATEN, len(done)
-        return End.BUDGET, len(done)
+            end, curve = self._train_fold(session, fold, folder=fold_folder(state, fold.number), report=report, ask=ask)
+            so_far = tally.add(end, curve)
+            if so_far is not None:
+                report(so_far)
+            if tally.end is not None:
+                return tally.end, tally.num_folds
+        return End.BUDGET, tally.num_folds
 
     def _train_fold(
         self, session: _Session, fold: Fold, *, folder: Path, report: Report, ask: Ask
     ) -> tuple[End, list[EpochResult]]:
         """Trains one fold, or tells again what is known of it; returns why it ended and all its epochs."""
-        finished = folder / "finished"
-        if finished.is_file():
-            _, header = load_state(finished)
-            session.num_parameters = header["parameters"]
-            curve = [EpochResult(epoch=epoch, **told) for epoch, told in enumerate(header["curve"], start=1)]
+        known = finished_fold(folder)
+        if known is not None:
+            curve, session.num_parameters = known
             for result in curve:
                 report(replace(result, fold=fold.number))
             return End.BUDGET, curve
@@ -160,35 +146,11 @@ class FoldTrainer:
             state=folder,
             report=lambda result: report(replace(result, fold=fold.number)),
             ask=ask,
-            # What a fold learned is of no use once its loss is known: the winner is trained on all rows.
             keep_best=False,
         )
         if end is not End.STOPPED:
-            told = [{"objective": result.objective, "scalars": dict(result.scalars)} for result in curve]
-            save_state(finished, arrays={}, header={"curve": told, "parameters": session.num_parameters})
-            (folder / "current").unlink(missing_ok=True)
+            finish_fold(folder, curve, num_parameters=session.num_parameters)
         return end, curve
-
-    def _mean(self, done: Sequence[_Done]) -> EpochResult:
-        """Returns the report of the folds so far, the last one's own numbers beside the means."""
-        mean = statistics.fmean(fold.best.objective for fold in done)
-        tags = ["val/loss", *(f"val/{metric.name}" for metric in self._trainer.also)]
-        scalars = {
-            **{tag: statistics.fmean(fold.best.scalars[tag] for fold in done) for tag in tags},
-            f"val/{self._trainer.objective.name}": mean,
-            FOLD_VALUE: done[-1].best.objective,
-            FOLD_BEST_EPOCH: float(done[-1].best.epoch),
-            FOLD_EPOCHS: float(done[-1].epochs),
-        }
-        return EpochResult(epoch=len(done), objective=mean, scalars=scalars)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Done:
-    """A finished fold: its best epoch, and the epochs trained."""
-
-    best: EpochResult
-    epochs: int
 
 
 class _Session:

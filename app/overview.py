@@ -1,0 +1,181 @@
+"""What a search looks like at a moment, in numbers: the same for `tamiz watch`, TensorBoard and the leaderboard."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from app.evaluation.metrics import METRICS, Metric
+from app.evaluation.number_text import number_text
+from app.search.importance import importance
+from app.search.trial import Failed, History, Paused, Trial
+from app.search_record import Lease, Progress
+from app.tensorboard import TrialEventWriter
+
+SHOWN_PARAMETERS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungCount:
+    """Trials of one rung of one bracket.
+
+    Attributes:
+        bracket: Number of the bracket in the order they began.
+        rung: Promotions that a trial has behind it here.
+        budget: Epochs (or folds) after which the rung is judged.
+        entered: Trials that came so far.
+        running: Those that train there now.
+        promoted: Those that went on.
+    """
+
+    bracket: int
+    rung: int
+    budget: int
+    entered: int
+    running: int
+    promoted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """A search at a moment.
+
+    Attributes:
+        metric: What selects.
+        counts: Status -> number of trials.
+        best: Value of the best trial after each trial that has ended, in their order; NaN before there is one.
+        rungs: By bracket and rung; empty when every trial trains to its end.
+        importance: Parameter -> share of the differences between trials, largest first; empty with few trials.
+        leases: Running trial -> who runs it.
+    """
+
+    metric: Metric
+    counts: Mapping[str, int]
+    best: tuple[float, ...]
+    rungs: tuple[RungCount, ...]
+    importance: Mapping[str, float]
+    leases: Mapping[int, Lease]
+
+
+def overview_of(progress: Progress, *, with_importance: bool = True) -> Overview:
+    """Returns the numbers of a search.
+
+    Args:
+        progress: What its journal says.
+        with_importance: Whether to fit the model that importance needs, a fraction of a second.
+
+    Raises:
+        ValueError: The search has not begun.
+    """
+    if progress.search is None or progress.space is None:
+        raise ValueError("the search has not begun: expected a journal with a search")
+    metric = METRICS[progress.search.objective]
+    return Overview(
+        metric=metric,
+        counts=Counter(status_of(trial, progress) for trial in progress.history.values()),
+        best=_best_so_far(progress.history, metric),
+        rungs=_rungs(progress.history),
+        importance=importance(progress.space, progress.history) if with_importance else {},
+        leases=progress.leases,
+    )
+
+
+def status_of(trial: Trial, progress: Progress) -> str:
+    """Returns a trial's status in a word; `added` for a result that was brought from elsewhere."""
+    if trial.number in progress.added:
+        return "added"
+    return type(trial.outcome).__name__.lower() if trial.outcome else "running"
+
+
+def importance_text(shares: Mapping[str, float]) -> str:
+    """Returns the most important parameters in a line; nothing when none is known."""
+    shown = list(shares.items())[:SHOWN_PARAMETERS]
+    return ", ".join(f"{name} {share:.0%}" for name, share in shown)
+
+
+def scalars_of(overview: Overview) -> dict[str, float]:
+    """Returns the numbers as TensorBoard has them: tag -> value."""
+    scalars = {f"trials/{status}": float(number) for status, number in overview.counts.items()}
+    if overview.best and math.isfinite(overview.best[-1]):
+        scalars[f"best/{overview.metric.name}"] = overview.best[-1]
+    return scalars | {f"importance/{name}": share for name, share in overview.importance.items()}
+
+
+def best_text(overview: Overview) -> str:
+    """Returns the best value so far."""
+    return number_text(overview.best[-1]) if overview.best else "none yet"
+
+
+def _best_so_far(history: History, metric: Metric) -> tuple[float, ...]:
+    best, values = math.inf, []
+    for trial in history.values():
+        if trial.outcome is None:
+            continue
+        loss = None if isinstance(trial.outcome, Failed) else trial.loss
+        best = min(best, math.inf if loss is None else loss)
+        values.append(metric.from_loss(best) if math.isfinite(best) else math.nan)
+    return tuple(values)
+
+
+def _rungs(history: History) -> tuple[RungCount, ...]:
+    trials = [trial for trial in history.values() if trial.bracket >= 0]
+    if not any(trial.rung or isinstance(trial.outcome, Paused) for trial in trials):
+        return ()
+    budgets: dict[tuple[int, int], int] = {}
+    for trial in trials:
+        budgets[trial.bracket, trial.rung] = trial.budget
+    found = []
+    for bracket, rung in sorted({(t.bracket, level) for t in trials for level in range(t.rung + 1)}):
+        there = [trial for trial in trials if trial.bracket == bracket and trial.rung >= rung]
+        found.append(
+            RungCount(
+                bracket=bracket,
+                rung=rung,
+                budget=budgets.get((bracket, rung), 0),
+                entered=len(there),
+                running=sum(trial.rung == rung and trial.outcome is None for trial in there),
+                promoted=sum(trial.rung > rung for trial in there),
+            )
+        )
+    return tuple(found)
+
+
+@final
+class OverviewBoard:
+    """Writes the numbers of a search to TensorBoard, a step for each trial that has ended.
+
+    Args:
+        directory: Where the event file goes; it is made with the first number.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._writer: TrialEventWriter | None = None
+        self._next_importance = 0
+
+    def trial_ended(self, progress: Progress) -> None:
+        """Writes the numbers after a trial; importance less and less often, as it changes less and costs a fit."""
+        num_ended = len(progress.history) - len(progress.history.running)
+        due = num_ended >= self._next_importance
+        if due:
+            self._next_importance = math.ceil(1.3 * num_ended) + 1
+        self._write(progress, step=num_ended, with_importance=due)
+
+    def close(self, progress: Progress) -> None:
+        """Writes the last numbers, importance included, and closes the file."""
+        num_ended = len(progress.history) - len(progress.history.running)
+        if progress.search is not None and num_ended:
+            self._write(progress, step=num_ended + 1, with_importance=True)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, progress: Progress, *, step: int, with_importance: bool) -> None:
+        if self._writer is None:
+            self._writer = TrialEventWriter(self._directory)
+        scalars = scalars_of(overview_of(progress, with_importance=with_importance))
+        self._writer.scalars(step, scalars)
