@@ -14,8 +14,11 @@ from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.training.declaration import declare
 from app.training.fold_data import load_folds
+from app.training.fold_packs import FoldPackTrainer
 from app.training.fold_trainer import FoldTrainer
 from app.training.network import EpochResult, NonFiniteError
+from app.training.packing.live import PackMember
+from app.training.packing.pack import MemberEnded
 from app.training.trainer import End, Trainer, TrainingResult, Verdict
 from app.training.trial_data import TrialData, load_trial_data
 from pipelines.splits import Split
@@ -247,3 +250,121 @@ def test_an_objective_that_a_fold_leaves_undefined_fails_the_trial(
         train(
             Opened(opened.prepared, trainer, parts), network_values(**NETWORK_CHANGES), state=tmp_path, parts=parts
         )
+
+
+@dataclass(frozen=True)
+class Packed:
+    told: dict[int, list[EpochResult]]
+    ended: dict[int, MemberEnded]
+
+
+def train_pack(
+    opened: Opened,
+    configurations: list[dict[str, Any]],
+    *,
+    state: Path,
+    limits: dict[int, tuple[float, ...]] | None = None,
+    ask: Callable[[], Any] = frozenset,
+    listen: Callable[[int, EpochResult], None] | None = None,
+    packs: FoldPackTrainer | None = None,
+) -> Packed:
+    told: dict[int, list[EpochResult]] = {number: [] for number in range(len(configurations))}
+    ended: dict[int, MemberEnded] = {}
+
+    def report(number: int, result: EpochResult) -> None:
+        told[number].append(result)
+        if listen is not None:
+            listen(number, result)
+
+    def left(member: MemberEnded) -> None:
+        ended[member.number] = member
+
+    known = declare(opened.trainer.space())
+    members = [
+        PackMember(number=n, values=values, known=known, budget=FOLDS, seed=n, state=state / str(n))
+        for n, values in enumerate(configurations)
+    ]
+    (packs or pack_trainer(opened)).train(members, limits=limits or {}, report=report, ended=left, ask=ask)
+    return Packed(told, ended)
+
+
+def pack_trainer(opened: Opened) -> FoldPackTrainer:
+    trainer = opened.trainer
+    trainers = [
+        Trainer(
+            part,
+            space_name="mlp",
+            objective=trainer.objective,
+            placement=trainer.placement,
+            max_epochs=EPOCHS,
+            patience=100,
+        )
+        for part in opened.parts
+    ]
+    return FoldPackTrainer(trainers, seed=3)
+
+
+@pytest.fixture(scope="module")
+def packed(open_folds: Any, network_values: Any, tmp_path_factory: Any) -> tuple[FoldPackTrainer, Any, Packed]:
+    """Three configurations trained on all folds together."""
+    packs = pack_trainer(open_folds())
+    values = [network_values(**NETWORK_CHANGES | {"learning_rate": rate}) for rate in (3e-3, 1e-2, 3e-2)]
+    return packs, values, train_pack(open_folds(), values, state=tmp_path_factory.mktemp("packed"), packs=packs)
+
+
+def test_a_pack_trains_all_folds_of_all_members(packed: Any) -> None:
+    _, _, done = packed
+    for number, told in done.told.items():
+        assert [(r.fold, r.epoch) for r in told] == [
+            step for fold in (1, 2, 3) for step in [*((fold, epoch) for epoch in range(1, EPOCHS + 1)), (0, fold)]
+        ]
+        best = [min(r.objective for r in told if r.fold == fold) for fold in (1, 2, 3)]
+        assert told[-1].objective == pytest.approx(np.mean(best))
+        assert (done.ended[number].end, done.ended[number].epoch) == (End.BUDGET, FOLDS)
+        assert done.ended[number].num_parameters > 0
+
+
+def test_a_pack_finds_what_a_trial_alone_finds(packed: Any, whole: Trained) -> None:
+    """Another data order and other first weights: alike, not equal."""
+    means = [told[-1].objective for told in packed[2].told.values()]
+    assert min(abs(mean - whole.folds[-1].objective) for mean in means) < 0.3 * whole.folds[-1].objective
+
+
+def test_a_killed_pack_goes_on_inside_its_fold(packed: Any, open_folds: Any, tmp_path: Path) -> None:
+    packs, values, done = packed
+
+    def kill(number: int, result: EpochResult) -> None:
+        if (number, result.fold) == (1, 2):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_pack(open_folds(), values, state=tmp_path, packs=packs, listen=kill)
+    again = train_pack(open_folds(), values, state=tmp_path, packs=packs)
+    for number, told in again.told.items():
+        assert [(r.fold, r.epoch) for r in told] == [(r.fold, r.epoch) for r in done.told[number]]
+        np.testing.assert_allclose(
+            [r.objective for r in told], [r.objective for r in done.told[number]], rtol=1e-4, atol=1e-6
+        )
+
+
+def test_a_beaten_member_leaves_its_pack_and_the_others_go_on(packed: Any, open_folds: Any, tmp_path: Path) -> None:
+    packs, values, done = packed
+    first = next(r.objective for r in done.told[1] if not r.fold)
+    again = train_pack(open_folds(), values, state=tmp_path, packs=packs, limits={1: (first / 2, 0.0)})
+    assert (again.ended[1].end, again.ended[1].epoch) == (End.BEATEN, 1)
+    assert [again.ended[number].epoch for number in (0, 2)] == [FOLDS, FOLDS]
+
+
+def test_a_pack_that_is_stopped_in_a_later_fold_keeps_the_whole_ones(
+    packed: Any, open_folds: Any, tmp_path: Path
+) -> None:
+    packs, values, _ = packed
+    told: list[int] = []
+
+    def listen(_: int, result: EpochResult) -> None:
+        told.append(result.fold)
+
+    stopped = train_pack(
+        open_folds(), values, state=tmp_path, packs=packs, listen=listen, ask=lambda: None if 0 in told else frozenset()
+    )
+    assert [(ended.end, ended.epoch) for ended in stopped.ended.values()] == [(End.STOPPED, 1)] * 3
