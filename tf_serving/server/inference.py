@@ -101,7 +101,6 @@ class Inference:
         started = perf_counter()
         answer: Arrays = runner.run(signature, inputs, outputs, timeout=context.remaining())
         seconds = perf_counter() - started
-        self.metrics.graph_runs.add()
         self.metrics.runtime_latency.observe(seconds * 1e6, version.name, APIS[context.method], "TF1")
         self.metrics.model_seconds(version.name, version.version_text, seconds)
         return answer

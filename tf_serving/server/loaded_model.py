@@ -32,10 +32,10 @@ from tf_serving.server.tensor_protos import from_proto
 Arrays = dict[str, NDArray[Any]]
 
 SHORT_SECONDS = 0.002
-"""Signatures whose calls take less on average run in the calling thread."""
+"""Signatures whose calls take less run in the calling thread."""
 LONG_SECONDS = 0.02
 """One call this long sends a signature back to the pool."""
-PROVING_CALLS = 4
+PROVING_CALLS = 8
 MAX_CALLABLES = 64
 """Different (outputs, deadline) of one model that are kept ready."""
 
@@ -164,27 +164,29 @@ class _Callable:
 
 
 class _Pace:
-    """How long calls of a signature take."""
+    """How long calls of a signature take.
 
-    __slots__ = ("_calls", "_mean", "is_short")
+    The best of a few calls counts, not the mean: on a busy machine a call waits for the processor much longer than it
+    computes.
+    """
+
+    __slots__ = ("_best", "_calls", "is_short")
 
     def __init__(self) -> None:
         self._calls = 0
-        self._mean = 0.0
+        self._best = LONG_SECONDS
         self.is_short = False
 
     def add(self, seconds: float) -> None:
-        # Unlocked: a lost update changes a moving average a little.
+        # Unlocked: a lost update puts a decision off by a call.
         if seconds > LONG_SECONDS:
             self._calls, self.is_short = 0, False
             return
+        self._best = min(self._best, seconds)
         self._calls += 1
-        if self._calls <= PROVING_CALLS:
-            # The first calls prepare the graph.
-            self._mean = seconds
-            return
-        self._mean += 0.1 * (seconds - self._mean)
-        self.is_short = self._mean < SHORT_SECONDS
+        if self._calls % PROVING_CALLS == 0:
+            self.is_short = self._best < SHORT_SECONDS
+            self._best = LONG_SECONDS
 
 
 def _timeout_bucket(seconds: float) -> int:

@@ -131,7 +131,6 @@ class Metrics:
         )
         self.load_attempts = CompatibleCounter(f"{cc}load_attempt_count", "model_path", "status")
         self.load_latency = CompatibleCounter(f"{cc}load_latency", "model_path")
-        self.graph_runs = CompatibleCounter(":tensorflow:core:graph_runs")
         self._compatible = [
             value for value in vars(self).values() if isinstance(value, CompatibleCounter | CompatibleHistogram)
         ]
@@ -171,9 +170,14 @@ class Metrics:
             child = self._seconds_of[model, version] = self.seconds.labels(model, version)
         child.observe(seconds)
 
+    def _runs(self) -> int:
+        return self.runtime_latency.total()
+
     def totals(self) -> Mapping[str, int]:
         """Return the sum of every metric under TensorFlow Serving's name (without the leading colon form)."""
-        return {metric.name.replace(":", "/"): metric.total() for metric in self._compatible}
+        return {metric.name.replace(":", "/"): metric.total() for metric in self._compatible} | {
+            "/tensorflow/core/graph_runs": self._runs()
+        }
 
     def page(self, *, compatible_only: bool = False) -> bytes:
         """Return the text that Prometheus reads."""
@@ -181,6 +185,7 @@ class Metrics:
         for metric in self._compatible:
             lines.append(f"# TYPE {metric.name} {metric.kind}")
             lines += metric.lines()
+        lines += ["# TYPE :tensorflow:core:graph_runs counter", f":tensorflow:core:graph_runs{{}} {self._runs()}"]
         text = "\n".join(lines).encode() + b"\n"
         return text if compatible_only else text + generate_latest(self.registry)
 

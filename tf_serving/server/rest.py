@@ -172,11 +172,11 @@ class Rest:
         code, number = Code.OK, ""
         try:
             # TensorFlow Serving reads the whole body before it looks for the model.
-            document = self._document(request)
+            document, name = self._document(request)
             version = inference.acquire(path.name, version=path.version, label=path.label, headers=request.headers)
             number = version.version_text
             try:
-                body = self._run(version, document, request, context)
+                body = self._run(version, document, name, request, context)
             finally:
                 version.release()
             return HttpResponse(200, body)
@@ -189,21 +189,21 @@ class Rest:
         finally:
             inference.count(context, path.name, number, code, perf_counter() - started)
 
-    def _document(self, request: HttpRequest) -> Any:
+    def _document(self, request: HttpRequest) -> tuple[Any, str]:
         if self._has_own_format(request):
-            return None
+            return None, ""
         document = parse(request.body, max_depth=self._limits.json_depth)
-        signature_name(document)  # refused here, before the model is looked up
-        return document
+        return document, signature_name(document)
 
     def _has_own_format(self, request: HttpRequest) -> bool:
         formats = self._extensions.body_formats
         return bool(formats) and _content_type(request) in formats
 
-    def _run(self, version: ServedVersion, document: Any, request: HttpRequest, context: RequestContext) -> bytes:
+    def _run(
+        self, version: ServedVersion, document: Any, name: str, request: HttpRequest, context: RequestContext
+    ) -> bytes:
         if document is None:
             return self._run_other_format(version, request, context)
-        name = signature_name(document)
         if context.method == "predict":
             signature = _predict_signature(version, name)
             inputs, context.row_format = read_inputs(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tf_serving.server import tensor_types as types
@@ -102,7 +101,7 @@ def _set(names: Iterable[str]) -> str:
     return "{" + ",".join(sorted(names)) + "}"
 
 
-def check_inputs(signature: ServedSignature, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def check_inputs(signature: ServedSignature, given: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the inputs with defaults filled in.
 
     Raises:
@@ -110,7 +109,7 @@ def check_inputs(signature: ServedSignature, given: Mapping[str, NDArray[Any]]) 
     """
     wanted = signature.inputs
     if given.keys() == wanted.keys():
-        return dict(given)
+        return given
     if len(given) != len(wanted) and not signature.defaults:
         raise invalid(
             f"input size does not match signature: {len(given)}!={len(wanted)} len({_set(given)}) != "
@@ -196,6 +195,10 @@ def _check_method(signature: ServedSignature, method: str, kind: str, *, strict:
 
 def num_rows(inputs: Mapping[str, NDArray[Any]]) -> int | None:
     """Return the common first dimension, or None where there is none."""
-    sizes = {array.shape[0] if np.ndim(array) else -1 for array in inputs.values()}
-    size = sizes.pop() if len(sizes) == 1 else -1
-    return None if size < 0 else size
+    size = None
+    for array in inputs.values():
+        shape = array.shape
+        if not shape or size not in (None, shape[0]):
+            return None
+        size = shape[0]
+    return size
