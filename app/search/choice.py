@@ -59,7 +59,7 @@ def choose(
                 f"with {num_rows:,} rows an epoch is expensive, so weak trials stop early and the best go on to "
                 f"{max_epochs} epochs"
             )
-            return Choice("bohb", f"{early}; {cheaper}.") if cheaper else Choice("hyperband", f"{early}.")
+            return Choice("bohb", f"{early}; {cheaper}.") if cheaper else Choice("asha", f"{early}.")
         return Choice(
             "bayesian",
             f"halving down to one full trial would take about {bracket:.0f} of {time_seconds:.0f} s, so a model of the "
