@@ -30,11 +30,13 @@ TABLES: tuple[tuple[str, str], ...] = (
 """Collection and name of every table."""
 
 PACKS: dict[str, tuple[str, ...]] = {
-    "NASBench201": ("Op0", "Op3"),
-    "HPOLib": ("activation_fn_1", "activation_fn_2", "lr_schedule", "batch_size"),
-    "HPOBench": ("depth", "batch_size"),
+    "HPOLib": ("batch_size", "n_units_1", "n_units_2"),
+    "HPOBench": ("batch_size", "width"),
 }
-"""Collection -> what trials that train in one graph would have to share: what shapes the graph, as far as there is."""
+"""Collection -> what trials that train in one graph share, as in `search_spaces.pack_shapes`: batch size and widths.
+
+The cells of NAS-Bench-201 are not there: networks like them train alone.
+"""
 
 
 @final

@@ -120,9 +120,15 @@ class UniformSearch(_Peer):
 
 @final
 class OptunaSearch(_Peer):
-    """Optuna's TPE, multivariate."""
+    """Optuna's TPE, multivariate.
 
-    def __init__(self, table: Table, *, seed: int) -> None:
+    Args:
+        table: What is searched.
+        seed: Seed of the search.
+        as_categories: Whether numbers are given as categories, too.
+    """
+
+    def __init__(self, table: Table, *, seed: int, as_categories: bool = False) -> None:
         super().__init__()
         import optuna
         from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -130,8 +136,9 @@ class OptunaSearch(_Peer):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._table = table
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(multivariate=True, seed=seed))
+        self._numbers = {name: ordered and not as_categories for name, ordered in table.ordered.items()}
         self._distributions: dict[str, Any] = {
-            name: IntDistribution(0, len(values) - 1) if table.ordered[name] else CategoricalDistribution(values)
+            name: IntDistribution(0, len(values) - 1) if self._numbers[name] else CategoricalDistribution(values)
             for name, values in table.choices.items()
         }
         self._trials: list[Any] = []
@@ -140,8 +147,8 @@ class OptunaSearch(_Peer):
         """See `_Peer.ask_one`."""
         trial = self._study.ask(self._distributions)
         self._trials.append(trial)
-        choices, ordered = self._table.choices, self._table.ordered
-        return {name: choices[name][value] if ordered[name] else value for name, value in trial.params.items()}
+        choices, numbers = self._table.choices, self._numbers
+        return {name: choices[name][value] if numbers[name] else value for name, value in trial.params.items()}
 
     def tell_one(self, loss: float) -> None:
         """See `_Peer.tell_one`."""
