@@ -11,6 +11,7 @@ from tf_serving.load_test.bench import BenchReport, chart_points
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 90, 50, 50
+LABEL_PIXELS = 14
 LINES = {50.0: ("p50", "#4477aa"), 95.0: ("p95", "#cc6677"), 99.0: ("p99", "#999933"), 99.9: ("p99.9", "#aa4499")}
 
 
@@ -74,13 +75,17 @@ def draw_chart(report: BenchReport) -> str:
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:,.4g}</text>')
     limit = up.place(report.settings.p95_ms)
     parts.append(f'<path d="M{LEFT} {limit:.1f}H{WIDTH - RIGHT}" stroke="#cc6677" stroke-dasharray="6 4"/>')
+    ends: list[tuple[float, float, str, str]] = []
     for percentile, (name, colour) in LINES.items():
         places = [(across.place(rate), up.place(time)) for rate, time in points[percentile]]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
-        x, y = places[-1]
-        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
+        ends.append((places[-1][1], places[-1][0], name, colour))
+    lowest = -LABEL_PIXELS * 1.0
+    for y, x, name, colour in sorted(ends):
+        lowest = max(y, lowest + LABEL_PIXELS)  # lines that end together would have their names on one another
+        parts.append(f'<text x="{x + 8:.1f}" y="{lowest + 4:.1f}" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -208,6 +208,12 @@ def test_the_picture_is_well_formed(tmp_path: Path, rates: tuple[float, ...]) ->
         assert len(points) == len(rates)
         assert all(0 < x < 720 and 0 < y < 420 for x, y in points)
         assert points == sorted(points)
+    names = [
+        text for text in root.findall("{http://www.w3.org/2000/svg}text") if text.text in ("p50", "p95", "p99", "p99.9")
+    ]
+    heights = sorted(float(name.attrib["y"]) for name in names)
+    assert len(heights) == 4
+    assert min(np.diff(heights)) >= 14 - 0.1  # no name hides another
     assert "ho<st>:1" in "".join(root.itertext())
     assert draw_chart(report) == (tmp_path / "load.svg").read_text()
 
