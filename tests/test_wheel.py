@@ -52,6 +52,13 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert modules - set(wheel.namelist()) == set()
 
 
+def test_the_files_that_are_filled_in_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    templates = [path for path in (ROOT / "tf_serving" / "deploy" / "templates").rglob("*") if path.is_file()]
+    data = {str(path.relative_to(ROOT)) for path in [*templates, *(ROOT / "tf_serving").rglob("*.html")]}
+    assert len(data) > 15
+    assert data - set(wheel.namelist()) == set()
+
+
 def test_the_console_script_is_there(wheel: zipfile.ZipFile) -> None:
     name = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "tamiz = app.cli:main" in wheel.read(name).decode()
@@ -61,5 +68,5 @@ def test_the_distribution_says_what_it_needs(wheel: zipfile.ZipFile) -> None:
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
     assert "Name: tamiz\n" in metadata
     assert "Requires-Python: <3.14,>=3.11" in metadata
-    for extra in ("gpu", "ray", "mlflow", "onnx", "optuna", "dev"):
+    for extra in ("gpu", "ray", "mlflow", "onnx", "optuna", "sql", "dev"):
         assert f"Provides-Extra: {extra}\n" in metadata
