@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.arguments import SearchArguments, experiment_config
-from app.config import DEFAULT_SECONDS
+from app.arguments import Changes, ExecutionArguments, SearchArguments, execution_config, experiment_config
+from app.config import DEFAULT_SECONDS, ExecutionConfig, ExecutorKind, Placement
 from app.errors import ConfigError
 
 TOML = """
@@ -92,3 +92,39 @@ def test_a_malformed_override_shows_the_form(text: str) -> None:
 def test_devices_may_be_listed_with_commas() -> None:
     config = experiment_config(SearchArguments(target="y", devices=("cpu:0, cpu:1", "GPU:0")))
     assert config.training.devices == ("CPU:0", "CPU:1", "GPU:0")
+
+
+def test_settings_of_the_workers_are_read() -> None:
+    given = ExecutionArguments(
+        executor="ray", workers=3, placement="per-device", worker_memory="4GB", ray_address="auto", packing=False
+    )
+    assert execution_config(ExecutionConfig(), given) == ExecutionConfig(
+        executor=ExecutorKind.RAY,
+        workers=3,
+        placement=Placement.PER_DEVICE,
+        worker_memory=4 * 10**9,
+        ray_address="auto",
+        packing=False,
+    )
+    assert execution_config(ExecutionConfig(workers=2), ExecutionArguments()) == ExecutionConfig(workers=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (ExecutionArguments(executor="rai"), r"executor is 'rai' \(did you mean 'ray'\?\): expected local, ray"),
+        (ExecutionArguments(placement="mirror"), r"placement is 'mirror' \(did you mean 'mirrored'\?\)"),
+        (ExecutionArguments(worker_memory="much"), "memory is 'much': expected a size such as 4GB"),
+    ],
+)
+def test_a_setting_of_the_workers_that_cannot_be_used_is_named(given: ExecutionArguments, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        execution_config(ExecutionConfig(), given)
+
+
+def test_a_resumed_search_keeps_what_is_not_changed() -> None:
+    config = experiment_config(SearchArguments(target="y", time="5m", trials=7, algorithm="random"))
+    assert Changes().applied(config) == config
+    changed = Changes(seconds=60.0, algorithm="asha", execution=ExecutionArguments(workers=2)).applied(config)
+    assert (changed.search.seconds, changed.search.trials, changed.search.algorithm) == (60.0, 7, "asha")
+    assert changed.execution.workers == 2

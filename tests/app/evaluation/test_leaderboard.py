@@ -167,3 +167,21 @@ def test_a_trial_without_a_network_has_no_weights() -> None:
 
 def test_terminal_table_of_a_narrow_terminal_keeps_the_fixed_columns() -> None:
     assert "status" in shown(leaderboard(ROWS[1:2], metric=METRICS["roc_auc"]), width=60)
+
+
+def test_measures_and_the_front_have_columns_of_their_own() -> None:
+    rows = [
+        TrialRow(trial=0, status="completed", value=0.9, hyperparameters={"depth": 1}, front=False, broken=0.5,
+                 measures={"latency_ms": 7.5}),
+        TrialRow(trial=1, status="completed", value=0.8, hyperparameters={"depth": 2}, front=True,
+                 measures={"latency_ms": 1.25}),
+        TrialRow(trial=2, status="failed", hyperparameters={"depth": 3}, front=False),
+    ]  # fmt: skip
+    board = leaderboard(rows, metric=METRICS["roc_auc"])
+    assert list(board.columns[:4]) == ["trial", "value", "latency_ms", "front"]
+    # The one that keeps the limits wins, whatever the value of the other.
+    assert list(board["trial"]) == [1, 0, 2]
+    assert board["latency_ms"].tolist()[:2] == [1.25, 7.5]
+    text = shown(board)
+    assert re.search(r"front", text)
+    assert re.search(r"1\s+0\.8\s+1\.25\s+\*", text)
