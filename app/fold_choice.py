@@ -7,7 +7,7 @@ from dataclasses import dataclass
 NUM_FOLDS = 5
 
 SMALL_ROWS = 1_000
-"""Training and validation rows below which `auto` takes folds: from here on one part chooses about as well at equal time
+"""Training and validation rows below which `auto` takes folds; from here on one part chooses as well at equal time
 (`benchmarks/folds.py` measures it)."""
 
 MIN_TRIALS = 10
