@@ -71,8 +71,11 @@ class Lease:
         return min(most, max(self.least, self.factor * longest)) if longest else most
 
     def grace(self, longest: float) -> float:
-        """Returns how long after its deadline a trial may still be busy, in seconds."""
-        return max(self.least / 4, 3 * longest)
+        """Returns how long after its deadline a trial may still be busy, in seconds.
+
+        The very first trial may be tracing its graph when its time is up.
+        """
+        return max(self.least / 2, 3 * longest) if longest else self.least
 
 
 class WorkerHandle(abc.ABC):

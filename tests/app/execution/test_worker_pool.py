@@ -226,11 +226,16 @@ def test_a_lease_learns_what_is_usual_within_its_bounds() -> None:
 
 
 def test_a_trial_that_goes_on_past_its_deadline_hangs() -> None:
-    pool = ScriptedPool(lease=Lease(first=60.0, later=60.0, least=0.4))
+    pool = ScriptedPool(lease=Lease(first=60.0, later=60.0, least=0.2))
     pool.open(OPEN)
     pool.submit(trial(0, deadline=time.time()))
     assert events_for(pool, 0.05) == []
     assert [type(event) for event in events_for(pool, 0.5)] == [TrialEnded, WorkerReplaced]
+
+
+def test_the_grace_after_a_deadline_grows_with_what_is_usual() -> None:
+    lease = Lease(least=60.0)
+    assert [lease.grace(longest) for longest in (0.0, 1.0, 20.0)] == [60.0, 30.0, 60.0]
 
 
 def test_a_coordinator_that_was_held_up_does_not_blame_its_workers() -> None:
