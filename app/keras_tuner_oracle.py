@@ -10,10 +10,10 @@ import math
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import keras_tuner
 from keras_tuner.src.engine import metrics_tracking
@@ -21,7 +21,7 @@ from keras_tuner.src.engine import oracle as engine
 from keras_tuner.src.engine.trial import TrialStatus
 
 from app.search.algorithm import ALGORITHMS, Algorithm, Recipe, check_algorithm_name
-from app.search.space import Configuration, Space
+from app.search.space import Space, Value
 from app.search.trial import Completed, Ended, Fact, Failed, Started, Suggestion
 from app.training.declaration import parameters_of
 
@@ -100,18 +100,19 @@ class KerasTunerOracle(keras_tuner.Oracle):
         if not self.hyperparameters.space:
             # Nothing is known to search: one build shows whether there is anything.
             return {"status": TrialStatus.STOPPED} if self.trials else {"status": TrialStatus.RUNNING, "values": {}}
+        names = {parameter.name: name for parameter, name in parameters_of(self.hyperparameters).items()}
         suggestions = self._engine().suggest(1)
         if not suggestions:
             return {"status": TrialStatus.STOPPED}
-        return {"status": TrialStatus.RUNNING, "values": dict(suggestions[0].hyperparameters)}
+        values = suggestions[0].hyperparameters
+        return {"status": TrialStatus.RUNNING, "values": {names[name]: value for name, value in values.items()}}
 
     def score_trial(self, trial: Any) -> None:
         """Sets the trial's score to its best finite value; NaN, which makes the trial invalid, when there is none."""
         observed = [(step.mean(), step.step) for step in trial.metrics.get_history(self.objective.name)]
         finite = [(float(value), step) for value, step in observed if math.isfinite(value)]
         if finite:
-            sign = -1.0 if self.objective.direction == "max" else 1.0
-            trial.score, trial.best_step = min(finite, key=lambda pair: (sign * pair[0], pair[1]))
+            trial.score, trial.best_step = min(finite, key=lambda pair: (self._sign * pair[0], pair[1]))
         else:
             trial.score = math.nan
             trial.message = f"the objective {self.objective.name} was {[value for value, _ in observed]}: not finite"
@@ -147,6 +148,20 @@ class KerasTunerOracle(keras_tuner.Oracle):
 
     def _check_consecutive_failures(self) -> None:
         """Left to `end_trial`: raised in the middle of KerasTuner's bookkeeping, it would lose the trial's end."""
+
+    def _record_values(self, trial: Any) -> None:
+        """Leaves a trial with a value for every parameter that is active, and for no other.
+
+        KerasTuner's own way draws missing values without a seed, and takes away the value of a name that stands for
+        other parameters in other scopes. It also notes what was tried, which the engine knows from the trials.
+        """
+        hp = trial.hyperparameters
+        active = {parameter.name: parameter for parameter in reversed(hp.space) if hp.is_active(parameter)}
+        for parameter in hp.space:
+            if parameter.name not in active:
+                hp.values.pop(parameter.name, None)
+            elif parameter.name not in hp.values:
+                hp.values[parameter.name] = active[parameter.name].default
 
     # Saving and reloading: the trials and the seed are the whole state
 
@@ -195,20 +210,18 @@ class KerasTunerOracle(keras_tuner.Oracle):
 
     def _engine(self) -> Algorithm:
         """The algorithm that knows all trials so far."""
-        space = Space(parameters_of(self.hyperparameters))
+        names = parameters_of(self.hyperparameters)
+        space = Space(list(names))
         recipe = Recipe(name=self.algorithm, space=space, seed=self.seed, max_epochs=1, max_trials=self.max_trials)
         algorithm = Algorithm(recipe)
-        algorithm.update(fact for number, name in enumerate(self.start_order) for fact in self._facts(number, name))
+        theirs = {parameter.name: name for parameter, name in names.items()}
+        for number, trial_id in enumerate(self.start_order):
+            algorithm.update(_facts(number, self.trials[trial_id], space=space, theirs=theirs, sign=self._sign))
         return algorithm
 
-    def _facts(self, number: int, trial_id: str) -> Iterator[Fact]:
-        trial = self.trials[trial_id]
-        values = cast(Configuration, dict(trial.hyperparameters.values))
-        yield Started(Suggestion(trial=number, hyperparameters=values, start_epoch=0, budget=1))
-        if trial.status == TrialStatus.COMPLETED:
-            yield Ended(number, Completed(-trial.score if self.objective.direction == "max" else trial.score))
-        elif trial.status == TrialStatus.FAILED:
-            yield Ended(number, Failed(trial.message or "failed"))
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.objective.direction == "max" else 1.0
 
     def _reason_to_give_up(self) -> str:
         """Why the search should end after the last trial that ended, or nothing."""
@@ -231,6 +244,20 @@ class KerasTunerOracle(keras_tuner.Oracle):
                     engine.THREADS[self] = None
                     engine.LOCKS[self].release()
                 raise
+
+
+def _facts(number: int, trial: Any, *, space: Space, theirs: Mapping[str, str], sign: float) -> Iterator[Fact]:
+    """What is known of one of KerasTuner's trials; `theirs` has the names of our parameters in its values."""
+    values = trial.hyperparameters.values
+    configuration: dict[str, Value] = {}
+    for name in space.names:
+        if theirs[name] in values and space.is_active(name, configuration):
+            configuration[name] = values[theirs[name]]
+    yield Started(Suggestion(trial=number, hyperparameters=configuration, start_epoch=0, budget=1))
+    if trial.status == TrialStatus.COMPLETED:
+        yield Ended(number, Completed(sign * trial.score))
+    elif trial.status == TrialStatus.FAILED:
+        yield Ended(number, Failed(trial.message or "failed"))
 
 
 def _check_trains_in_one_go(algorithm: str) -> None:

@@ -59,16 +59,46 @@ def revealed(hp: keras_tuner.HyperParameters, known: Space) -> tuple[Parameter, 
     return tuple(_merged(new, {}))
 
 
-def parameters_of(hp: keras_tuner.HyperParameters) -> tuple[Parameter, ...]:
-    """Returns everything that `hp` knows, as parameters of a space; nothing for an empty one.
+def parameters_of(hp: keras_tuner.HyperParameters) -> dict[Parameter, str]:
+    """Returns everything that `hp` knows as parameters of a space, each with its name in `hp`; {} when it is empty.
+
+    In KerasTuner one name may stand for other ranges in other conditional scopes. Those are parameters of their own
+    here, with names of their own.
 
     Raises:
-        SpaceError: A parameter cannot be searched, or one name stands for two ranges.
+        SpaceError: A parameter cannot be searched.
     """
-    try:
-        return tuple(_merged(list(hp.space), {}))
-    except ValueError as error:
-        raise SpaceError(f"the space cannot be searched: {error}") from error
+    variants: dict[str, list[Parameter]] = {}
+    for declared in hp.space:
+        try:
+            parameter = _convert(declared, {})
+        except ValueError as error:
+            raise SpaceError(f"the space cannot be searched: {error}") from error
+        known = variants.setdefault(declared.name, [])
+        parameter = replace(parameter, conditions=_in_variants(parameter.conditions, variants))
+        same = [other for other in known if _range_of(other) == _range_of(replace(parameter, name=other.name))]
+        if not same:
+            name = f"{declared.name} ({len(known) + 1})" if known else declared.name
+            known.append(replace(parameter, name=name))
+        elif same[0].conditions != parameter.conditions:
+            either = replace(same[0], conditions=_either(same[0].conditions, parameter.conditions))
+            known[known.index(same[0])] = either
+    return {parameter: name for name, group in variants.items() for parameter in group}
+
+
+def _range_of(parameter: Parameter) -> Parameter:
+    return replace(parameter, conditions=())
+
+
+def _in_variants(conditions: tuple[Condition, ...], variants: Mapping[str, list[Parameter]]) -> tuple[Condition, ...]:
+    """Returns conditions on the variant of each parent that exists in the same scope."""
+    found: list[Condition] = []
+    for condition in conditions:
+        parents = [parent for parent in variants.get(condition.parent, []) if set(parent.conditions) <= set(found)]
+        # The most conditional one is the one declared in the nearest scope.
+        parent = max(parents, key=lambda parent: len(parent.conditions), default=None)
+        found.append(condition if parent is None else Condition(parent.name, condition.values))
+    return tuple(found)
 
 
 def hyperparameters(values: Mapping[str, ParameterValue]) -> keras_tuner.HyperParameters:

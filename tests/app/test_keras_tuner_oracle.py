@@ -172,6 +172,29 @@ def test_space_grows_as_builds_reveal_parameters(tmp_path: Path) -> None:
     assert len(late) > 3
 
 
+def test_one_name_may_have_other_ranges_in_other_scopes(tmp_path: Path) -> None:
+    def score(hp: Any) -> float:
+        kind = hp.Choice("kind", ["small", "large"])
+        with hp.conditional_scope("kind", ["small"]):
+            if kind == "small":
+                units = hp.Int("units", 1, 4)
+        with hp.conditional_scope("kind", ["large"]):
+            if kind == "large":
+                units = hp.Int("units", 8, 16)
+                with hp.conditional_scope("units", [16]):
+                    if units == 16:
+                        units += hp.Float("extra", 0.0, 0.5)
+        return abs(units - 16.3)
+
+    tuner = searched(score, tmp_path, max_trials=20)
+    for trial in values(tuner):
+        assert set(trial) - {"extra"} == {"kind", "units"}
+        assert (int(trial["units"]) >= 8) == (trial["kind"] == "large")
+        assert ("extra" in trial) == (trial["units"] == 16)
+    assert len({(trial["kind"], trial["units"], trial.get("extra")) for trial in values(tuner)}) == 20
+    assert {trial["kind"] for trial in values(tuner)} == {"small", "large"}
+
+
 def test_search_without_parameters_runs_once(tmp_path: Path) -> None:
     assert scores(searched(lambda _: 1.0, tmp_path)) == [1.0]
 
