@@ -225,6 +225,24 @@ def bench_serve(
         write_chart(report, picture)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["-h"]},
+    options_metavar="[FLAGS OF THE SERVER]",
+)
+@mendable_errors
+def serve(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(help="Run directory, or a folder of versions of any SavedModel.")],
+) -> None:
+    """Serve a model over TensorFlow Serving's REST (:8501) and gRPC (:8500) interface; --help lists its flags."""
+    from app.serve import serving_flags
+    from tf_serving.server.main import main as serve_model
+
+    if "--help" in context.args or str(target) == "--help":
+        raise typer.Exit(serve_model(["--help"]))
+    raise typer.Exit(serve_model(serving_flags(target, given=context.args)))
+
+
 @app.command()
 @mendable_errors
 def watch(

@@ -59,14 +59,8 @@ def next_commands(directory: RunDirectory, config: ExperimentConfig) -> list[Nex
     return [
         NextCommand(command=f"tamiz board {run}", purpose="look at the trials in TensorBoard"),
         NextCommand(command=f"tamiz predict {run} {data} --output predictions.parquet", purpose="answer new rows"),
-        NextCommand(command=_serve_command(directory, config.name), purpose="serve it with TensorFlow Serving"),
+        NextCommand(command=f"tamiz serve {run}", purpose="serve it over TensorFlow Serving's interface"),
     ]
-
-
-def _serve_command(directory: RunDirectory, name: str) -> str:
-    """The official server on the export; 8501 is its REST port and 8500 its gRPC port."""
-    volume = shlex.quote(f"{(directory.exports / name).absolute()}:/models/{name}:ro")
-    return f"docker run --rm -p 8500:8500 -p 8501:8501 -v {volume} -e MODEL_NAME={name} tensorflow/serving"
 
 
 def board_of(directory: RunDirectory) -> pd.DataFrame:

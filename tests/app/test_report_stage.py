@@ -116,8 +116,7 @@ def test_commands_are_quoted_for_the_shell() -> None:
     board, predict, serve = (one.command for one in next_commands(RunDirectory("my runs/x"), config))
     assert board == "tamiz board 'my runs/x'"
     assert predict == """tamiz predict 'my runs/x' 'it'"'"'s new.csv' --output predictions.parquet"""
-    assert serve.startswith("docker run --rm -p 8500:8500 -p 8501:8501 -v '/")
-    assert serve.endswith("/my runs/x/export/x:/models/x:ro' -e MODEL_NAME=x tensorflow/serving")
+    assert serve == "tamiz serve 'my runs/x'"
 
 
 def test_a_table_from_memory_has_a_placeholder_in_the_command(small_run: Any) -> None:
