@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from app.search.trial import Completed, History, Resource, Trial
 
-MIN_FINISHED = 6
+MIN_FINISHED = 10
 """Trials trained to the end before one may be stopped."""
 
-MIN_SHARE = 0.15
+MIN_SHARE = 0.3
 """Share of the epochs that every trial gets."""
 
 MIN_EPOCHS = 4

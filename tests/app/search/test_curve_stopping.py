@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from app.search import Algorithm, Completed, Ended, Fact, Float, Recipe, Reported, Space, Started, Suggestion
-from app.search.curve_stopping import MIN_EPOCHS, MIN_FINISHED, CurveStopping
+from app.search.curve_stopping import MIN_EPOCHS, MIN_FINISHED, MIN_SHARE, CurveStopping
 from app.search.trial import History, Resource
 
 NUM_EPOCHS = 20
@@ -39,12 +41,12 @@ def reason(finished: list[list[float]], curve: list[float], num_epochs: int, *, 
     return CurveStopping(max_epochs=NUM_EPOCHS).reason(history, number)
 
 
-SPREAD = [falling(level) for level in (0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.9)]
+SPREAD = [falling(level) for level in (0.1, 0.15, 0.2, 0.25, 0.3, 0.6, 0.7, 0.8, 0.9, 1.0)]
 
 
 def test_curve_far_behind_is_stopped_and_the_reason_says_why() -> None:
     assert reason(SPREAD, falling(0.65), 8) == (
-        "epoch 8: 4 of 7 finished trials were better by then; those like it ended at 0.725 at best, "
+        "epoch 8: 6 of 10 finished trials were better by then; those like it ended at 0.725 at best, "
         "and 0.125 is to be beaten"
     )
 
@@ -70,12 +72,13 @@ def test_steep_curve_goes_on_although_it_is_behind() -> None:
 
 def test_first_trials_and_first_epochs_are_left_alone() -> None:
     assert not reason(SPREAD[: MIN_FINISHED - 1], falling(5.0), 15)
-    assert not reason(SPREAD, falling(5.0), MIN_EPOCHS - 1)
-    assert reason(SPREAD, falling(5.0), MIN_EPOCHS)
+    first = max(MIN_EPOCHS, math.ceil(MIN_SHARE * NUM_EPOCHS))
+    assert not reason(SPREAD, falling(5.0), first - 1)
+    assert reason(SPREAD, falling(5.0), first)
 
 
 def test_curve_behind_all_that_finished_is_held_against_the_worst_of_them() -> None:
-    assert reason(SPREAD, falling(5.0), 10).startswith("epoch 10: 7 of 7 finished trials were better by then")
+    assert reason(SPREAD, falling(5.0), 10).startswith("epoch 10: 10 of 10 finished trials were better by then")
 
 
 def test_trial_with_a_smaller_budget_is_left_to_its_scheduler() -> None:
@@ -84,17 +87,17 @@ def test_trial_with_a_smaller_budget_is_left_to_its_scheduler() -> None:
 
 def test_trial_that_has_ended_or_not_reported_has_no_reason() -> None:
     facts = [fact for number, one in enumerate(SPREAD) for fact in whole(number, one)]
-    history = History().applied([*facts, *begun(7, [], 0)])
+    history = History().applied([*facts, *begun(10, [], 0)])
     stopping = CurveStopping(max_epochs=NUM_EPOCHS)
     assert not any(stopping.reason(history, number) for number in history)
 
 
 def test_early_stop_counts_as_flat_afterwards_and_a_result_without_a_curve_is_left_out() -> None:
-    short = [fact for number in range(7) for fact in whole(number, SPREAD[number][:6])]
-    added = [Started(Suggestion(7, {"x": 0.5}, start_epoch=0, budget=NUM_EPOCHS)), Ended(7, Completed(0.01))]
-    history = History().applied([*short, *added, *begun(8, falling(0.85), 10)])
-    assert CurveStopping(max_epochs=NUM_EPOCHS).reason(history, 8) == (
-        "epoch 10: 6 of 7 finished trials were better by then; those like it ended at 0.7833 at best, "
+    short = [fact for number in range(10) for fact in whole(number, SPREAD[number][:6])]
+    added = [Started(Suggestion(10, {"x": 0.5}, start_epoch=0, budget=NUM_EPOCHS)), Ended(10, Completed(0.01))]
+    history = History().applied([*short, *added, *begun(11, falling(0.85), 10)])
+    assert CurveStopping(max_epochs=NUM_EPOCHS).reason(history, 11) == (
+        "epoch 10: 8 of 10 finished trials were better by then; those like it ended at 0.8833 at best, "
         "and 0.1833 is to be beaten"
     )
 
@@ -112,18 +115,18 @@ def algorithm(**fields: object) -> Algorithm:
     recipe = Recipe("bayesian", Space([Float("x", 0.0, 1.0)]), seed=0, max_epochs=NUM_EPOCHS, **fields)  # type: ignore[arg-type]
     made = Algorithm(recipe)
     made.update(fact for number, one in enumerate(SPREAD) for fact in whole(number, one))
-    made.update(begun(7, falling(0.65), 8))
+    made.update(begun(10, falling(0.65), 8))
     return made
 
 
 def test_algorithm_tells_hopeless_trials_without_changing() -> None:
     one = algorithm()
     before = one.dump()
-    assert one.hopeless(7).startswith("epoch 8")
-    assert one.hopeless(7) == Algorithm.load(before).hopeless(7)
+    assert one.hopeless(10).startswith("epoch 8")
+    assert one.hopeless(10) == Algorithm.load(before).hopeless(10)
     assert one.dump() == before
 
 
 def test_no_trial_is_hopeless_by_its_loss_when_there_are_other_objectives_or_folds() -> None:
-    assert not algorithm(objectives=("latency_ms",)).hopeless(7)
-    assert not algorithm(resource=Resource.FOLDS).hopeless(7)
+    assert not algorithm(objectives=("latency_ms",)).hopeless(10)
+    assert not algorithm(resource=Resource.FOLDS).hopeless(10)
