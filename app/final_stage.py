@@ -17,14 +17,17 @@ from app.evaluation.sealed_test import SealedTestReport, report_sealed_test
 from app.execution.executor import Executor
 from app.execution.messages import (
     EpochEnded,
+    ExportMeasured,
     ExportModel,
     FinalTrained,
+    MeasureExport,
     ModelExported,
     OpenTest,
     TestOpened,
     TrainFinal,
 )
 from app.run_directory import RunDirectory, read_json, write_json
+from app.search.limits import PARAMETERS
 from app.search_loop import TimeBudget
 from app.search_record import SearchRecord
 from app.training.seeding import derive_seed
@@ -151,8 +154,18 @@ def export(
         rows=proof.num_rows,
         batch_sizes=list(proof.batch_sizes),
         max_difference=proof.max_difference,
+        measures=_measures(published, executor=executor, record=record),
     )
     return published
+
+
+def _measures(published: Path, *, executor: Executor, record: SearchRecord) -> dict[str, float]:
+    """Returns what the limits and further objectives of the search are about, measured on what will be served."""
+    search = record.progress.search
+    if search is None or not (search.others or search.limits):
+        return {}
+    measured = _expect(ExportMeasured, executor.call(MeasureExport(directory=str(published))))
+    return {**measured.measures, PARAMETERS: float(record.progress.stages["final"]["parameters"])}
 
 
 def card_text(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestReport) -> str:

@@ -48,7 +48,8 @@ def report(
     record.stage_done("report", seconds=round(seconds, 1))
     stages = record.progress.stages
     view.show(test_result(tested))
-    view.show(what_next(directory, content.commands, stages=stages, seconds=seconds))
+    limits = record.progress.search.limits if record.progress.search else ()
+    view.show(what_next(directory, content.commands, stages=stages, seconds=seconds, limits=limits))
 
 
 def next_commands(directory: RunDirectory, config: ExperimentConfig) -> list[NextCommand]:

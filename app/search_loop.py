@@ -197,18 +197,10 @@ class SearchLoop:
         Raises:
             SearchError: The first trials all failed, the disk is full, or no trial has a result.
         """
-        while True:
-            reason = self._reason_to_close(interrupts)
-            if not reason:
-                reason = self._submit()
-            # Nothing runs and nothing ends it: all workers are being replaced.
-            if not self._running and reason:
-                break
-            for event in self._executor.events(timeout=0.2):
-                self._handle(event)
-            show(self._view())
-        self._end_waiting(reason)
-        self._overview.close(self._record.progress)
+        try:
+            reason = self._search(interrupts, show)
+        finally:
+            self._overview.close(self._record.progress)
         if self._record.progress.best is None:
             raise SearchError(self._why_nothing(reason))
         # Nothing is promoted any more: the states of paused trials go too.
@@ -224,6 +216,20 @@ class SearchLoop:
         recommended = self._algorithm.recommend()
         # A result from elsewhere has no curve to tell how long to train.
         return recommended if recommended in ranked else ranked[0] if ranked else None
+
+    def _search(self, interrupts: Interrupts, show: Callable[[SearchView], None]) -> str:
+        """Runs trials until there is a reason to end; returns it."""
+        while True:
+            reason = self._reason_to_close(interrupts)
+            if not reason:
+                reason = self._submit()
+            # Nothing runs and nothing ends it: all workers are being replaced.
+            if not self._running and reason:
+                self._end_waiting(reason)
+                return reason
+            for event in self._executor.events(timeout=0.2):
+                self._handle(event)
+            show(self._view())
 
     def _reason_to_close(self, interrupts: Interrupts) -> str:
         """Returns why no further trial starts, or nothing."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from app.config import ExperimentConfig
 from app.errors import ConfigError
 from app.execution.executor import Executor
@@ -195,7 +197,11 @@ def search(
     """Searches until the budget is spent, unless an earlier session did."""
     if "search" in record.progress.stages:
         return
-    with view.searching(seconds=config.search.seconds or math.inf) as show:
+    with (
+        view.searching(seconds=config.search.seconds or math.inf) as show,
+        # A decision solves many small systems: more threads only wait for each other and for the workers' cores.
+        threadpool_limits(limits=1, user_api="blas"),
+    ):
         reason = loop.run(interrupts=interrupts, show=_telling_of_limits(show, record=record, view=view))
     record.stage_done("search", reason=reason, winner=loop.winner())
     overview = overview_of(record.progress)

@@ -19,9 +19,10 @@ from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.messages import RunOpened
 from app.fold_choice import FoldChoice
-from app.goals import SearchGoals, shown_limit
+from app.goals import SearchGoals, shown_limit, shown_measure
 from app.overview import importance_text
 from app.run_directory import RunDirectory
+from app.search.limits import Limit
 from app.search.space import Space
 from app.search_record import Search
 from pipelines.data_report import Finding, Severity
@@ -116,7 +117,12 @@ def test_result(tested: SealedTestReport) -> RenderableType:
 
 
 def what_next(
-    directory: RunDirectory, commands: Sequence[NextCommand], *, stages: Mapping[str, Any], seconds: float
+    directory: RunDirectory,
+    commands: Sequence[NextCommand],
+    *,
+    stages: Mapping[str, Any],
+    seconds: float,
+    limits: Sequence[Limit] = (),
 ) -> RenderableType:
     """Returns the place of the export, its proof, and the commands to go on with."""
     exported = stages["export"]
@@ -129,6 +135,7 @@ def what_next(
         Text(""),
         _uncut("SavedModel  ", str(directory.path / exported["directory"])),
         Padding(Text(proof, style="dim"), (0, 0, 0, 12)),
+        *(Padding(line, (0, 0, 0, 12)) for line in _measured(exported.get("measures", {}), limits)),
     ]
     if final["epochs"] < final["wanted_epochs"]:
         cut = (
@@ -144,6 +151,15 @@ def what_next(
     for command in commands:
         lines += [Text(f"  # {command.purpose}", style="dim"), _uncut("  ", command.command)]
     return Group(*lines)
+
+
+def _measured(measures: Mapping[str, float], limits: Sequence[Limit]) -> Iterable[Text]:
+    """What was measured of the exported model, and each limit that it breaks."""
+    if measures:
+        yield Text(", ".join(f"{name} {shown_measure(name, value)}" for name, value in measures.items()), style="dim")
+    for limit in limits:
+        if limit.measure in measures and not limit.holds(measures[limit.measure]):
+            yield Text(f"the exported model breaks the limit {shown_limit(limit)}", style="yellow")
 
 
 def _table() -> Table:

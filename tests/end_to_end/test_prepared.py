@@ -76,3 +76,6 @@ def test_the_winner_keeps_the_limit(experiment: tamiz.Experiment) -> None:
     winner = progress.stages["final"]["trial"]
     assert progress.history[winner].measures["num_parameters"] <= 20_000
     assert experiment.saved_model.is_dir()
+    measured = progress.stages["export"]["measures"]
+    assert measured["latency_ms"] > 0
+    assert measured["num_parameters"] <= 20_000
