@@ -31,7 +31,15 @@ from app.run_directory import RunDirectory, read_json
 from app.search.space import Configuration
 from app.search_loop import Interrupts, SearchLoop
 from app.search_record import SearchRecord, read_progress
-from app.search_stage import check_goals, check_settings, open_search, open_workers, search, time_budget
+from app.search_stage import (
+    check_goals,
+    check_settings,
+    open_search,
+    open_workers,
+    packing_of,
+    search,
+    time_budget,
+)
 from app.summary import data_found
 from app.view import ConsoleView, View
 from app.warm_start_stage import add_result, enqueue
@@ -152,7 +160,6 @@ def run(
         budget = time_budget(directory, config, record=record, started=started)
         # From here on there is something to finish with: the first Ctrl-C asks for that.
         stack.enter_context(interrupts.caught())
-        packs = config.execution.packing and not opened.alone
         loop = SearchLoop(
             algorithm,
             executor=executor,
@@ -160,7 +167,7 @@ def run(
             directory=directory,
             budget=budget,
             keep=config.keep,
-            pack_space=config.search.space if packs else "",
+            packing=packing_of(directory, config, opened=opened),
         )
         search(loop, config, record=record, interrupts=interrupts, view=view)
         # The process that will prove the export imports its own TensorFlow while the final model trains.

@@ -8,7 +8,7 @@ import shutil
 import signal
 import statistics
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -22,7 +22,7 @@ from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
 from app.search.trial import Failed, History, Paused, Pruned, Resource, Started, Suggestion, Trial
 from app.search_record import SearchRecord
-from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, pack_limit, pack_shape
+from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
 
 FIRST_TRIALS = 5
 """When all of the first trials fail, something is wrong with the data or the space, and the search ends."""
@@ -147,6 +147,35 @@ class SearchView:
     max_trials: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """Which trials train together.
+
+    Attributes:
+        space: Name of the space.
+        num_rows: Training rows.
+        unit_epochs: Epochs in a unit of a trial's budget: 1, or those of a fold.
+        seconds: About how long a pack may take: the search learns from it only as a whole, and what does not end in
+            time is lost as a whole; infinity for any.
+    """
+
+    space: str
+    num_rows: int
+    unit_epochs: int = 1
+    seconds: float = math.inf
+
+    def key(self, suggestion: Suggestion) -> Hashable | None:
+        """Returns what the members of a pack have in common; None for a trial that trains alone."""
+        shape = pack_shape(self.space, suggestion.hyperparameters)
+        return None if shape is None else (shape, suggestion.start_epoch, suggestion.budget)
+
+    def limit(self, suggestion: Suggestion) -> int:
+        """Returns how many members a pack with this trial may have."""
+        epochs = (suggestion.budget - suggestion.start_epoch) * self.unit_epochs
+        in_time = members_in(self.seconds, num_rows=self.num_rows, num_epochs=epochs)
+        return min(pack_limit(pack_shape(self.space, suggestion.hyperparameters)), in_time)
+
+
 @final
 class SearchLoop:
     """Runs trials until the budget is spent, the space exhausted, or someone interrupts.
@@ -158,7 +187,7 @@ class SearchLoop:
         directory: The experiment.
         budget: Time for everything.
         keep: Number of best trials whose state stays on disk.
-        pack_space: Name of the space whose trials train in packs where their shapes allow; empty trains each alone.
+        packing: Which trials train together; None trains each alone.
     """
 
     def __init__(
@@ -170,7 +199,7 @@ class SearchLoop:
         directory: RunDirectory,
         budget: TimeBudget,
         keep: int,
-        pack_space: str = "",
+        packing: Packing | None = None,
     ) -> None:
         self._algorithm = algorithm
         self._executor = executor
@@ -178,7 +207,7 @@ class SearchLoop:
         self._directory = directory
         self._budget = budget
         self._keep = keep
-        self._pack_space = pack_space
+        self._packing = packing
         # Trials that were running when an earlier session was killed go first, from their saved state.
         self._waiting = self._packs_of([trial.suggestion for trial in algorithm.history.running])
         self._running: set[int] = set()
@@ -284,7 +313,7 @@ class SearchLoop:
 
     def _next_pack(self) -> tuple[Suggestion, ...]:
         """Takes up what the algorithm suggests next: one trial, or several that train together; () for none."""
-        if self._pack_space:
+        if self._packing is not None:
             suggestions = self._algorithm.suggest(self._pack_size(), alike=PACK_PARAMETERS)
         else:
             suggestions = self._algorithm.suggest(1)
@@ -315,13 +344,11 @@ class SearchLoop:
         packs: list[tuple[Suggestion, ...]] = []
         places: dict[object, int] = {}
         for suggestion in suggestions:
-            shape = pack_shape(self._pack_space, suggestion.hyperparameters) if self._pack_space else None
+            key = self._packing.key(suggestion) if self._packing else None
             # One that took its worker with it must not do so to others.
-            if shape is None or suggestion.trial in self._record.progress.retried:
+            if self._packing is None or key is None or suggestion.trial in self._record.progress.retried:
                 packs.append((suggestion,))
-                continue
-            key = (shape, suggestion.start_epoch, suggestion.budget)
-            if key in places and len(packs[places[key]]) < pack_limit(shape):
+            elif key in places and len(packs[places[key]]) < self._packing.limit(suggestion):
                 packs[places[key]] += (suggestion,)
             else:
                 places[key] = len(packs)

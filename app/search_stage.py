@@ -26,13 +26,16 @@ from app.search.limits import unmet_limits
 from app.search.space import Space
 from app.search.trial import Resource
 from app.search.warm_start import filled
-from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
+from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
 from app.search_record import Search, SearchRecord
 from app.summary import search_begins, search_ended
 from app.view import View
 from app.warm_start_stage import check_start, earlier_configurations
 from pipelines.schema import DatasetSchema
 from search_spaces.catalogue import check_space_name
+
+PACK_SHARE = 0.15
+"""Of the whole budget for one pack: about a third of what the search itself has in a short one."""
 
 
 def check_settings(config: ExperimentConfig) -> None:
@@ -108,6 +111,18 @@ def time_budget(
         opening=time.time() - started,
         num_rows=num_rows(directory),
         num_columns=len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features),
+    )
+
+
+def packing_of(directory: RunDirectory, config: ExperimentConfig, *, opened: RunOpened) -> Packing | None:
+    """Returns which trials train together; None when each trains alone."""
+    if opened.alone or not config.execution.packing:
+        return None
+    return Packing(
+        space=config.search.space,
+        num_rows=num_rows(directory),
+        unit_epochs=max_epochs_of(directory, config) if fold_choice_of(directory).number > 1 else 1,
+        seconds=PACK_SHARE * config.search.seconds or math.inf,
     )
 
 

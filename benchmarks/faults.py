@@ -58,7 +58,7 @@ def coordinate(folder: Path) -> None:
     from app.execution.messages import OpenRun
     from app.run_directory import RunDirectory
     from app.search.algorithm import Algorithm, Recipe
-    from app.search_loop import Interrupts, SearchLoop, TimeBudget
+    from app.search_loop import Interrupts, Packing, SearchLoop, TimeBudget
     from app.search_record import Search, SearchRecord
 
     with closing(LocalExecutor(num_workers=NUM_WORKERS)) as executor:
@@ -92,7 +92,7 @@ def coordinate(folder: Path) -> None:
                     directory=directory,
                     budget=TimeBudget(end=float("inf"), finishing=0.0),
                     keep=1,
-                    pack_space=space_name if space_name == "mlp" else "",
+                    packing=Packing(space=space_name, num_rows=100) if space_name == "mlp" else None,
                 )
                 reason = loop.run(interrupts=Interrupts(), show=lambda _: None)
                 record.stage_done("search", reason=reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import final
@@ -22,10 +22,11 @@ from app.execution.messages import OpenRun, RunOpened
 from app.run_directory import RunDirectory
 from app.search import journal
 from app.search.algorithm import create
-from app.search.space import Categorical, Float, Space
+from app.search.space import Categorical, Configuration, Float, Space
 from app.search.trial import Completed
-from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
+from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
 from app.search_record import Search, SearchRecord
+from app.search_stage import PACK_SHARE, num_rows
 
 OBJECTIVE = "log_loss"
 SPACE = "mlp"
@@ -72,11 +73,12 @@ class TamizSearch:
         self._directory, self._executor, self._record = directory, executor, record
         self._max_epochs = max_epochs
         self._seed = directory.read_config().search.seed
+        self._wishes: Sequence[Configuration] = ()
         opened: RunOpened = executor.open(
             OpenRun(directory=str(directory.path), objective=OBJECTIVE, max_epochs=max_epochs, seed=self._seed)
         )
         self.space = opened.space
-        self._pack_space = "" if opened.alone else SPACE
+        self._packs, self._portfolio = not opened.alone, opened.portfolio
 
     def begin(self, algorithm: str, space: Space) -> None:
         """Writes down what is searched."""
@@ -115,7 +117,11 @@ class TamizSearch:
             del view
             interrupts.requested = time.time() >= end
 
-        self._loop(algorithm, self.space, pack_space=self._pack_space).run(interrupts=interrupts, show=stop_in_time)
+        # As long as a pack may take in a search that has twice the time for everything.
+        packing = Packing(space=SPACE, num_rows=num_rows(self._directory), seconds=2 * PACK_SHARE * seconds)
+        self._wishes = self._portfolio
+        loop = self._loop(algorithm, self.space, packing=packing if self._packs else None)
+        loop.run(interrupts=interrupts, show=stop_in_time)
         ended = [record for record in journal.read(self._directory.journal_file) if record["event"] == "ended"]
         in_time = {record["trial"] for record in ended if record["time"] <= end}
         return [
@@ -125,11 +131,12 @@ class TamizSearch:
         ]
 
     def _loop(
-        self, algorithm: str, space: Space, *, max_trials: int | None = None, pack_space: str = ""
+        self, algorithm: str, space: Space, *, max_trials: int | None = None, packing: Packing | None = None
     ) -> SearchLoop:
         searcher = create(
             algorithm, space=space, seed=self._seed, max_epochs=self._max_epochs, max_trials=max_trials
         )
+        searcher.enqueue(self._wishes)
         searcher.update(self._record.progress.facts)
         return SearchLoop(
             searcher,
@@ -138,7 +145,7 @@ class TamizSearch:
             directory=self._directory,
             budget=UNLIMITED,
             keep=self._directory.read_config().keep,
-            pack_space=pack_space,
+            packing=packing,
         )
 
 

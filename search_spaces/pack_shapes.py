@@ -7,6 +7,7 @@ is listed here decides how much work a step is, and members that differ in it wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 
 Value = bool | int | float | str
@@ -52,6 +53,22 @@ def pack_limit(shape: Hashable) -> int:
     if not isinstance(shape, tuple):
         return 1
     return _LIMITS.get(shape[-1], _WIDEST_LIMIT)
+
+
+def members_in(seconds: float, *, num_rows: int, num_epochs: int) -> int:
+    """Returns how many members a pack may have that is to be trained in about `seconds`, at least 1.
+
+    On few rows a step is overhead, which all members share; on many it is arithmetic, of which each brings its own.
+
+    Args:
+        seconds: Time for the whole pack; infinity for any.
+        num_rows: Training rows.
+        num_epochs: Epochs that each member trains.
+    """
+    if math.isinf(seconds):
+        return MAX_PACK
+    left = seconds / max(num_epochs, 1) - (0.05 + 1e-5 * num_rows)
+    return max(1, min(MAX_PACK, 1 + math.floor(left / (0.005 + 7e-6 * num_rows))))
 
 
 def why_alone(space_name: str, *, num_replicas: int = 1, mixed_precision: bool = False) -> str:

@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from app.execution.messages import (
 from app.run_directory import RunDirectory
 from app.search.algorithm import create
 from app.search.space import Categorical, Float, Int, Parameter, Space, Value
-from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned
-from app.search_loop import Interrupts, SearchLoop, SearchView, TimeBudget
+from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
+from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
 from app.search_record import Search, SearchRecord, read_progress
 from search_spaces.pack_shapes import MAX_PACK, pack_shape
 
@@ -203,7 +203,7 @@ class Session:
                 directory=self.directory,
                 budget=self.budget,
                 keep=self.keep,
-                pack_space=self.pack_space,
+                packing=Packing(space=self.pack_space, num_rows=100) if self.pack_space else None,
             )
             return loop.run(interrupts=self.interrupts, show=self.look)
         finally:
@@ -657,3 +657,18 @@ def test_a_replayed_journal_is_the_live_state_whatever_the_order_of_four_workers
         assert not replayed.history.running
         for trial in replayed.history.failed:
             assert trial.number in replayed.retried
+
+
+def test_a_pack_is_no_larger_than_the_time_for_it() -> None:
+    suggestion = Suggestion(0, {"batch_size": 64, "width": 64}, 0, 10)
+    endless = Packing(space="mlp", num_rows=30_000)
+    assert endless.limit(suggestion) == MAX_PACK
+    limits = [replace(endless, seconds=seconds).limit(suggestion) for seconds in (1.0, 10.0, 20.0, 1000.0)]
+    assert limits == sorted(limits)
+    assert (limits[0], limits[-1]) == (1, MAX_PACK)
+    assert 1 < limits[2] < MAX_PACK
+    # Folds that train up to ten epochs each take ten times as long as epochs.
+    assert replace(endless, seconds=20.0, unit_epochs=10).limit(suggestion) == 1
+    # A promotion goes on from where it was: less is left of it.
+    promoted = replace(suggestion, start_epoch=8)
+    assert replace(endless, seconds=10.0).limit(promoted) > replace(endless, seconds=10.0).limit(suggestion)
