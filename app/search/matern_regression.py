@@ -156,36 +156,60 @@ def fit(inputs: Array, targets: Array, *, max_evaluations: int = 30) -> Kernel:
 
 def _negative_log_likelihood(theta: Array, inputs: Array, targets: Array) -> tuple[float, Array]:
     """Minus the log marginal likelihood at logarithms (d + 2,), and its gradient, without the constant."""
+    # Most of a decision is spent here, so arrays (n, n) are overwritten rather than allocated. LAPACK wants columns
+    # first: the transpose of a symmetric matrix is a view that saves its copy.
     signal, noise = math.exp(theta[-2]), math.exp(theta[-1])
     scaled = inputs / np.exp(theta[:-2])
-    a = np.sqrt(5.0 * _squared_distances(scaled, scaled))
-    decay = signal * np.exp(-a)
-    covariance = decay * (1.0 + a + a * a / 3.0)
+    a = _squared_distances(scaled, scaled)
+    a *= 5.0
+    np.sqrt(a, out=a)
+    decay = np.exp(-a)
+    decay *= signal
+    pairs = decay * a
+    covariance = pairs * a
+    covariance *= 1.0 / 3.0
+    pairs += decay
+    covariance += pairs
     matrix = covariance.copy()
     matrix.flat[:: len(matrix) + 1] += noise + _JITTER
-    factor, failed = lapack.dpotrf(matrix, lower=1, clean=1)
+    factor, failed = lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
     if failed:
         return 1e25, np.zeros_like(theta)
-    weights = np.asarray(cho_solve((factor, True), targets, check_finite=False))
+    weights, _ = lapack.dpotrs(factor, targets, lower=1)
     value = 0.5 * float(targets @ weights) + float(np.log(np.diagonal(factor)).sum())
-    triangle, _ = lapack.dpotri(factor, lower=1)
-    inverse = triangle + triangle.T
-    inverse.flat[:: len(inverse) + 1] *= 0.5
-    slope = inverse - np.outer(weights, weights)
-    # dk/dlog(l_i) = 5/3 s (1 + a) exp(-a) ((x_i - x'_i) / l_i)²; the sum over pairs becomes two matrix products.
-    pairs = slope * (decay * (1.0 + a) * (5.0 / 3.0))
-    by_length = pairs.sum(axis=1) @ (scaled * scaled) - np.einsum("ij,ij->j", scaled, pairs @ scaled)
-    by_signal = 0.5 * float(np.einsum("ij,ij->", slope, covariance))
+    # Only the lower triangle is the inverse; `slope` (n, n) takes it twice, half of it on the diagonal.
+    triangle, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    slope = np.tril(triangle)
+    slope += slope.T
+    slope.flat[:: len(slope) + 1] *= 0.5
+    slope -= weights[:, None] * weights
+    by_signal = 0.5 * float(np.vdot(slope, covariance))
     by_noise = 0.5 * noise * float(np.trace(slope))
+    # dk/dlog(l_i) = 5/3 s (1 + a) exp(-a) ((x_i - x'_i) / l_i)²; the sum over pairs becomes two matrix products.
+    pairs *= slope
+    pairs *= 5.0 / 3.0
+    by_length = pairs.sum(axis=1) @ (scaled * scaled) - np.einsum("ij,ij->j", scaled, pairs @ scaled)
     return value, np.concatenate([by_length, [by_signal, by_noise]])
 
 
 def _covariance(kernel: Kernel, left: Array, right: Array) -> Array:
-    a = np.sqrt(5.0 * _squared_distances(left / kernel.lengths, right / kernel.lengths))
-    return np.asarray(kernel.signal * (1.0 + a + a * a / 3.0) * np.exp(-a))
+    a = _squared_distances(left / kernel.lengths, right / kernel.lengths)
+    a *= 5.0
+    np.sqrt(a, out=a)
+    decay = np.exp(-a)
+    polynomial = a * (1.0 / 3.0)
+    polynomial += 1.0
+    polynomial *= a
+    polynomial += 1.0
+    polynomial *= decay
+    polynomial *= kernel.signal
+    return np.asarray(polynomial)
 
 
 def _squared_distances(left: Array, right: Array) -> Array:
     """Squared distances (m, n) between rows (m, d) and (n, d); through one matrix product, hence the guard at 0."""
-    squares = np.einsum("ij,ij->i", left, left)[:, None] + np.einsum("ij,ij->i", right, right)[None, :]
-    return np.asarray(np.maximum(squares - 2.0 * (left @ right.T), 0.0))
+    squares = left @ right.T
+    squares *= -2.0
+    squares += np.einsum("ij,ij->i", left, left)[:, None]
+    squares += np.einsum("ij,ij->i", right, right)
+    return np.asarray(np.maximum(squares, 0.0, out=squares))
