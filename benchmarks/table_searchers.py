@@ -1,7 +1,8 @@
 """The engines that `search_tables` compares, each asked for a configuration and told its loss.
 
-Every peer is given numeric values as an ordered parameter, which is the better of the ways it has. A peer recommends
-the configuration with the least loss, as its own `best_trial`, `get_best_trials` or incumbent does.
+Every peer is given numeric values as an ordered parameter, which is the better of the ways it has; Optuna also as the
+categories that a list of values is to it. A peer recommends the configuration with the least loss, as its own
+`best_trial`, `get_best_trials` or incumbent does.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ class SmacSearch(_Peer):
             space.add(kind(name, values))
         self._folder = tempfile.TemporaryDirectory(prefix="smac-")
         scenario = smac.Scenario(space, deterministic=True, n_trials=100, seed=seed, output_directory=self._folder.name)
-        self._facade = smac.HyperparameterOptimizationFacade(scenario, lambda *_: 0.0, logging_level=40, overwrite=True)
+        self._facade = smac.HyperparameterOptimizationFacade(scenario, _never_called, logging_level=40, overwrite=True)
         self._infos: list[Any] = []
 
     def ask_one(self) -> Configuration:
@@ -230,3 +231,8 @@ class SmacSearch(_Peer):
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _never_called(config: Any, seed: int = 0) -> float:
+    # SMAC3 checks the signature, but it is only asked and told.
+    raise NotImplementedError(f"asked for {config} with seed {seed}")
