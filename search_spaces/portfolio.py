@@ -8,7 +8,7 @@ rate, depth, normalisation, dropout), so that after them the effect of each is k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Value = bool | int | float | str
 
@@ -41,6 +41,13 @@ PORTFOLIOS: dict[str, tuple[Mapping[str, Value], ...]] = {
 """Name of a space -> its portfolio, the surest first."""
 
 
-def portfolio_of(space_name: str) -> tuple[Mapping[str, Value], ...]:
-    """Returns the portfolio of a space; () for one that has none, as those of users."""
-    return PORTFOLIOS.get(space_name, ())
+def portfolio_of(space_name: str, *, batch_sizes: Sequence[int]) -> tuple[Mapping[str, Value], ...]:
+    """Returns the portfolio of a space; () for one that has none, as those of users.
+
+    Args:
+        space_name: The space.
+        batch_sizes: Those that are searched, in their order. The middle one is taken: twice the batch is nearly half
+            the time of an epoch, as most of a step of a small network is overhead.
+    """
+    middle = batch_sizes[len(batch_sizes) // 2]
+    return tuple({**recipe, "batch_size": middle} for recipe in PORTFOLIOS.get(space_name, ()))

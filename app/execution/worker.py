@@ -216,13 +216,14 @@ class Worker:
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()
         gc.freeze()
+        sizes = trainer.context(rows=trainer.data.training.num_rows).batch_sizes()
         return RunOpened(
             space=space,
             devices=placement.description,
             num_replicas=placement.num_replicas,
             memory=_resident_bytes(),
             alone=alone,
-            portfolio=portfolio_of(config.search.space),
+            portfolio=portfolio_of(config.search.space, batch_sizes=sizes),
         )
 
     def _run_trial(self, request: RunTrial) -> TrialEnded:
