@@ -76,6 +76,7 @@ class Server:
             limits=settings.limits,
             num_threads=_rest_threads(settings),
             metrics=self.metrics,
+            access_log=settings.access_log,
         )
         self._grpc: GrpcServer | None = None
         if settings.port or settings.grpc_socket_path:

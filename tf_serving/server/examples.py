@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from tensorflow.core.example import example_pb2
 
@@ -167,39 +166,6 @@ def regressions(outputs: Arrays, num_examples: int) -> NDArray[Any]:
 
 def _shape(array: NDArray[Any]) -> str:
     return f"[{','.join(map(str, array.shape))}]"
-
-
-def classifications_json(outputs: Arrays, num_examples: int) -> bytes:
-    """Return the body of a classify answer."""
-    rows = classifications(outputs, num_examples)
-    if not rows:
-        raise invalid("Cannot convert empty ClassificationResults to JSON")
-    written = (b"[%b]" % b",".join(_pair(label, score) for label, score in row) for row in rows)
-    return b'{"results":[%b]}' % b",".join(written)
-
-
-def _pair(label: Any, score: float) -> bytes:
-    text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
-    return b"[%b,%b]" % (orjson.dumps(text), _number(score))
-
-
-def _number(value: float) -> bytes:
-    if value != value:
-        return b"NaN"
-    if value in (float("inf"), float("-inf")):
-        return b"Infinity" if value > 0 else b"-Infinity"
-    # With the shortest digits of the float32 it is.
-    return orjson.dumps(float(str(np.float32(value))))
-
-
-def regressions_json(outputs: Arrays, num_examples: int) -> bytes:
-    """Return the body of a regress answer."""
-    values = regressions(outputs, num_examples)
-    if not len(values):
-        raise invalid("Cannot convert empty RegressionResults to JSON")
-    if np.isfinite(values).all():
-        return b'{"results":%b}' % orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
-    return b'{"results":[%b]}' % b",".join(_number(value) for value in values.tolist())
 
 
 def check_example_count(num_examples: int, max_rows: int) -> None:

@@ -164,6 +164,6 @@ def _checked(settings: ServerSettings) -> ServerSettings:
         raise ConfigurationError(
             "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
         )
-    if settings.log_format not in ("json", "text"):
-        raise ConfigurationError(f"--log_format is json or text, not {settings.log_format!r}")
+    if settings.log_format not in ("auto", "json", "text"):
+        raise ConfigurationError(f"--log_format is auto, json or text, not {settings.log_format!r}")
     return settings

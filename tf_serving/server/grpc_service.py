@@ -25,6 +25,7 @@ from tensorflow_serving.apis import (
 )
 
 from tf_serving.server import messages
+from tf_serving.server.access_log import log_answer
 from tf_serving.server.config_files import ModelConfig, TlsFiles, model_configs
 from tf_serving.server.extensions import Arrays
 from tf_serving.server.inference import Inference, RequestContext
@@ -139,10 +140,26 @@ class GrpcServer:
 
     def _handler(self, method: Method, path: str) -> Any:
         """Return a handler from bytes to bytes; messages are parsed here, where a bad one has a proper answer."""
+        access_log = self._settings.access_log
 
         def handle(content: bytes, context: Any) -> bytes:
+            if access_log:
+                return logged(content, context)
+            return answered(content, context, {})
+
+        def logged(content: bytes, context: Any) -> bytes:
+            started = perf_counter()
+            request_id = dict(context.invocation_metadata()).get("x-request-id") or _new_id()
+            context.set_trailing_metadata((("x-request-id", request_id),))
             try:
-                return method(content, context, self._headers(context, path))
+                return answered(content, context, {"x-request-id": request_id})
+            finally:
+                code = context.code() or grpc.StatusCode.OK
+                log_answer("gRPC", path, code.name, started=started, request_id=request_id, peer=context.peer())
+
+        def answered(content: bytes, context: Any, more: dict[str, str]) -> bytes:
+            try:
+                return method(content, context, self._headers(context, path) | more)
             except ServingError as error:
                 status, text = _STATUS_OF[int(error.code)], error.message
             except DecodeError:
@@ -170,7 +187,7 @@ class GrpcServer:
                 method,
                 "gRPC",
                 headers=headers,
-                request_id=headers.get("x-request-id") or f"g{os.getpid():x}-{next(_IDS):x}",
+                request_id=headers.get("x-request-id") or _new_id(),
                 timeout=left if left is not None and left < 1e6 else 0.0,
             )
             code, name, number = Code.OK, "", ""
@@ -290,6 +307,10 @@ class GrpcServer:
                 raise ServingError(
                     Code.PERMISSION_DENIED, f"base_path of model {config.name} is not below --allowed_roots"
                 )
+
+
+def _new_id() -> str:
+    return f"g{os.getpid():x}-{next(_IDS):x}"
 
 
 def _model_spec(request: Any, method: str) -> Any:

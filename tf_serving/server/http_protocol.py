@@ -18,10 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from socket import socket
+from time import perf_counter
 from typing import Any, final
 
 import httptools
 
+from tf_serving.server.access_log import log_answer
 from tf_serving.server.extensions import HttpRequest, HttpResponse
 from tf_serving.server.json_text import error_body
 from tf_serving.server.logs import LOGGER
@@ -53,12 +55,21 @@ class HttpServer:
         limits: Of clients.
         num_threads: For requests that are not quick.
         metrics: To count connections.
+        access_log: Whether every answer is a line of the log.
     """
 
     def __init__(
-        self, answer: Answer, *, is_quick: IsQuick, limits: Limits, num_threads: int, metrics: Metrics
+        self,
+        answer: Answer,
+        *,
+        is_quick: IsQuick,
+        limits: Limits,
+        num_threads: int,
+        metrics: Metrics,
+        access_log: bool = False,
     ) -> None:
         self.answer = answer
+        self.access_log = access_log
         self.is_quick = is_quick
         self.limits = limits
         self.metrics = metrics
@@ -136,6 +147,7 @@ class _Connection(asyncio.Protocol):
         self._blocked_since: float | None = None
         self._header_bytes = 0
         self._peer = ""
+        self._started = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -275,6 +287,7 @@ class _Connection(asyncio.Protocol):
                 self._write(item, keep_alive=not is_last)
                 continue
             request, keep_alive = item[0], item[1] and not is_last
+            self._started = perf_counter()
             if self._server.is_quick(request):
                 self._finish(self._server.answer(request), request, keep_alive)
                 continue
@@ -301,6 +314,15 @@ class _Connection(asyncio.Protocol):
         self._write(
             response, keep_alive=keep_alive, request_id=request.request_id, without_body=request.method == "HEAD"
         )
+        if self._server.access_log:
+            log_answer(
+                "REST",
+                f"{request.method} {request.path}",
+                response.status,
+                started=self._started,
+                request_id=request.request_id,
+                peer=self._peer,
+            )
 
     def _write(
         self, response: HttpResponse, *, keep_alive: bool, request_id: str = "", without_body: bool = False

@@ -1,28 +1,18 @@
-"""The body of a REST predict request to tensors, and tensors to the body of the answer. No TensorFlow here."""
+"""The body of a REST predict request to tensors. No TensorFlow here."""
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from tf_serving.server import tensor_types as types
 from tf_serving.server.json_tensors import TensorBuilder, is_base64, to_array, to_batch
 from tf_serving.server.json_text import check_depth, dump
 from tf_serving.server.status import ServingError, invalid
 
 Arrays = dict[str, NDArray[Any]]
-
-_NUMBERS = orjson.OPT_SERIALIZE_NUMPY
-_WRITABLE = {types.NUMPY[number] for number in types.NAMES} - {
-    types.NUMPY[number] for number in (types.COMPLEX64, types.COMPLEX128, types.BFLOAT16, types.HALF, types.UINT16)
-}
 
 
 def signature_name(document: Any) -> str:
@@ -170,93 +160,3 @@ def _columns(inputs: Any, dtypes: Mapping[str, int], body: bytes, max_depth: int
             raise invalid(f"Missing named input: {alias} in 'inputs' object.")
         arrays[alias] = to_array(inputs[alias], dtype, may_hold_booleans=booleans)
     return arrays
-
-
-def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row_format: bool) -> bytes:
-    """Return the body of an answer.
-
-    Args:
-        outputs: Tensors by alias.
-        row_format: ``predictions``, a value or object a row, or ``outputs``, a tensor or object of tensors.
-
-    Raises:
-        ServingError: A tensor's type cannot be written, or row format is asked of outputs without equal rows.
-    """
-    if not outputs:
-        raise invalid("Cannot convert empty tensor map to JSON")
-    if row_format:
-        _check_rows(outputs)
-    if len(outputs) == 1:
-        ((alias, array),) = outputs.items()
-        body = _tensor_json(alias, array)
-    elif row_format:
-        body = _row_objects(outputs)
-    else:
-        members = (b"%b:%b" % (orjson.dumps(alias), _tensor_json(alias, outputs[alias])) for alias in sorted(outputs))
-        body = b"{%b}" % b",".join(members)
-    return b'{"%b":%b}' % (b"predictions" if row_format else b"outputs", body)
-
-
-def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
-    num_rows: int | None = None
-    for alias, array in sorted(outputs.items()):
-        if array.ndim == 0:
-            raise invalid(f"Tensor name: {alias} has no shape information ")
-        if num_rows is not None and len(array) != num_rows:
-            raise invalid(f"Tensor name: {alias} has inconsistent batch size: {len(array)} expecting: {num_rows}")
-        num_rows = len(array)
-
-
-def _row_objects(outputs: Mapping[str, NDArray[Any]]) -> bytes:
-    aliases = sorted(outputs)
-    columns = [_rows_json(alias, outputs[alias]) for alias in aliases]
-    # A per cent sign in an alias is text, not a place to fill.
-    template = b"{%b}" % b",".join(orjson.dumps(alias).replace(b"%", b"%%") + b":%b" for alias in aliases)
-    return b"[%b]" % b",".join(map(template.__mod__, zip(*columns, strict=True)))
-
-
-def _rows_json(alias: str, array: NDArray[Any]) -> Iterable[bytes]:
-    """Return the JSON text of every row; a column is written at once and cut where its rows end."""
-    if len(array) == 0:
-        return []
-    if array.dtype != object and array.ndim <= 2 and array.size:
-        text = _tensor_json(alias, array)
-        if array.ndim == 1:
-            return text[1:-1].split(b",")
-        return [b"[%b]" % row for row in text[2:-2].split(b"],[")]
-    return [_tensor_json(alias, row) for row in array] if array.ndim > 1 else _texts_json(alias, array.tolist())
-
-
-def _tensor_json(alias: str, array: Any) -> bytes:
-    if isinstance(array, bytes):
-        return _texts_json(alias, [array])[0]
-    array = np.asarray(array)
-    if array.dtype == object:
-        return _text_tensor_json(alias, array)
-    if array.dtype not in _WRITABLE:
-        raise invalid(f"Failed to write JSON value for tensor type: {types.type_name(types.number_of(array.dtype))}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        # orjson writes null. Through text, so that a float32 keeps its own shortest digits.
-        numbers = array.astype("U32").astype(np.float64).tolist()
-        return json.dumps(numbers, separators=(",", ":")).encode()
-    if array.ndim == 0:
-        return orjson.dumps(array.reshape(1), option=_NUMBERS)[1:-1]
-    if array.size == 0:
-        return orjson.dumps(array.tolist())
-    return orjson.dumps(np.ascontiguousarray(array), option=_NUMBERS)
-
-
-def _text_tensor_json(alias: str, array: NDArray[Any]) -> bytes:
-    if array.ndim == 0:
-        return _texts_json(alias, [array.item()])[0]
-    if array.ndim == 1:
-        return b"[%b]" % b",".join(_texts_json(alias, array.tolist()))
-    return b"[%b]" % b",".join(_text_tensor_json(alias, row) for row in array)
-
-
-def _texts_json(alias: str, values: list[Any]) -> list[bytes]:
-    raw = [value if isinstance(value, bytes) else str(value).encode() for value in values]
-    if alias.endswith("_bytes"):
-        return [b'{"b64":"%b"}' % b64encode(value) for value in raw]
-    # Bytes that are no UTF-8 would make the whole answer unreadable.
-    return [orjson.dumps(value.decode("utf-8", "replace")) for value in raw]

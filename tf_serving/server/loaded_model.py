@@ -14,12 +14,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, final
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import config_pb2
@@ -38,6 +38,8 @@ LONG_SECONDS = 0.02
 PROVING_CALLS = 8
 MAX_CALLABLES = 64
 """Different (outputs, deadline) of one model that are kept ready."""
+TIMEOUTS_MS = (64, 512, 4_096, 32_768, 262_144)
+"""Deadlines that runs have, as each is another prepared run: TensorFlow optimises the graph anew for it."""
 
 
 @final
@@ -47,25 +49,31 @@ class LoadedModel:
     Args:
         session: With the graph loaded and initialised.
         meta_graph: What was loaded.
+        usual_timeout_ms: A deadline that many requests will have; 0 for none.
     """
 
-    def __init__(self, session: Any, meta_graph: Any) -> None:
+    def __init__(self, session: Any, meta_graph: Any, *, usual_timeout_ms: int = 0) -> None:
         self._session: Any = session
         self.meta_graph = meta_graph
         self.signatures = {name: _signature(name, proto) for name, proto in meta_graph.signature_def.items()}
         self._callables: dict[Any, _Callable] = {}
         self._pace: dict[str, _Pace] = {name: _Pace() for name in self.signatures}
         self._lock = threading.Lock()
+        self._usual_timeout_ms = usual_timeout_ms
+        self._timeouts_ms = sorted({*TIMEOUTS_MS, usual_timeout_ms} - {0})
         self.is_quick = False  # whether the last call was of a signature that has proven short
 
     @classmethod
-    def load(cls, directory: Path, *, tags: Sequence[str] = ("serve",), config: Any = None) -> LoadedModel:
+    def load(
+        cls, directory: Path, *, tags: Sequence[str] = ("serve",), config: Any = None, usual_timeout_ms: int = 0
+    ) -> LoadedModel:
         """Load a SavedModel.
 
         Args:
             directory: With ``saved_model.pb``.
             tags: Of the graph in it.
             config: ConfigProto of the session.
+            usual_timeout_ms: A deadline that many requests will have; 0 for none.
 
         Raises:
             ServingError: It cannot be loaded; the message is TensorFlow's.
@@ -78,7 +86,7 @@ class LoadedModel:
         except Exception as error:
             session.close()
             raise _load_error(error, directory) from error
-        return cls(session, meta_graph)
+        return cls(session, meta_graph, usual_timeout_ms=usual_timeout_ms)
 
     def signature(self, name: str) -> ServedSignature | None:
         """Return a signature; "" is the default one."""
@@ -103,11 +111,41 @@ class LoadedModel:
             ServingError: What TensorFlow said, with its code.
         """
         pace = self._pace[signature.name]
-        short = pace.is_short
+        return self._run(signature, inputs, outputs, timeout=timeout, short=pace.is_short, pace=pace)
+
+    def make_ready(
+        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> None:
+        """Prepare every run that requests like this one will take, and learn how long it takes.
+
+        Preparing one takes from milliseconds to seconds; here no request waits for it.
+
+        Raises:
+            ServingError: What TensorFlow said, with its code.
+        """
+        pace = self._pace[signature.name]
+        for timeout in {0.0, self._usual_timeout_ms / 1000}:
+            self._run(signature, inputs, outputs, timeout=timeout, short=False, pace=_Pace())
+        for _ in range(PROVING_CALLS):
+            self._run(signature, inputs, outputs, timeout=0.0, short=False, pace=pace)
+        if pace.is_short:
+            self._run(signature, inputs, outputs, timeout=0.0, short=True, pace=_Pace())
+        self.is_quick = pace.is_short
+
+    def _run(
+        self,
+        signature: ServedSignature,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Sequence[str],
+        *,
+        timeout: float,
+        short: bool,
+        pace: _Pace,
+    ) -> Arrays:
         feeds = [_fitting(inputs[alias], spec.dtype) for alias, spec in signature.inputs.items()]
         started = perf_counter()
         try:
-            call = self._callable(signature, tuple(outputs), _timeout_bucket(0 if short else timeout), short)
+            call = self._callable(signature, tuple(outputs), 0 if short else self._timeout_ms(timeout), short)
             values = call.run(*feeds)
         except tf.errors.OpError as error:
             raise ServingError(Code(error.error_code), str(error.message)) from None
@@ -126,6 +164,11 @@ class LoadedModel:
             session._graph = None
         del session
         gc.collect()
+
+    def _timeout_ms(self, seconds: float) -> int:
+        """Return the next longer deadline; a client that gave up earlier does not wait for the run."""
+        place = bisect_left(self._timeouts_ms, int(seconds * 1000))
+        return 0 if seconds <= 0 or place == len(self._timeouts_ms) else self._timeouts_ms[place]
 
     def _callable(self, signature: ServedSignature, outputs: tuple[str, ...], timeout: int, short: bool) -> _Callable:
         key = (signature.name, outputs, timeout, short)
@@ -189,14 +232,6 @@ class _Pace:
             self._best = LONG_SECONDS
 
 
-def _timeout_bucket(seconds: float) -> int:
-    """Return milliseconds, rounded up to a power of two: every other value is another prepared run."""
-    milliseconds = int(seconds * 1000)
-    if milliseconds <= 0 or milliseconds >= 1 << 20:
-        return 0
-    return 1 << (milliseconds - 1).bit_length()
-
-
 def _fitting(array: NDArray[Any], dtype: int) -> NDArray[Any]:
     # Read-only views of a request's bytes are copied by TensorFlow; text of fixed width becomes objects.
     if dtype == types.STRING and array.dtype.kind in "SU":
@@ -230,12 +265,3 @@ def _quiet() -> Any:
         yield
     finally:
         logger.setLevel(level)
-
-
-def zero_rows(signature: ServedSignature) -> Arrays:
-    """Return one row of zeros for every input; free dimensions are 1."""
-    rows = {}
-    for alias, spec in signature.inputs.items():
-        shape = tuple(1 if size is None else size for size in spec.shape or (None,))
-        rows[alias] = np.full(shape, b"" if spec.dtype == types.STRING else 0, dtype=types.NUMPY[spec.dtype])
-    return rows

@@ -12,10 +12,12 @@ import tensorflow as tf
 from tf_serving.server import messages
 from tf_serving.server.batching import Batcher
 from tf_serving.server.config_files import BatchingParameters, ModelConfig, read_batching_parameters
+from tf_serving.server.extensions import Arrays
 from tf_serving.server.loaded_model import LoadedModel
 from tf_serving.server.metrics import Metrics
 from tf_serving.server.served_version import ServedVersion
 from tf_serving.server.settings import ServerSettings
+from tf_serving.server.signatures import ServedSignature, check_inputs
 from tf_serving.server.status import Code, ConfigurationError, ServingError
 from tf_serving.server.trust import check_version
 from tf_serving.server.warmup_replay import replay
@@ -37,6 +39,7 @@ class LoadOptions:
         iterations: How often each is.
         intra_op: Threads within an operation; 0 for TensorFlow's choice.
         inter_op: Threads between operations; 0 for TensorFlow's choice.
+        timeout_ms: The deadline of most requests; 0 for none.
     """
 
     allow_unverified: bool = False
@@ -46,6 +49,7 @@ class LoadOptions:
     iterations: int = 1
     intra_op: int = 0
     inter_op: int = 0
+    timeout_ms: int = 0
 
     @classmethod
     def of(cls, settings: ServerSettings) -> LoadOptions:
@@ -58,11 +62,22 @@ class LoadOptions:
             iterations=max(1, settings.num_request_iterations_for_warmup),
             intra_op=settings.tensorflow_intra_op_parallelism,
             inter_op=settings.tensorflow_inter_op_parallelism,
+            timeout_ms=settings.rest_api_timeout_in_ms,
         )
 
 
-def load_model(directory: Path, *, name: str, number: int, options: LoadOptions, metrics: Metrics) -> Any:
+def load_model(
+    directory: Path, *, name: str, number: int, options: LoadOptions, metrics: Metrics, is_trial: bool = False
+) -> Any:
     """Check, load and warm up a version; return the LoadedModel or LoadedLiteModel.
+
+    Args:
+        directory: The version directory.
+        name: Of the model.
+        number: Of the version.
+        options: How.
+        metrics: To tell counts and times.
+        is_trial: Whether no request will come.
 
     Raises:
         ServingError: It may not be loaded, cannot be, or its warm-up fails.
@@ -77,9 +92,17 @@ def load_model(directory: Path, *, name: str, number: int, options: LoadOptions,
 
         model = LoadedLiteModel.load(directory / "model.tflite")
     else:
-        model = LoadedModel.load(directory, tags=options.tags, config=config)
+        model = LoadedModel.load(directory, tags=options.tags, config=config, usual_timeout_ms=options.timeout_ms)
     if options.warm_up:
-        target = messages.Target(name, number, model, lambda *call: model.run(*call, timeout=0.0))
+        seen: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+        def run(signature: ServedSignature, inputs: Arrays, outputs: tuple[str, ...]) -> Arrays:
+            inputs = check_inputs(signature, inputs)
+            seen[signature.name, outputs] = (signature, inputs, outputs)
+            answer: Arrays = model.run(signature, inputs, outputs, timeout=0.0)
+            return answer
+
+        target = messages.Target(name, number, model, run)
         try:
             replay(
                 directory,
@@ -87,6 +110,9 @@ def load_model(directory: Path, *, name: str, number: int, options: LoadOptions,
                 iterations=options.iterations,
                 metrics=metrics,
             )
+            if isinstance(model, LoadedModel) and not is_trial:
+                for call in seen.values():
+                    model.make_ready(*call)
         except BaseException:
             model.close()
             raise

@@ -34,11 +34,12 @@ def set_up(log_format: str) -> None:
     """Send the server's log to standard error.
 
     Args:
-        log_format: "json" or "text".
+        log_format: "json" or "text"; "auto" is text where a person reads along.
     """
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    handler.setFormatter(text if is_text else JsonFormatter())
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from tf_serving.server.flags import parse_flags, usage
 from tf_serving.server.logs import LOGGER, set_up
+from tf_serving.server.quiet import import_tensorflow
 from tf_serving.server.settings import Limits, ServerSettings
 from tf_serving.server.status import ConfigurationError
 
@@ -67,8 +68,9 @@ def run(settings: ServerSettings, *, stopping: threading.Event | None = None) ->
 
 
 def _serve(settings: ServerSettings, stop: threading.Event) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from tf_serving.server.app import Server  # imports TensorFlow
+    LOGGER.info("Starting; the ports open when the models are loaded")
+    import_tensorflow()
+    from tf_serving.server.app import Server
 
     # What was imported stays: the collector need not look at it again, which takes a tenth of a second each time.
     # Models come later and are collected as ever.

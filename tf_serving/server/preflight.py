@@ -41,9 +41,9 @@ class Preflight:
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        """Start the child now, so that it is ready when the first version is."""
+        """Start the child now, at full speed: nobody is served yet."""
         with self._lock:
-            self._running()
+            self._running("--at-once")
 
     def __call__(self, options: Any, directory: Path, name: str) -> None:
         """Load a version in the child.
@@ -78,12 +78,12 @@ class Preflight:
                 _end(self._child)
                 self._child = None
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self, *flags: str) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             if self._child is not None:
                 _end(self._child)
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "tf_serving.server.preflight_process"],
+                [sys.executable, "-m", "tf_serving.server.preflight_process", *flags],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

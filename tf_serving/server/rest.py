@@ -12,11 +12,12 @@ from urllib.parse import unquote
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from tf_serving.server.examples import classifications_json, regressions_json, serialized_examples
+from tf_serving.server.examples import classifications, regressions, serialized_examples
 from tf_serving.server.extensions import Extensions, HttpRequest, HttpResponse
 from tf_serving.server.http_protocol import json_error
 from tf_serving.server.inference import Inference, Models, RequestContext
-from tf_serving.server.json_predict import read_inputs, signature_name, write_outputs
+from tf_serving.server.json_answers import write_classifications, write_outputs, write_regressions
+from tf_serving.server.json_predict import read_inputs, signature_name
 from tf_serving.server.json_text import parse
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.messages import example_signature
@@ -67,6 +68,7 @@ class Rest:
         self._routes = [(route, re.compile(route.pattern)) for route in self._extensions.routes]
         self._timeout = settings.rest_api_timeout_in_ms / 1000
         self._limits = settings.limits
+        self._exact = settings.strict_compat
         self._models = Models(self._store)
         self._cors = (
             (
@@ -214,7 +216,7 @@ class Rest:
                 max_rows=self._limits.batch_rows,
             )
             outputs = self._inference.run(version, signature, inputs, tuple(signature.outputs), context=context)
-            return write_outputs(outputs, row_format=context.row_format)
+            return write_outputs(outputs, row_format=context.row_format, exact=self._exact)
         examples = serialized_examples(document, max_rows=self._limits.batch_rows)
         signature = example_signature(version.model, name)
         strict = self._settings.enable_signature_method_name_check
@@ -223,8 +225,9 @@ class Rest:
         outputs = self._inference.run(
             version, signature, {"inputs": examples}, tuple(signature.outputs), context=context
         )
-        write = classifications_json if context.method == "classify" else regressions_json
-        return write(outputs, len(examples))
+        if context.method == "classify":
+            return write_classifications(classifications(outputs, len(examples)), exact=self._exact)
+        return write_regressions(regressions(outputs, len(examples)), exact=self._exact)
 
     def _run_other_format(self, version: ServedVersion, request: HttpRequest, context: RequestContext) -> bytes:
         content_type = _content_type(request)
@@ -233,7 +236,7 @@ class Rest:
         signature = _predict_signature(version, "")
         inputs = self._extensions.body_formats[content_type](request.body, signature.view())
         outputs = self._inference.run(version, signature, inputs, tuple(signature.outputs), context=context)
-        return write_outputs(outputs, row_format=True)
+        return write_outputs(outputs, row_format=True, exact=self._exact)
 
     # Status and metadata.
 

@@ -84,7 +84,8 @@ class ServerSettings:
         allowed_roots: Directories below which a reloaded configuration may find models.
         strict_compat: Whether harmless deviations from TensorFlow Serving are switched back.
         drain_seconds: Time that running requests have after SIGTERM.
-        log_format: "json" or "text".
+        log_format: "json" or "text"; "auto" is text where standard error is a terminal.
+        access_log: Whether every answer is a line of the log.
         limits: What one client may ask.
         extensions: What TensorFlow Serving does not have.
     """
@@ -126,6 +127,7 @@ class ServerSettings:
     allowed_roots: tuple[str, ...] = ()
     strict_compat: bool = False
     drain_seconds: float = 30.0
-    log_format: str = "json"
+    log_format: str = "auto"
+    access_log: bool = False
     limits: Limits = field(default_factory=Limits)
     extensions: Extensions = field(default_factory=Extensions)

@@ -52,7 +52,7 @@ def test_settings_survive_the_way_to_a_worker() -> None:
         ([MODEL, "--port=8501"], "--port and --rest_api_port must differ, both are 8501"),
         ([MODEL, "--port=0", "--rest_api_port=0"], "At least one of --port"),
         ([MODEL, "--workers=0"], "--workers is at least 1"),
-        ([MODEL, "--log_format=xml"], "--log_format is json or text, not 'xml'"),
+        ([MODEL, "--log_format=xml"], "--log_format is auto, json or text, not 'xml'"),
         ([MODEL, "--enable_batching=maybe"], "--enable_batching is true or false, not 'maybe'"),
         ([MODEL, "--drain_seconds=soon"], "--drain_seconds is a number, not 'soon'"),
         ([MODEL, "--host"], "--host needs a value"),

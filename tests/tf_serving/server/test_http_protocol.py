@@ -65,18 +65,18 @@ def test_requests_in_one_packet_are_answered_in_order(limited: Any) -> None:
     last = request(b'{"instances": [8.0]}', "Connection: close")
     answer = ask(limited, request(SMALL) * 20 + last)
     assert answer.count(b"HTTP/1.1 200 OK") == 21
-    assert answer.endswith(b'{"predictions":[7.0]}')
+    assert answer.endswith(b'{\n    "predictions": [7.0\n    ]\n}')
     assert b"Connection: close" in answer
 
 
 def test_a_body_in_chunks_and_byte_by_byte(limited: Any) -> None:
     head = b"POST /v1/models/half:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (1, bytes([byte])) for byte in SMALL) + b"0\r\n\r\n"
-    assert ask(limited, head + chunks).endswith(b'{"predictions":[3.0]}')
+    assert ask(limited, head + chunks).endswith(b'{\n    "predictions": [3.0\n    ]\n}')
     with connect(limited) as connection:
         for byte in request(SMALL, "Connection: close"):
             connection.sendall(bytes([byte]))
-        assert read_all(connection).endswith(b'{"predictions":[3.0]}')
+        assert read_all(connection).endswith(b'{\n    "predictions": [3.0\n    ]\n}')
 
 
 def test_an_expected_continue_is_sent(limited: Any) -> None:
@@ -190,7 +190,7 @@ def test_a_thousand_connections_are_held(run_server: Callable[..., Any], models:
     finally:
         for connection in held:
             connection.close()
-    assert all(answer.endswith(b'{"predictions":[3.0]}') for answer in answers)
+    assert all(answer.endswith(b'{\n    "predictions": [3.0\n    ]\n}') for answer in answers)
 
 
 def test_many_clients_at_once_get_their_own_answers(limited: Any) -> None:

@@ -75,7 +75,7 @@ def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
             time.sleep(0.3)
             connection.sendall(body[5:])
             answer = connection.recv(1000)
-        assert answer.endswith(b'{"predictions":[3.0]}')
+        assert answer.endswith(b'{\n    "predictions": [3.0\n    ]\n}')
         assert b"Connection: close" in answer
         _, log = started.communicate(timeout=60)
         assert started.returncode == 0
