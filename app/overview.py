@@ -79,7 +79,7 @@ def overview_of(progress: Progress, *, with_importance: bool = True) -> Overview
         counts=Counter(status_of(trial, progress) for trial in progress.history.values()),
         best=_best_so_far(progress.history, metric),
         rungs=_rungs(progress.history),
-        importance=importance(progress.space, progress.history) if with_importance else {},
+        importance=_told_apart(importance(progress.space, progress.history)) if with_importance else {},
         leases=progress.leases,
     )
 
@@ -108,6 +108,11 @@ def scalars_of(overview: Overview) -> dict[str, float]:
 def best_text(overview: Overview) -> str:
     """Returns the best value so far."""
     return number_text(overview.best[-1]) if overview.best else "none yet"
+
+
+def _told_apart(shares: Mapping[str, float]) -> Mapping[str, float]:
+    """The shares; nothing where all are equal, which means that the trials do not tell."""
+    return {} if len(shares) > 1 and len(set(shares.values())) == 1 else shares
 
 
 def _best_so_far(history: History, metric: Metric) -> tuple[float, ...]:

@@ -65,6 +65,11 @@ def test_the_parameter_that_decides_is_the_important_one() -> None:
     assert overview_of(progress_of(*facts), with_importance=False).importance == {}
 
 
+def test_trials_that_do_not_tell_parameters_apart_say_nothing_of_importance() -> None:
+    facts = [fact for number in range(12) for fact in trial(number, 0.5, rate=number / 12)]
+    assert overview_of(progress_of(*facts)).importance == {}
+
+
 def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
     board = OverviewBoard(tmp_path / "search")
     facts: list[Fact] = []
