@@ -36,6 +36,11 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/trial_cost.py
 	$(BIN)/python benchmarks/trials_per_minute.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/journal_size.py
+	$(BIN)/python benchmarks/search_curves.py
+	$(BIN)/python benchmarks/search_tables.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
