@@ -102,14 +102,22 @@ class AnswerTable:
     def __init__(self, place: str, *, key: str) -> None:
         self.place, self.key = table_place(place), key
         self._source = _Sqlite(self.place) if self.place.file is not None else _Sql(self.place)
-        columns = self._source.columns()
+        try:
+            columns = self._columns()
+        except AnswerTableError:
+            self.close()
+            raise
+        self.columns = tuple(name for name in columns if name != key)
+        self._has_integer_keys = "INT" in columns[key].upper()
+
+    def _columns(self) -> dict[str, str]:
+        key, columns = self.key, self._source.columns()
         if not columns:
             raise AnswerTableError(f"There is no {self.place}; write it with `tamiz predict --output ... --key {key}`.")
         if key not in columns:
             names = ", ".join(map(repr, columns))
             raise AnswerTableError(f"The {self.place} has no column {key!r} but {names}; name its key.")
-        self.columns = tuple(name for name in columns if name != key)
-        self._has_integer_keys = "INT" in columns[key].upper()
+        return columns
 
     def look_up(self, keys: Sequence[Key]) -> list[dict[str, Any] | None]:
         """Return the answers in the order of the keys; None where there is none.

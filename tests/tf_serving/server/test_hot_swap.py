@@ -1,6 +1,6 @@
 """Versions that come, go and fail while requests run.
 
-``HOT_SWAPS=100 pytest tests/tf_serving/server/test_hot_swap.py -k wrong_or_lost -s`` runs more swaps and counts answers.
+``HOT_SWAPS=100 pytest -k wrong_or_lost -s tests/tf_serving/server/test_hot_swap.py`` runs more swaps, and counts.
 """
 
 from __future__ import annotations
