@@ -33,6 +33,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/trial_cost.py
 	$(BIN)/python benchmarks/trials_per_minute.py
