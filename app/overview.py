@@ -132,7 +132,9 @@ def _rungs(history: History) -> tuple[RungCount, ...]:
         return ()
     budgets: dict[tuple[int, int], int] = {}
     for trial in trials:
-        budgets[trial.bracket, trial.rung] = trial.budget
+        # Some trials leave rungs out: the least budget is the rung's.
+        place = (trial.bracket, trial.rung)
+        budgets[place] = min(trial.budget, budgets.get(place, trial.budget))
     found = []
     for bracket, rung in sorted({(t.bracket, level) for t in trials for level in range(t.rung + 1)}):
         there = [trial for trial in trials if trial.bracket == bracket and trial.rung >= rung]

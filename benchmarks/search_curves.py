@@ -194,7 +194,7 @@ def optuna_hyperband(table: CurveTable, seed: int, spent: Spent) -> None:
 
 
 SEARCHERS: dict[str, Searcher] = {
-    f"tamiz {DEFAULT}": tamiz(DEFAULT),
+    f"tamiz {DEFAULT}": tamiz(DEFAULT, stops=True),
     "tamiz full budget": tamiz("bayesian"),
     "tamiz full, stopping": tamiz("bayesian", stops=True),
     "tamiz hyperband": tamiz("hyperband"),

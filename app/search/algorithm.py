@@ -27,7 +27,7 @@ from app.search.objectives import FrontScheduler, Goals, ScalarisingSampler
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Configuration, Parameter, Space
-from app.search.successive_halving import SuccessiveHalving
+from app.search.successive_halving import FULL_SHARE, SuccessiveHalving
 from app.search.trial import Fact, History, Resource, Suggestion
 from app.search.warm_start import WishesFirst, filled
 
@@ -123,12 +123,25 @@ SAMPLERS: dict[str, Callable[[Recipe], Sampler]] = {
     "evolution": _evolution_sampler,
 }
 
+# Samplers that learn, and the number of trials where their random start is over.
+LEARNING = {"bayesian": 8, "tpe": 11, "evolution": 15}
+
+
+def _successive_halving(recipe: Recipe) -> Scheduler:
+    least = LEARNING.get(_composition(recipe.name)[1])
+    return SuccessiveHalving(
+        max_epochs=recipe.max_epochs,
+        eta=recipe.eta,
+        max_trials=recipe.max_trials,
+        full_share=0.0 if least is None else FULL_SHARE,
+        least_shown=least or 1,
+    )
+
+
 SCHEDULERS: dict[str, Callable[[Recipe], Scheduler]] = {
     "full": lambda recipe: FullBudget(max_epochs=recipe.max_epochs, max_trials=recipe.max_trials),
     "hyperband": lambda recipe: Hyperband(max_epochs=recipe.max_epochs, eta=recipe.eta, max_trials=recipe.max_trials),
-    "asha": lambda recipe: SuccessiveHalving(
-        max_epochs=recipe.max_epochs, eta=recipe.eta, max_trials=recipe.max_trials
-    ),
+    "asha": _successive_halving,
 }
 
 # name -> (scheduler, sampler)

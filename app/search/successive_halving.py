@@ -5,6 +5,11 @@ Tuning", MLSys 2020, Algorithm 2. Departures: a promoted trial resumes instead o
 `eta` of a rung is promoted, also when the early ones turn out to have been the wrong ones (the delay of Li et al.,
 "Hyper-Tune", VLDB 2022, section 4.2); and when no new trial can come, the best of a rung too small for the rule goes
 on, so that somebody reaches the full budget.
+
+A hedge against rungs that mislead, in the spirit of Hyperband's brackets and of BOHB's model: a share of the epochs
+goes to trials of the full budget. Where promotions do not use it up, the sampler is asked what it would train, knowing
+only the trials of the largest budget that enough of them reached; its answer trains to the end at once. Often that is a
+trial which a low rung ranked too badly to promote it, and then it goes on from where it paused.
 """
 
 from __future__ import annotations
@@ -19,7 +24,11 @@ import numpy as np
 from app.search.hyperband import plan
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
-from app.search.trial import Completed, History, Paused, Suggestion, Trial
+from app.search.space import Configuration
+from app.search.trial import Completed, Failed, History, Paused, Pruned, Started, Suggestion, Trial
+
+FULL_SHARE = 0.75
+"""Share of the epochs for trials of the full budget, where the sampler learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +57,25 @@ class SuccessiveHalving(Scheduler):
         max_epochs: largest budget of a trial in epochs; >= 1.
         eta: one in `eta` trials of a rung goes on; >= 2.
         max_trials: no more configurations than this; None for no limit.
+        full_share: share of the epochs for trials of the full budget, once the first has completed; with 0 only
+            promotions lead there. In [0, 1).
+        least_shown: trials from which the sampler learns what to train to the end; its random start should be over.
     """
 
-    def __init__(self, *, max_epochs: int, eta: int = 3, max_trials: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_epochs: int,
+        eta: int = 3,
+        max_trials: int | None = None,
+        full_share: float = 0.0,
+        least_shown: int = 1,
+    ) -> None:
         self.budgets = tuple(rung.budget for rung in plan(max_epochs=max_epochs, eta=eta)[0].rungs)
         self.eta = eta
         self.max_trials = max_trials
+        self.full_share = full_share
+        self.least_shown = least_shown
 
     def next(
         self,
@@ -64,7 +86,7 @@ class SuccessiveHalving(Scheduler):
         *,
         alike: Collection[str] = (),
     ) -> list[Suggestion]:
-        """See `Scheduler.next`; promotions go before new trials, those to the highest rung first."""
+        """See `Scheduler.next`; promotions go first, those to the highest rung before others, then full trainings."""
         levels = self._levels(history)
         suggestions: list[Suggestion] = []
         for level in reversed(range(len(self.budgets) - 1)):
@@ -73,7 +95,11 @@ class SuccessiveHalving(Scheduler):
             waiting = [trial for trial in rung.ranked[:places] if self._can_go_on(trial, level)]
             suggestions += [self._promoted(trial) for trial in waiting[: max(0, places - rung.num_promoted)]]
         suggestions = suggestions[:num]
-        suggestions += self._new_trials(history, sampler, num - len(suggestions), rng, alike)
+        suggestions += self._full_trainings(history, sampler, suggestions, num - len(suggestions), rng, alike)
+        # Those that start for the full budget would not share their values with those that start for the first rung.
+        if not alike or all(suggestion.start_epoch for suggestion in suggestions):
+            known = history.applied(Started(suggestion) for suggestion in suggestions)
+            suggestions += self._new_trials(known, sampler, num - len(suggestions), rng, alike)
         return suggestions or self._last_promotion(levels)
 
     def _levels(self, history: History) -> list[_Level]:
@@ -82,6 +108,8 @@ class SuccessiveHalving(Scheduler):
         # Results from elsewhere, in no bracket (-1), neither fill a rung nor take a place.
         entered: Sequence[Trial] = [trial for trial in history.values() if trial.bracket >= 0]
         for level, budget in enumerate(self.budgets):
+            # Nor do trials that leave out the rungs from here on.
+            entered = [trial for trial in entered if trial.rung > level or trial.budget <= budget]
             ranked = sorted(
                 (trial for trial in entered if trial.rung > level or trial.outcome is not None),
                 key=lambda trial: (_loss_at(trial, level, budget), trial.number),
@@ -104,14 +132,57 @@ class SuccessiveHalving(Scheduler):
         )
 
     def _promoted(self, trial: Trial) -> Suggestion:
+        return self._resumed(trial, self.budgets[trial.rung + 1])
+
+    def _resumed(self, trial: Trial, budget: int) -> Suggestion:
         return Suggestion(
             trial=trial.number,
             hyperparameters=trial.hyperparameters,
             start_epoch=trial.outcome.step if isinstance(trial.outcome, Paused) else trial.epochs,
-            budget=self.budgets[trial.rung + 1],
+            budget=budget,
             rung=trial.rung + 1,
             bracket=trial.bracket,
         )
+
+    def _full_trainings(
+        self,
+        history: History,
+        sampler: Sampler,
+        promoted: Sequence[Suggestion],
+        num: int,
+        rng: np.random.Generator,
+        alike: Collection[str],
+    ) -> list[Suggestion]:
+        """Up to `num` trials that train to the end at once: what their share of the epochs leaves room for."""
+        num = min(num, self._full_room(history, promoted))
+        if self.max_trials is not None:
+            num = min(num, self.max_trials - len(history))
+        if num <= 0:
+            return []
+        history = history.applied(Started(suggestion) for suggestion in promoted)
+        shown = _most_telling(history, self.budgets, least=self.least_shown)
+        known = {_identity(trial.hyperparameters): trial for trial in history.values()}
+        suggestions: list[Suggestion] = []
+        for configuration in sampler.sample(shown, num, rng, alike=alike):
+            trial = known.get(_identity(configuration))
+            if trial is None:
+                number = history.next_number + sum(suggestion.start_epoch == 0 for suggestion in suggestions)
+                suggestions.append(Suggestion(number, configuration, start_epoch=0, budget=self.budgets[-1]))
+            elif isinstance(trial.outcome, Paused) and trial.outcome.step < self.budgets[-1] and trial.bracket >= 0:
+                suggestions.append(self._resumed(trial, self.budgets[-1]))
+        return suggestions
+
+    def _full_room(self, history: History, promoted: Sequence[Suggestion]) -> int:
+        """How many more trials of the full budget their share of the epochs has room for."""
+        full = self.budgets[-1]
+        if not self.full_share or len(self.budgets) == 1 or not any(_is_through(t, full) for t in history.values()):
+            return 0
+        own = [trial for trial in history.values() if trial.bracket >= 0]
+        at_full = sum(_epochs(trial) for trial in own if trial.budget >= full)
+        at_full += sum(s.budget - s.start_epoch for s in promoted if s.budget >= full)
+        spent = sum(_epochs(trial) for trial in own) + sum(s.budget - s.start_epoch for s in promoted)
+        # Each of them adds its epochs to both sides.
+        return max(0, math.ceil((self.full_share * spent - at_full) / ((1.0 - self.full_share) * full)))
 
     def _new_trials(
         self, history: History, sampler: Sampler, num: int, rng: np.random.Generator, alike: Collection[str]
@@ -144,3 +215,42 @@ def _loss_at(trial: Trial, level: int, budget: int) -> float:
         # A restart may have lost the early losses; the place is kept.
         return -math.inf if loss is None else loss
     return loss if loss is not None and isinstance(trial.outcome, Paused | Completed) else math.inf
+
+
+def _identity(configuration: Configuration) -> frozenset[tuple[str, object]]:
+    return frozenset(configuration.items())
+
+
+def _epochs(trial: Trial) -> int:
+    """Epochs that a trial has had or, while it runs, is to have."""
+    return trial.budget if trial.outcome is None else trial.epochs
+
+
+def _is_through(trial: Trial, budget: int) -> bool:
+    return isinstance(trial.outcome, Completed) and trial.budget >= budget
+
+
+def _most_telling(history: History, budgets: Sequence[int], *, least: int) -> History:
+    """The trials that reached, or run towards, the largest budget with enough of them; and those that are lost.
+
+    A model of these is not misled by what the first epochs say, and may choose what was given up after them.
+    """
+    for budget in reversed(budgets):
+        reached = [trial for trial in history.values() if trial.loss is not None and _has_reached(trial, budget)]
+        if len(reached) >= least or budget == budgets[0]:
+            break
+    shown = {trial.number for trial in reached}
+    return History(
+        (
+            trial
+            for trial in history.values()
+            if trial.number in shown
+            or isinstance(trial.outcome, Failed | Pruned)
+            or (trial.outcome is None and trial.budget >= budget)
+        ),
+        resource=history.resource,
+    )
+
+
+def _has_reached(trial: Trial, budget: int) -> bool:
+    return isinstance(trial.outcome, Completed) or (trial.outcome is not None and trial.epochs >= budget)

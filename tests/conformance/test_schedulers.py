@@ -40,17 +40,19 @@ MAX_EPOCHS = 9
 WIDE = Space([Float("x", 0.0, 1.0), Int("shape", 1, 3)])
 NARROW = Space([Int("x", 1, 6), Categorical("kind", ("a", "b"))])
 ALIKE = ("shape",)
+# Successive halving over a sampler that learns also trains some to the end at once.
+NAMES = (*(f"{name}+random" for name in SCHEDULERS), "asha+tpe")
 
 Ending = Callable[[Suggestion, int], Outcome | None]
 
 
-@pytest.fixture(params=SCHEDULERS)
+@pytest.fixture(params=NAMES)
 def scheduler(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 def make(scheduler: str, *, space: Space = WIDE, max_trials: int | None = None, seed: int = 0) -> Algorithm:
-    return create(f"{scheduler}+random", space=space, seed=seed, max_epochs=MAX_EPOCHS, max_trials=max_trials)
+    return create(scheduler, space=space, seed=seed, max_epochs=MAX_EPOCHS, max_trials=max_trials)
 
 
 def loss_at(suggestion: Suggestion, epoch: int) -> float:
@@ -212,7 +214,7 @@ def test_worse_trials_on_their_way_to_the_full_budget_are_told_hopeless_and_bett
     assert stopped
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.lists(st.integers(0, 3), min_size=1, max_size=120), torn=st.integers(0, 40))
 def test_journal_replay_equals_live_state_under_any_interleaving(

@@ -18,7 +18,12 @@ from app.search import (
     Started,
     Suggestion,
     create,
+    density_ratio,
+    evolution,
+    gaussian_process,
 )
+from app.search.algorithm import LEARNING
+from app.search.successive_halving import FULL_SHARE
 
 LINE = Space([Float("x", 0.0, 1.0)])
 
@@ -164,3 +169,81 @@ def test_eta_sets_rungs_and_shares() -> None:
         assert train(algorithm, loss).budget == 1
     assert train(algorithm, 0.1).budget == 1
     assert (algorithm.suggest(1)[0].trial, algorithm.suggest(1)[0].budget) == (3, 4)
+
+
+def hedged(*, num: int = 60, max_epochs: int = 9, name: str = "asha", max_trials: int | None = None) -> Algorithm:
+    """A search in which all small x look bad in the first epochs and are best in the end."""
+    algorithm = create(name, space=Space([Int("x", 0, 30)]), seed=0, max_epochs=max_epochs, max_trials=max_trials)
+    for _ in range(num):
+        suggestions = algorithm.suggest(1)
+        if not suggestions:
+            break
+        x = float(str(suggestions[0].hyperparameters["x"]))
+        algorithm.update([Started(suggestions[0])])
+        finish(algorithm, suggestions[0], loss=100.0 - x if suggestions[0].budget < max_epochs else x)
+    return algorithm
+
+
+def test_share_of_the_epochs_goes_to_full_trainings_once_one_is_through() -> None:
+    algorithm = hedged()
+    trials = list(algorithm.history.values())
+    at_full = sum(trial.epochs for trial in trials if trial.budget == 9)
+    assert abs(at_full - FULL_SHARE * sum(trial.epochs for trial in trials)) <= 9
+    plain = hedged(name="asha+random").history.values()
+    assert sum(trial.epochs for trial in plain if trial.budget == 9) < 0.5 * sum(trial.epochs for trial in plain)
+
+
+def test_no_full_training_before_the_first_is_promoted_to_it() -> None:
+    budgets = [fact.suggestion.budget for fact in hedged(num=12).history.facts() if isinstance(fact, Started)]
+    assert budgets.count(9) == 0
+
+
+def test_what_the_first_rung_gave_up_goes_on_from_its_pause_to_the_end() -> None:
+    algorithm = hedged(num=13)
+    skipped: list[Suggestion] = []
+    for _ in range(40):
+        suggestion = algorithm.suggest(1)[0]
+        if suggestion.budget == 9 and 0 < suggestion.start_epoch < 3:
+            skipped.append(suggestion)
+            break
+        algorithm.update([Started(suggestion)])
+        finish(algorithm, suggestion, loss=float(str(suggestion.hyperparameters["x"])))
+    assert [(s.start_epoch, s.budget, s.rung) for s in skipped] == [(1, 9, 1)]
+
+
+def test_what_skips_rungs_takes_no_place_in_them() -> None:
+    algorithm = make()
+    for number in range(3):
+        straight = Suggestion(number, {"x": 0.2 * number}, start_epoch=0, budget=9)
+        algorithm.update([Started(straight), Ended(number, Completed(0.0))])
+    for loss in (0.5, 0.2, 0.9):
+        assert train(algorithm, loss).rung == 0
+    assert [(s.trial, s.rung) for s in algorithm.suggest(1)] == [(4, 1)]
+
+
+def test_hedge_finds_what_low_rungs_hide() -> None:
+    best = hedged().history.best
+    assert best is not None
+    assert float(str(best.hyperparameters["x"])) <= 1
+    # Promotions alone never send it to the end in as many steps.
+    plain = hedged(name="asha+random").history
+    assert min(t.loss for t in plain.completed if t.loss is not None) > 1
+
+
+def test_full_trainings_in_a_batch_differ_and_leave_room_for_new_trials() -> None:
+    algorithm = hedged(num=20)
+    batch = algorithm.suggest(8)
+    assert len({suggestion.trial for suggestion in batch}) == len(batch) == 8
+    assert len({suggestion.hyperparameters["x"] for suggestion in batch}) == 8
+    assert {suggestion.budget for suggestion in batch} > {1}
+
+
+def test_full_trainings_keep_to_the_number_of_trials() -> None:
+    algorithm = hedged(num=200, max_trials=20)
+    assert len(algorithm.history) == 20
+    assert algorithm.is_exhausted
+
+
+def test_learning_samplers_are_past_their_random_start_when_they_choose() -> None:
+    starts = {"bayesian": gaussian_process, "tpe": density_ratio, "evolution": evolution}
+    assert {name: module.NUM_INITIAL for name, module in starts.items()} == LEARNING
