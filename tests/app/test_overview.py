@@ -52,6 +52,17 @@ def test_rungs_are_counted_by_bracket() -> None:
     assert (second.entered, second.running, second.promoted, second.budget) == (1, 1, 0, 3)
 
 
+def test_trials_that_leave_rungs_out_do_not_move_them() -> None:
+    facts: list[Fact] = []
+    for number, budget in enumerate((1, 9)):
+        facts += [
+            Started(Suggestion(number, {"rate": number / 4, "depth": 1}, 0, budget)),
+            Reported(number, budget, float(number)),
+            Ended(number, Paused(budget)),
+        ]
+    assert [rung.budget for rung in overview_of(progress_of(*facts)).rungs] == [1]
+
+
 def test_trials_at_full_budget_have_no_rungs() -> None:
     assert overview_of(progress_of(*trial(0, 0.5), *trial(1, 0.6))).rungs == ()
 
