@@ -105,12 +105,17 @@ def shown_limit(limit: Limit) -> str:
     if limit.measure in METRICS and METRICS[limit.measure].direction is Direction.MAXIMIZE:
         limit = _turned(limit)
         return f"{limit.measure} {limit.sense} {limit.bound:g}"
-    return f"{_LABELS.get(limit.measure, limit.measure)} {limit.sense} {_amount(limit.measure, limit.bound)}"
+    return f"{measure_label(limit.measure)} {limit.sense} {_amount(limit.measure, limit.bound)}"
 
 
 def shown_measure(name: str, value: float) -> str:
     """Returns a measured value as people read it: `3.2 ms`, `41,000`, `0.93`."""
     return _amount(name, METRICS[name].from_loss(value) if name in METRICS else value)
+
+
+def measure_label(name: str) -> str:
+    """Returns a measure's name as people read it: `latency`, `size`."""
+    return _LABELS.get(name, name)
 
 
 def shown_unmet(unmet: Unmet) -> str:

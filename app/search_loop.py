@@ -20,6 +20,7 @@ from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, Wo
 from app.overview import OverviewBoard
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
+from app.search.limits import unmet_limits
 from app.search.trial import Failed, History, Paused, Pruned, Resource, Started, Suggestion, Trial
 from app.search_record import SearchRecord
 from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
@@ -302,6 +303,8 @@ class SearchLoop:
                 space=self._algorithm.space,
                 deadline=deadline,
                 leave_above=self._algorithm.leave_limits(),
+                # Limits that nothing keeps would leave nothing to finish with: the nearest is better than that.
+                past_limits=bool(unmet_limits(self._algorithm.history, self._algorithm.recipe.limits)),
             )
             for suggestion in pack
         )

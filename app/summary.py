@@ -19,7 +19,7 @@ from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.messages import RunOpened
 from app.fold_choice import FoldChoice
-from app.goals import SearchGoals, shown_limit, shown_measure
+from app.goals import SearchGoals, measure_label, shown_limit, shown_measure
 from app.overview import importance_text
 from app.run_directory import RunDirectory
 from app.search.limits import Limit
@@ -156,7 +156,8 @@ def what_next(
 def _measured(measures: Mapping[str, float], limits: Sequence[Limit]) -> Iterable[Text]:
     """What was measured of the exported model, and each limit that it breaks."""
     if measures:
-        yield Text(", ".join(f"{name} {shown_measure(name, value)}" for name, value in measures.items()), style="dim")
+        told = (f"{measure_label(name)} {shown_measure(name, value)}" for name, value in measures.items())
+        yield Text(", ".join(told), style="dim")
     for limit in limits:
         if limit.measure in measures and not limit.holds(measures[limit.measure]):
             yield Text(f"the exported model breaks the limit {shown_limit(limit)}", style="yellow")

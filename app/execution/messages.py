@@ -78,6 +78,7 @@ class RunTrial:
         space: The space as the coordinator knows it.
         deadline: Time (seconds since the epoch) at which to stop; infinity for none.
         leave_above: Mean losses after the first, second ... fold above which the trial is pruned; () for never.
+        past_limits: Train it even if its network breaks a limit, because no network has kept them.
     """
 
     number: int
@@ -86,6 +87,7 @@ class RunTrial:
     space: Space
     deadline: float
     leave_above: tuple[float, ...] = ()
+    past_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,8 @@ class Worker:
         measures: dict[str, float] = {}
         try:
             measures = self._measured(request)
-            if any(not limit.holds(measures.get(limit.measure, limit.bound)) for limit in self._limits):
+            broken = any(not limit.holds(measures.get(limit.measure, limit.bound)) for limit in self._limits)
+            if broken and not request.past_limits:
                 seconds = time.perf_counter() - start
                 return TrialEnded(
                     trial=request.number,

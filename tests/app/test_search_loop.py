@@ -32,7 +32,8 @@ from app.execution.messages import (
     WorkerReplaced,
 )
 from app.run_directory import RunDirectory
-from app.search.algorithm import create
+from app.search.algorithm import Algorithm, Recipe
+from app.search.limits import Limit
 from app.search.space import Categorical, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
 from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
@@ -71,6 +72,7 @@ class FunctionExecutor(Executor):
     fails: Callable[[int], str] = lambda _: ""
     reveals: Mapping[int, tuple[Parameter, ...]] = field(default_factory=dict)
     full_at: int | None = None
+    latency: float | None = None
     lost: dict[int, list[int]] = field(default_factory=dict)
     workers: int = 1
     whose_turn: Callable[[int], int] = lambda _: 0
@@ -127,6 +129,9 @@ class FunctionExecutor(Executor):
         saved = json.loads(state.read_text()) if state.is_file() else 0
         if self.fails(number):
             return [self._end(number, Failed(self.fails(number)))]
+        if self.latency is not None and not request.past_limits:
+            measures = {"latency_ms": self.latency}
+            return [TrialEnded(trial=number, outcome=Pruned(0), measures=measures)]
         if self.full_at == number:
             return [TrialEnded(trial=number, outcome=Failed("the disk is full: free some"), disk_full=True)]
         if self.lost.get(number, [-1])[0] == self.epochs[number]:
@@ -175,6 +180,7 @@ class Session:
     space: Space = SPACE
     until: int | None = None
     keep: int = 3
+    limits: tuple[Limit, ...] = ()
     interrupts: Interrupts = field(default_factory=Interrupts)
     show: Callable[[SearchView], None] = lambda _: None
     live: History = field(default_factory=History)
@@ -194,7 +200,9 @@ class Session:
                     max_trials=self.max_trials,
                 )
                 record.begin(search, space)
-            algorithm = create(self.algorithm, space=space, seed=1, max_epochs=MAX_EPOCHS, max_trials=self.max_trials)
+            algorithm = Algorithm(
+                Recipe(self.algorithm, space, 1, MAX_EPOCHS, max_trials=self.max_trials, limits=self.limits)
+            )
             algorithm.update(record.progress.facts)
             loop = SearchLoop(
                 algorithm,
@@ -672,3 +680,12 @@ def test_a_pack_is_no_larger_than_the_time_for_it() -> None:
     # A promotion goes on from where it was: less is left of it.
     promoted = replace(suggestion, start_epoch=8)
     assert replace(endless, seconds=10.0).limit(promoted) > replace(endless, seconds=10.0).limit(suggestion)
+
+
+def test_where_nothing_keeps_the_limits_the_search_goes_on_past_them(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, latency=5.0)
+    Session(directory, max_trials=8, limits=(Limit("latency_ms", 1.0),)).run(executor)
+    assert [request.past_limits for request in executor.submitted] == [False] * 5 + [True] * 3
+    history = read_progress(directory).history
+    assert len(history.completed) == 3
+    assert len(history.pruned) == 5

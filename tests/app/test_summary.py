@@ -12,8 +12,11 @@ from app.evaluation.leaderboard import TrialRow, leaderboard
 from app.evaluation.metrics import METRICS, Objective
 from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SealedTestReport
+from app.execution.messages import RunOpened
 from app.fold_choice import FoldChoice
+from app.goals import SearchGoals
 from app.run_directory import RunDirectory
+from app.search.limits import Limit
 from app.search.space import Float, Int, Space
 from app.search_record import Search
 from app.view import ConsoleView
@@ -99,12 +102,16 @@ def test_many_classes_are_not_all_named(small_run: Any) -> None:
     assert "classes a, b, c, d, e, f, g, h …" in " ".join(lines(summary.data_found(data)))
 
 
+SPACE = Space([Int("depth", 1, 4), Float("dropout", 0.0, 0.5)])
+LIMITS = (Limit("latency_ms", 5.0),)
+
+
 def test_the_search_says_how_and_why() -> None:
     shown = summary.search_begins(
         SEARCH,
-        Space([Int("depth", 1, 4), Float("dropout", 0.0, 0.5)]),
-        objective=Objective(METRICS["roc_auc"], "two classes"),
-        devices="CPU:0, float32",
+        SPACE,
+        goals=SearchGoals(objective=Objective(METRICS["roc_auc"], "two classes"), others=("latency_ms",), limits=LIMITS),
+        opened=RunOpened(space=SPACE, devices="CPU:0, float32", num_replicas=1, alone="mixed precision"),
         space_name="mlp",
         folds=FoldChoice(number=1, reason="many rows", is_worth_saying=False),
     )
@@ -114,6 +121,9 @@ def test_the_search_says_how_and_why() -> None:
     assert found[2].startswith("           ")  # goes on under itself
     assert "objective  validation roc_auc, maximize (two classes)" in found
     assert "training   up to 27 epochs a trial on CPU:0, float32; seed 42" in found
+    assert "limits     latency <= 5 ms" in found
+    assert any(line.startswith("beside it  latency_ms: the best compromises") for line in found)
+    assert "packing    each trial alone: mixed precision" in found
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -126,7 +136,7 @@ def test_the_search_ends_with_a_leaderboard_as_wide_as_the_terminal(width: int) 
         for i in range(3)
     ]
     board = leaderboard(rows, metric=METRICS["roc_auc"])
-    found = lines(summary.search_ended("all trials are done", board=board, metric=METRICS["roc_auc"]), width=width)
+    found = lines(summary.search_ended("all trials are done", board=board, metric=METRICS["roc_auc"], importance={}), width=width)
     assert found[0] == "Search ended: all trials are done. 3 trials: 3 completed."
     assert width - 14 < max(map(len, found)) <= width
     assert len(found) == 6
@@ -134,8 +144,9 @@ def test_the_search_ends_with_a_leaderboard_as_wide_as_the_terminal(width: int) 
 
 def test_one_trial_is_not_called_trials() -> None:
     board = leaderboard([TrialRow(trial=0, status="pruned", hyperparameters={})], metric=METRICS["roc_auc"])
-    found = text(summary.search_ended("interrupted", board=board, metric=METRICS["roc_auc"]))
+    found = text(summary.search_ended("interrupted", board=board, metric=METRICS["roc_auc"], importance={"depth": 0.75, "width": 0.25}))
     assert found.startswith("Search ended: interrupted. 1 trial: 1 pruned.")
+    assert "importance: depth 75%, width 25%" in found
 
 
 def test_the_sealed_test_stands_beside_its_baselines(tested: SealedTestReport) -> None:
@@ -176,3 +187,14 @@ def test_a_final_training_that_was_cut_is_told() -> None:
     stages = STAGES | {"final": {"epochs": 5, "wanted_epochs": 9}}
     found = text(summary.what_next(RunDirectory("r"), [], stages=stages, seconds=1.0), width=120)
     assert "the final training was cut at epoch 5 of 9: the time was used up" in found
+
+
+def test_what_the_export_measures_stands_beside_its_proof() -> None:
+    stages = {
+        "export": {"rows": 9, "max_difference": 0.0, "directory": "export/x/1", "measures": {"latency_ms": 7.5}},
+        "final": {"epochs": 3, "wanted_epochs": 3},
+    }
+    shown = summary.what_next(RunDirectory("r"), [], stages=stages, seconds=1.0, limits=LIMITS)
+    assert "latency 7.5 ms" in text(shown)
+    assert "the exported model breaks the limit latency <= 5 ms" in text(shown)
+    assert "breaks" not in text(summary.what_next(RunDirectory("r"), [], stages=stages, seconds=1.0))
