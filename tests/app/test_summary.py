@@ -110,7 +110,9 @@ def test_the_search_says_how_and_why() -> None:
     shown = summary.search_begins(
         SEARCH,
         SPACE,
-        goals=SearchGoals(objective=Objective(METRICS["roc_auc"], "two classes"), others=("latency_ms",), limits=LIMITS),
+        goals=SearchGoals(
+            objective=Objective(METRICS["roc_auc"], "two classes"), others=("latency_ms",), limits=LIMITS
+        ),
         opened=RunOpened(space=SPACE, devices="CPU:0, float32", num_replicas=1, alone="mixed precision"),
         space_name="mlp",
         folds=FoldChoice(number=1, reason="many rows", is_worth_saying=False),
@@ -136,7 +138,8 @@ def test_the_search_ends_with_a_leaderboard_as_wide_as_the_terminal(width: int) 
         for i in range(3)
     ]
     board = leaderboard(rows, metric=METRICS["roc_auc"])
-    found = lines(summary.search_ended("all trials are done", board=board, metric=METRICS["roc_auc"], importance={}), width=width)
+    shown = summary.search_ended("all trials are done", board=board, metric=METRICS["roc_auc"], importance={})
+    found = lines(shown, width=width)
     assert found[0] == "Search ended: all trials are done. 3 trials: 3 completed."
     assert width - 14 < max(map(len, found)) <= width
     assert len(found) == 6
@@ -144,7 +147,9 @@ def test_the_search_ends_with_a_leaderboard_as_wide_as_the_terminal(width: int) 
 
 def test_one_trial_is_not_called_trials() -> None:
     board = leaderboard([TrialRow(trial=0, status="pruned", hyperparameters={})], metric=METRICS["roc_auc"])
-    found = text(summary.search_ended("interrupted", board=board, metric=METRICS["roc_auc"], importance={"depth": 0.75, "width": 0.25}))
+    shares = {"depth": 0.75, "width": 0.25}
+    shown = summary.search_ended("interrupted", board=board, metric=METRICS["roc_auc"], importance=shares)
+    found = text(shown)
     assert found.startswith("Search ended: interrupted. 1 trial: 1 pruned.")
     assert "importance: depth 75%, width 25%" in found
 
