@@ -216,18 +216,16 @@ def _numbers(array: NDArray[Any], exact: bool) -> bytes:
     """Return a tensor of numbers or booleans as JSON without any space."""
     if array.dtype not in _WRITABLE:
         raise invalid(f"Failed to write JSON value for tensor type: {types.type_name(types.number_of(array.dtype))}")
-    if array.dtype.kind == "f":
-        if exact:
-            return _exactly(array.tolist(), array.dtype).encode()
-        if not np.isfinite(array).all():
-            # orjson writes null. Through text, so that a float32 keeps its own shortest digits.
-            numbers = array.astype("U32").astype(np.float64).tolist()
-            return json.dumps(numbers, separators=(",", ":")).encode()
-    if array.ndim == 0:
-        return orjson.dumps(array.reshape(1), option=_NUMBERS)[1:-1]
+    if exact and array.dtype.kind == "f":
+        return _exactly(array.tolist(), array.dtype).encode()
     if array.size == 0:
         return orjson.dumps(array.tolist())
-    return orjson.dumps(np.ascontiguousarray(array), option=_NUMBERS)
+    text = orjson.dumps(np.ascontiguousarray(array.reshape(1) if array.ndim == 0 else array), option=_NUMBERS)
+    if b"null" in text:
+        # That is how orjson writes NaN and infinities. Through text, so that a float32 keeps its own shortest digits.
+        numbers = array.astype("U32").astype(np.float64).tolist()
+        return json.dumps(numbers, separators=(",", ":")).encode()
+    return text if array.ndim else text[1:-1]
 
 
 def _exactly(value: Any, dtype: Any) -> str:
