@@ -23,7 +23,9 @@ from tf_serving.server.settings import Limits, ServerSettings
 from tf_serving.server.status import ConfigurationError
 
 WORKER = "TAMIZ_SERVING_WORKER"
+"""Holds the id of the process that watches; it may be gone before a worker can ask who its parent is."""
 RESTART_SECONDS = 1.0
+PARENT_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,8 +70,12 @@ def run(settings: ServerSettings, *, stopping: threading.Event | None = None) ->
 
 
 def _serve(settings: ServerSettings, stop: threading.Event) -> int:
+    if WORKER in os.environ:
+        threading.Thread(target=_end_with_parent, args=(int(os.environ[WORKER]), stop), daemon=True).start()
     LOGGER.info("Starting; the ports open when the models are loaded")
     import_tensorflow()
+    if stop.is_set():
+        return 0
     from tf_serving.server.app import Server
 
     # What was imported stays: the collector need not look at it again, which takes a tenth of a second each time.
@@ -91,6 +97,13 @@ def _serve(settings: ServerSettings, stop: threading.Event) -> int:
     return 0
 
 
+def _end_with_parent(parent: int, stop: threading.Event) -> None:
+    # A killed parent cannot tell its workers, and nobody would watch them.
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    stop.set()
+
+
 def _start_until(server: object, stop: threading.Event) -> None:
     # A start may wait for a first version for ever; a signal ends the wait.
     watcher = threading.Thread(target=lambda: (stop.wait(), server._stopping.set()), daemon=True)  # type: ignore[attr-defined]
@@ -102,10 +115,10 @@ def _supervise(settings: ServerSettings, stop: threading.Event) -> int:
     command = [sys.executable, "-m", "tf_serving.server", *as_flags(settings)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
-    def start(index: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env={**environment, WORKER: str(index)})
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env={**environment, WORKER: str(os.getpid())})
 
-    workers = [start(index) for index in range(settings.workers)]
+    workers = [start() for _ in range(settings.workers)]
     started = [time.monotonic()] * len(workers)
     code = 0
     while not stop.wait(0.1):
@@ -118,7 +131,7 @@ def _supervise(settings: ServerSettings, stop: threading.Event) -> int:
                 break
             LOGGER.error("Worker %d ended with code %d and is started again", index, worker.returncode)
             stop.wait(max(0.0, RESTART_SECONDS - (time.monotonic() - started[index])))
-            workers[index], started[index] = start(index), time.monotonic()
+            workers[index], started[index] = start(), time.monotonic()
     for worker in workers:
         worker.terminate()
     for worker in workers:

@@ -24,7 +24,7 @@ from tf_serving.server.status import ConfigurationError
 
 @contextmanager
 def process(*flags: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-m", "tf_serving.server", *flags]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -51,6 +51,10 @@ def wait_until_ready(started: subprocess.Popen[str], port: int) -> None:
     raise TimeoutError
 
 
+def workers_of(started: subprocess.Popen[str]) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
+
+
 def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
     models: Path, new_port: Callable[[], int]
 ) -> None:
@@ -60,10 +64,21 @@ def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
         f"--port={grpc}", f"--rest_api_port={rest}", "--enable_preflight=false",
     )  # fmt: skip
     body = b'{"instances": [0.0]}'
-    with process(*flags) as started:
+    with process(*flags, "--workers=2") as started:
         wait_until_ready(started, rest)
+        first = workers_of(started)
+        os.kill(first[0], signal.SIGKILL)
+        while len(workers_of(started)) < 2 or first[0] in workers_of(started):
+            time.sleep(0.05)
+        wait_until_ready(started, rest)
+        workers = workers_of(started)
         started.send_signal(signal.SIGKILL)
-        started.wait()
+        _, log = started.communicate(timeout=60)  # ends when the workers have ended, too
+        assert "Worker 0 ended with code -9 and is started again" in log
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{worker}/fd").exists() for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     with process(*flags) as started:
         wait_until_ready(started, rest)
         with socket.create_connection(("127.0.0.1", rest), timeout=20) as connection:
@@ -84,6 +99,7 @@ def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
     assert f"Serving half (version 2): REST on http://127.0.0.1:{rest}/v1/models, gRPC on 127.0.0.1:{grpc}" in messages
     assert messages[-1] == "Stopped"
     assert all(line["level"] == "info" for line in lines)
+    assert log.count("\n") == len(lines)  # nothing else reaches standard error
 
 
 def test_a_taken_port_names_who_has_it(run_server: Callable[..., Any], models: Path) -> None:
