@@ -19,7 +19,7 @@ from app.search.trial import History, Resource
 # smooth away what sets the best apart; with 1 the least loss would win, lucky or not.
 _OWN_SHARE = 0.3
 
-_FEWEST = 8  # with fewer losses the process knows nothing that the losses do not say themselves
+_FEWEST = 20  # with fewer losses the process knows too little to overrule the best of them
 
 
 def ranking(space: Space, history: History) -> list[int]:
