@@ -230,7 +230,14 @@ def test_an_absent_time_column_is_refused(refused: Refused, data: Path) -> None:
         (["--space", "my-module:build"], "unknown space 'my-module:build'"),
         (["--algorithm", "baysian"], "no algorithm 'baysian'; did you mean 'bayesian'"),
         (["--algorithm", "hyperband+ramdom"], "no algorithm 'hyperband\\+ramdom'; did you mean 'hyperband"),
-        (["--objective", "acuracy"], "expected the name of a metric, got 'acuracy'; did you mean 'accuracy'"),
+        (["--objective", "acuracy"], "a metric or a measure, got 'acuracy'; did you mean 'accuracy'"),
+        (["--objective", "accuracy,latancy"], "a metric or a measure, got 'latancy'; did you mean 'latency"),
+        (["--limit", "latancy<=5"], "'latancy'; did you mean 'latency"),
+        (["--limit", "latency"], "'latency'"),
+        (["--start-from", "absent"], "absent"),
+        (["--executor", "rai"], r"executor is 'rai' \(did you mean 'ray'\?\): expected local, ray"),
+        (["--worker-memory", "lots"], "memory is 'lots': expected a size such as 4GB"),
+        (["--workers", "2000"], r"workers is 2000: expected a number from 0 \(automatic\) to 1024"),
         (["--objective", "rmse"], "expected a metric for a binary task, got 'rmse'; choose one of accuracy"),
         (["--task", "multclass"], r"task is 'multclass' \(did you mean 'multiclass'\?\)"),
         (["--feature", "age"], "feature is 'age': expected NAME=KIND"),
@@ -372,7 +379,8 @@ def test_board_refuses_a_taken_port(refused: Refused, run: Path) -> None:
 def test_help_names_every_command() -> None:
     result = tamiz("--help")
     assert result.exit_code == 0
-    for command in ("search", "resume", "predict", "board", "leaderboard", "version"):
+    commands = ("search", "resume", "watch", "predict", "serve", "deploy", "bench-serve", "board", "leaderboard")
+    for command in (*commands, "version"):
         assert command in result.output
 
 
