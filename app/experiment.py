@@ -24,12 +24,13 @@ from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
 from app.execution.executors import make_executor, workers_warning
 from app.final_stage import evaluate, export, train_final
+from app.interrupts import Interrupts
 from app.overview import overview_of
 from app.prediction import BatchSettings, Predictor
 from app.report_stage import board_of, read_begun, report
 from app.run_directory import RunDirectory, read_json
 from app.search.space import Configuration
-from app.search_loop import Interrupts, SearchLoop
+from app.search_loop import SearchLoop
 from app.search_record import SearchRecord, read_progress
 from app.search_stage import (
     check_goals,

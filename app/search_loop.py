@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import signal
 import statistics
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import final
 
 from app.errors import SearchError
 from app.execution.executor import Event, Executor
 from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, WorkerReplaced
+from app.interrupts import Interrupts
 from app.overview import OverviewBoard
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
 from app.search.limits import unmet_limits
 from app.search.trial import Failed, History, Paused, Pruned, Resource, Started, Suggestion, Trial
 from app.search_record import SearchRecord
+from app.time_budget import REFIT_FACTOR, TimeBudget
 from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
 
 FIRST_TRIALS = 5
@@ -31,104 +29,8 @@ FIRST_TRIALS = 5
 MIN_ROUNDS = 8
 """A pack is suggested as a whole, so a search of few trials takes smaller packs and decides at least so often."""
 
-START_SHARE = 0.8
-SECONDS_PER_ROW = 1e-4
-SECONDS_PER_COLUMN = 0.1
-"""Test, baselines, export, verification and report take about as long as a worker needs to import TensorFlow and open
-the experiment, which was just measured on this machine; more for every row (baseline, bootstrap) and every column (each
-is some operations in each of the graphs that are traced, saved and loaded)."""
-
-REFIT_FACTOR = 1.35
-"""The final training has the validation rows too, and traces its graph anew."""
-
-
 LEAST_REFIT = 0.5
 """Of a trial: building and tracing are paid whatever the number of epochs, and whatever the number of folds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeBudget:
-    """Wall-clock time for everything, final training and export included.
-
-    Attributes:
-        end: When everything is to be done, in seconds since the epoch; infinity without a limit.
-        finishing: Seconds to keep for what comes after the final training.
-    """
-
-    end: float
-    finishing: float
-
-    @classmethod
-    def starting_at(
-        cls, start: float, *, seconds: float, opening: float, num_rows: int, num_columns: int = 0
-    ) -> TimeBudget:
-        """Returns the budget of `seconds` from `start`.
-
-        A budget too short for a search and a proper end is split in halves.
-
-        Args:
-            start: When the time began to count, in seconds since the epoch.
-            seconds: Length; 0 for no limit.
-            opening: Seconds that it took to open the experiment on a worker.
-            num_rows: Rows of the table.
-            num_columns: Columns of the table that are used.
-        """
-        if not seconds:
-            return cls(end=math.inf, finishing=0.0)
-        size = min(15.0, SECONDS_PER_ROW * num_rows) + SECONDS_PER_COLUMN * num_columns
-        finishing = 3.0 + START_SHARE * opening + size
-        return cls(end=start + seconds, finishing=min(finishing, seconds / 2))
-
-    def left(self) -> float:
-        """Seconds until the end."""
-        return self.end - time.time()
-
-    def trial_deadline(self, refit_seconds: float, *, repeated: float = 1.0) -> float:
-        """Returns when a trial that starts now has to stop.
-
-        What it may take is bounded twice: the best trial so far must still be refitted after it, and so must the
-        trial itself if it becomes the best.
-
-        Args:
-            refit_seconds: What the best trial's final training will take.
-            repeated: Share of a trial that its final training repeats; one fold of several is a part of a trial.
-        """
-        if math.isinf(self.end):
-            return math.inf
-        now = time.time()
-        usable = self.end - self.finishing - now
-        return now + min(usable - refit_seconds, usable / (1.0 + REFIT_FACTOR * repeated))
-
-
-@final
-class Interrupts:
-    """Ctrl-C once ends the search and finishes with the best so far; twice leaves at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handles Ctrl-C and SIGTERM inside the block."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            if self.requested:
-                raise KeyboardInterrupt
-            self.requested = True
-            # Not print: it may be what was interrupted.
-            os.write(2, b"\nfinishing with the best so far; Ctrl-C again leaves at once\n")
-
-        try:
-            before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: whoever runs us there handles signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

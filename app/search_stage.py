@@ -17,6 +17,7 @@ from app.execution.executor import Executor
 from app.execution.messages import OpenRun, RunOpened
 from app.fold_choice import FoldChoice
 from app.goals import SearchGoals, read_goals, read_limit, shown_unmet
+from app.interrupts import Interrupts
 from app.overview import overview_of
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
@@ -26,9 +27,10 @@ from app.search.limits import unmet_limits
 from app.search.space import Space
 from app.search.trial import Resource
 from app.search.warm_start import filled
-from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
+from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_record import Search, SearchRecord
 from app.summary import search_begins, search_ended
+from app.time_budget import TimeBudget
 from app.view import View
 from app.warm_start_stage import check_start, earlier_configurations
 from pipelines.schema import DatasetSchema

@@ -56,10 +56,12 @@ def coordinate(folder: Path) -> None:
 
     from app.execution.local_executor import LocalExecutor
     from app.execution.messages import OpenRun
+    from app.interrupts import Interrupts
     from app.run_directory import RunDirectory
     from app.search.algorithm import Algorithm, Recipe
-    from app.search_loop import Interrupts, Packing, SearchLoop, TimeBudget
+    from app.search_loop import Packing, SearchLoop
     from app.search_record import Search, SearchRecord
+    from app.time_budget import TimeBudget
 
     with closing(LocalExecutor(num_workers=NUM_WORKERS)) as executor:
         for path in sorted(folder.glob("search-*")):

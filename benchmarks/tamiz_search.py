@@ -19,14 +19,16 @@ from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfi
 from app.data_stage import prepare_data, read_source, write_data
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import OpenRun, RunOpened
+from app.interrupts import Interrupts
 from app.run_directory import RunDirectory
 from app.search import journal
 from app.search.algorithm import create
 from app.search.space import Categorical, Configuration, Float, Space
 from app.search.trial import Completed
-from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
+from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_record import Search, SearchRecord
 from app.search_stage import PACK_SHARE, num_rows
+from app.time_budget import TimeBudget
 
 OBJECTIVE = "log_loss"
 SPACE = "mlp"

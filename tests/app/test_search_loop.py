@@ -31,13 +31,15 @@ from app.execution.messages import (
     TrialEnded,
     WorkerReplaced,
 )
+from app.interrupts import Interrupts
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm, Recipe
 from app.search.limits import Limit
 from app.search.space import Categorical, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
-from app.search_loop import Interrupts, Packing, SearchLoop, SearchView, TimeBudget
+from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_record import Search, SearchRecord, read_progress
+from app.time_budget import TimeBudget
 from search_spaces.pack_shapes import MAX_PACK, pack_shape
 
 SPACE = Space([Float("x", 0.0, 1.0), Int("depth", 1, 4), Categorical("kind", ("a", "b"))])
