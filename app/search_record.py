@@ -106,6 +106,7 @@ class Progress:
         leases: Running trial -> who runs it; a trial whose session was killed has none.
         retried: Trial -> why its worker was lost, for those that were tried again for it.
         wishes: Configurations that somebody wants tried first, in their order.
+        portfolio: Configurations that are tried after those, because they did well elsewhere.
         added: Trials whose result was brought from elsewhere; they were not trained here.
     """
 
@@ -121,6 +122,7 @@ class Progress:
     leases: dict[int, Lease] = field(default_factory=dict)
     retried: dict[int, str] = field(default_factory=dict)
     wishes: list[Configuration] = field(default_factory=list)
+    portfolio: list[Configuration] = field(default_factory=list)
     added: set[int] = field(default_factory=set)
     _ties: dict[int, dict[int, float]] = field(default_factory=dict)
     _folds: dict[int, dict[int, Mapping[str, float]]] = field(default_factory=dict)
@@ -179,6 +181,8 @@ class Progress:
             self.retried[record["trial"]] = record["reason"]
         elif event == "enqueued":
             self.wishes.append(record["hyperparameters"])
+        elif event == "portfolio":
+            self.portfolio = list(record["configurations"])
         elif event == "session":
             self.leases = {}
         elif event == "stage":
@@ -362,6 +366,11 @@ class SearchRecord:
         board.hparams_end(trial.outcome or event.outcome, metrics=metrics)
         board.close()
         del self._boards[event.trial]
+
+    def portfolio(self, configurations: Sequence[Configuration]) -> None:
+        """Records what is tried before the search chooses for itself, but after what somebody wants."""
+        found = [dict(configuration) for configuration in configurations]
+        self._write({"event": "portfolio", "configurations": found}, durable=True)
 
     def enqueued(self, configuration: Configuration) -> None:
         """Records that somebody wants `configuration` tried before what the search would choose."""

@@ -167,8 +167,9 @@ def open_search(
     if record.progress.search != search:
         record.begin(search, space)
     if is_new:
-        for wish in (*earlier_configurations(settings.start_from, space=space), *opened.portfolio):
-            record.enqueued(filled(wish, space=space))
+        known_good = (*earlier_configurations(settings.start_from, space=space), *opened.portfolio)
+        if known_good:
+            record.portfolio([filled(configuration, space=space) for configuration in known_good])
     if not config.execution.packing:
         opened = replace(opened, alone="packing is off")
     view.show(search_begins(search, space, goals=goals, opened=opened, space_name=settings.space, folds=folds))
@@ -204,7 +205,7 @@ def _recipe(search: Search, space: Space, *, record: SearchRecord) -> Recipe:
         resource=Resource.FOLDS if by_folds else Resource.EPOCHS,
         objectives=search.others,
         limits=search.limits,
-        wishes=tuple(record.progress.wishes),
+        wishes=(*record.progress.wishes, *record.progress.portfolio),
     )
 
 

@@ -250,3 +250,12 @@ def test_the_final_training_has_a_board_of_its_own(record: SearchRecord, directo
     with record.final_board() as board:
         board.scalars(1, {"train/loss": 0.4})
     assert steps(directory.best, tag="train/loss") == [1]
+
+
+def test_the_portfolio_comes_after_what_somebody_wants(record: SearchRecord, directory: RunDirectory) -> None:
+    record.portfolio([{"depth": 1, "optimizer": "sgd"}])
+    record.enqueued({"depth": 2, "optimizer": "sgd"})
+    record.close()
+    progress = read_progress(directory)
+    assert progress.wishes == [{"depth": 2, "optimizer": "sgd"}]
+    assert progress.portfolio == [{"depth": 1, "optimizer": "sgd"}]

@@ -61,7 +61,7 @@ def test_a_full_disk_ends_the_search_with_what_to_do(full_disk: Any) -> None:
     assert len(lines) == 1, full.errors
     assert lines[0].startswith("tamiz: the disk is full: could not write ")
     assert lines[0].endswith("free some space, then go on with `tamiz resume`")
-    assert [record["event"] for record in journal] == ["journal", "session", "search", "started"]
+    assert [record["event"] for record in journal] == ["journal", "session", "search", "started", "leased"]
 
 
 def test_with_room_again_it_goes_on_and_ctrl_c_finishes_with_the_best_so_far(full_disk: Any) -> None:

@@ -61,7 +61,7 @@ def test_it_ends_well_and_prints_nothing_else(finished: Any) -> None:
         "report.html",
         "tamiz board ",
         "tamiz predict ",
-        "serving",
+        "tamiz serve",
     ],
 )
 def test_it_tells_what_happened(finished: Any, text: str) -> None:
@@ -83,7 +83,8 @@ def test_the_run_directory_is_laid_out_as_designed(finished: Any) -> None:
 
 def test_the_journal_tells_the_search_in_order(finished: Any) -> None:
     events = [record["event"] for record in finished.journal if record["event"] != "reported"]
-    assert events == ["journal", "session", "search", *["started", "ended"] * 3, *["stage"] * 5]
+    trials = ["started", "leased", "ended"] * 3
+    assert events == ["journal", "session", "search", "portfolio", *trials, *["stage"] * 5]
     stages = [record["stage"] for record in finished.journal if record["event"] == "stage"]
     assert stages == ["search", "final", "test", "export", "report"]
     epochs = [record["epoch"] for record in finished.journal if record["event"] == "reported"]
