@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # The search's many small systems gain nothing from more threads, and lose much where tests share two cores with
@@ -12,6 +13,10 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
+
+# A shell starts what runs in its background deaf to Ctrl-C, and so would be every program that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PENGUINS = Path(__file__).resolve().parents[1] / "examples" / "penguins.csv"
 

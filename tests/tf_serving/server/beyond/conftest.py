@@ -151,7 +151,9 @@ class Browser:
     def wait_for(self, script: str) -> Any:
         """Waits until a JavaScript expression is true, and returns it."""
         end = time.monotonic() + 30
-        while not (found := self.run(script)):
+        # Before the page is there, its body is not: what cannot be asked yet does not hold yet.
+        asked = f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()"
+        while not (found := self.run(asked)):
             if time.monotonic() > end:
                 raise TimeoutError(f"{script} never held; the page says {self.run('document.body.innerText')!r}")
             time.sleep(0.05)
