@@ -22,6 +22,7 @@ from app.execution.worker_pool import Lease, WorkerHandle, WorkerPool
 from app.training.devices import Seat
 
 LISTEN_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
 PLACEMENT_SECONDS = 60.0
 
 
@@ -162,8 +163,16 @@ class _Actor(WorkerHandle):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the actor runs."""
+        """Whether the actor runs; asked of the actor itself, since Ray tells of a death only some time after it."""
         self._listen()
+        if not self._cause:
+            answer = self._actor.place.remote()
+            try:
+                self._ray.get(answer, timeout=ANSWER_SECONDS)
+            except self._ray.exceptions.GetTimeoutError:
+                pass  # it hangs: leases are for that
+            except self._ray.exceptions.RayError as error:
+                self._cause = _cause(error)
         return not self._cause
 
     @property
