@@ -4,11 +4,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.schema import Task
 
 MIN_REPLICA_BATCH = 16
 """Rows below which a replica spends more time waiting for the others than computing."""
+
+MAX_SAMPLE_ROWS = 20_000
+"""Rows of a sample; quantiles of so many are as good as of all, and trees on them take milliseconds a column."""
+
+MAX_SAMPLE_CELLS = 5_000_000
+"""Numbers of a sample, which wide tables reach first (20 MB)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableSample:
+    """Encoded rows that a network is going to train on, for what is learned before its first step.
+
+    Attributes:
+        numeric: (num_rows, num_numeric) float32.
+        categorical: (num_rows, num_categorical) int32.
+        target: (num_rows, width): integer class ids, or the standardised float32 values of a regression.
+    """
+
+    numeric: NDArray[np.float32]
+    categorical: NDArray[np.int32]
+    target: NDArray[Any]
+
+    @property
+    def features(self) -> dict[str, NDArray[Any]]:
+        """The features by kind, as networks take them; a kind that the table does not have is absent."""
+        kinds: dict[str, NDArray[Any]] = {"numeric": self.numeric, "categorical": self.categorical}
+        return {name: array for name, array in kinds.items() if array.shape[1]}
+
+    @classmethod
+    def drawn(
+        cls, *, numeric: NDArray[Any], categorical: NDArray[Any], target: NDArray[Any], seed: int = 0
+    ) -> Self:
+        """Returns all rows, or a random part of them where there are more than a sample needs.
+
+        Args:
+            numeric: (num_rows, num_numeric).
+            categorical: (num_rows, num_categorical).
+            target: (num_rows, width).
+            seed: Chooses the rows.
+        """
+        width = max(1, numeric.shape[1] + categorical.shape[1])
+        most = min(MAX_SAMPLE_ROWS, max(1_000, MAX_SAMPLE_CELLS // width))
+        rows = np.arange(len(target))
+        if len(rows) > most:
+            rows = np.sort(np.random.default_rng(seed).choice(len(rows), size=most, replace=False))
+        return cls(numeric[rows], categorical[rows], target[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +73,8 @@ class TableContext:
         num_training_rows: Rows that one epoch sees.
         max_epochs: Epochs that learning-rate schedules are laid out for.
         num_replicas: Copies of a network that train in step.
+        sample: Rows that the network is going to train on; None where a space is only declared or measured. What a
+            space declares and the shapes that it builds do not depend on it.
     """
 
     task: Task
@@ -32,6 +84,7 @@ class TableContext:
     num_training_rows: int
     max_epochs: int
     num_replicas: int = 1
+    sample: TableSample | None = None
 
     @property
     def num_outputs(self) -> int:

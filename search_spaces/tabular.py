@@ -16,6 +16,7 @@ from keras import layers
 
 from search_spaces.context import TableContext
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
+from search_spaces.layers.learned import learn_layers
 from search_spaces.recipe import compile_model, declare_recipe
 
 HyperParameters: TypeAlias = keras_tuner.HyperParameters
@@ -63,7 +64,10 @@ class TabularSpace(keras_tuner.HyperModel, abc.ABC):
         features = parts[0] if len(parts) == 1 else layers.Concatenate()(parts)
         # float32 even under mixed precision: a float16 softmax overflows.
         head = layers.Dense(self.context.num_outputs, dtype="float32", name="head")
-        return compile_model(keras.Model(inputs, head(self.hidden(features, hp))), hp, self.context)
+        model = keras.Model(inputs, head(self.hidden(features, hp)))
+        if self.context.sample is not None:
+            learn_layers(model, self.context.sample)
+        return compile_model(model, hp, self.context)
 
 
 def _initializer(activation: str) -> str:
