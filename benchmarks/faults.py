@@ -212,7 +212,7 @@ def workers_of(coordinator: int) -> list[int]:
             command = (entry / "cmdline").read_text()
         except (OSError, IndexError):
             continue
-        if parent == str(coordinator) and "app.execution.worker" in command:
+        if parent == str(coordinator) and "app.execution.worker_process" in command:
             found.append(int(entry.name))
     return sorted(found)
 

@@ -39,7 +39,7 @@ from tamiz_search import OBJECTIVE, SPACE, prepare_run
 
 from app.config import ClassWeighting, TrainingConfig
 from app.evaluation.metrics import METRICS
-from app.execution.worker import keep_freed_memory
+from app.execution.worker_process import keep_freed_memory
 from app.run_directory import RunDirectory
 from app.search.algorithm import create
 from app.search.space import Space

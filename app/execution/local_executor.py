@@ -23,7 +23,10 @@ from app.training.devices import Seat
 ROOT = Path(app.__file__).resolve().parents[1]
 
 # `-P` keeps the current folder off the path: a user's folder called `app` must not shadow ours.
-COMMAND = "import sys; sys.path.insert(0, {root!r}); from app.execution.worker import main; main({handle}, {lifeline})"
+COMMAND = (
+    "import sys; sys.path.insert(0, {root!r}); "
+    "from app.execution.worker_process import main; main({handle}, {lifeline})"
+)
 
 
 @final

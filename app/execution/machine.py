@@ -51,6 +51,12 @@ def available_memory() -> int:
     return total_memory()
 
 
+def resident_memory() -> int:
+    """Returns the memory that this process holds, in bytes."""
+    fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def workers_that_fit(*, worker_memory: int | None = None, available: int | None = None) -> int:
     """Returns how many workers the memory of this machine is enough for, at least 1.
 

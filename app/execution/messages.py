@@ -311,3 +311,9 @@ class RequestFailed:
 Request = OpenRun | RunTrial | RunPack | StopTrial | TrainFinal | OpenTest | ExportModel | MeasureExport | Predict
 Progress = StillWorking | EpochEnded | TrialEnded
 Reply = RunOpened | Progress | FinalTrained | TestOpened | ModelExported | ExportMeasured | Predicted | RequestFailed
+
+
+def one_line(text: str, limit: int = 400) -> str:
+    """Returns a reason of an end in one line of at most `limit` characters."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"

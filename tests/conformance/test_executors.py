@@ -69,7 +69,7 @@ def workers_of(coordinator: int) -> set[int]:
             command = (entry / "cmdline").read_text()
         except (OSError, ValueError):
             continue
-        if int(parent) == coordinator and state != "Z" and "app.execution.worker" in command:
+        if int(parent) == coordinator and state != "Z" and "app.execution.worker_process" in command:
             found.add(int(entry.name))
     return found
 
