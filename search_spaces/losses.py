@@ -43,6 +43,47 @@ class SmoothedCrossentropy(keras.losses.Loss):
         return {**super().get_config(), "smoothing": self.smoothing}
 
 
+@keras.saving.register_keras_serializable(package="tamiz")
+class MemberLoss(keras.losses.Loss):
+    """The mean of the losses of all members of a network (Gorishniy et al., ICLR 2025, section 3).
+
+    Never the loss of their mean, under which members would learn to rely on each other. What has one output, as every
+    answer outside training, gets the loss itself.
+
+    Args:
+        loss: The loss of one member.
+        num_outputs: Width of a member's output.
+
+    Shapes:
+        ``y_true`` as for `loss`, ``y_pred`` (batch, num_members * num_outputs), member by member; the loss is a scalar.
+    """
+
+    def __init__(
+        self, loss: keras.losses.Loss, *, num_outputs: int, name: str = "member_loss", **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if num_outputs < 1:
+            raise ValueError(f"num_outputs is {num_outputs}: expected at least 1")
+        self.loss, self.num_outputs = loss, int(num_outputs)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the mean loss of the members of every row, ``(batch,)``."""
+        members = y_pred.shape[-1] // self.num_outputs
+        outputs = ops.reshape(y_pred, (-1, self.num_outputs))
+        losses = self.loss.call(ops.repeat(y_true, members, axis=0), outputs)
+        return ops.mean(ops.reshape(losses, (-1, members)), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that build the same loss."""
+        own = {"loss": keras.losses.serialize(self.loss), "num_outputs": self.num_outputs}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MemberLoss:
+        """Builds the loss that `get_config` described."""
+        return cls(**{**config, "loss": keras.losses.deserialize(config["loss"])})
+
+
 def loss_for(num_outputs: int, *, classification: bool, smoothing: float = 0.0) -> keras.losses.Loss:
     """Returns the loss of a network whose last layer has `num_outputs` linear units.
 
