@@ -32,6 +32,7 @@ def search(
     algorithm: str = "",
     objective: str = "",
     features: Mapping[str, str] | None = None,
+    weight: str = "",
     folds: int | None = None,
     limits: Sequence[str] = (),
     start_from: Sequence[str | Path] = (),
@@ -54,6 +55,7 @@ def search(
         objective: Validation metric to select by; the task's own by default. After commas, what else is wanted, such
             as ``"roc_auc,latency"``.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
+        weight: Column that says how much a row counts, in the loss and in all metrics.
         limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``.
         start_from: Earlier runs on like data, whose best configurations are tried first.
         workers: Worker processes; 0 takes one.
@@ -78,6 +80,7 @@ def search(
             algorithm=algorithm,
             objective=objective,
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
+            weight=weight,
             folds=folds,
             seed=seed,
             limits=tuple(limits),

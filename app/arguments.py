@@ -40,6 +40,7 @@ class SearchArguments:
         features: ``NAME=KIND``, each overriding a guess.
         group: Group column.
         time_column: Column that orders the splits.
+        weight: Column that says how much a row counts.
         missing: Texts that mean a missing value.
         encoding: Encoding of the file.
         delimiter: Delimiter of the file.
@@ -65,6 +66,7 @@ class SearchArguments:
     features: tuple[str, ...] = ()
     group: str = ""
     time_column: str = ""
+    weight: str = ""
     missing: tuple[str, ...] = ()
     encoding: str = ""
     delimiter: str = ""
@@ -168,6 +170,7 @@ def experiment_config(
             task=arguments.task,
             group=arguments.group,
             time_column=arguments.time_column,
+            weight=arguments.weight,
             missing_values=arguments.missing,
             encoding=arguments.encoding,
             delimiter=arguments.delimiter,

@@ -73,6 +73,7 @@ def search(
     feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; ignore drops it.")] = None,
     group: Annotated[str, typer.Option(help="Column whose rows stay together in one split.")] = "",
     time_column: Annotated[str, typer.Option(help="Column that orders the splits.")] = "",
+    weight: Annotated[str, typer.Option(help="Column that says how much a row counts.")] = "",
     missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,
     encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
@@ -101,7 +102,8 @@ def search(
     arguments = SearchArguments(
         source=str(data), target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
-        missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs, folds=folds, seed=seed,
+        weight=weight, missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs,
+        folds=folds, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
         keep=keep, execution=execution,
     )  # fmt: skip

@@ -76,6 +76,7 @@ class DataConfig:
         features: Column -> kind that overrides the inference (``ignore`` drops the column).
         group: Column whose rows must stay together in one split; empty for none.
         time_column: Column that orders the splits; empty for none.
+        weight: Column that says how much a row counts in the loss and the metrics; empty for none.
         missing_values: Further texts that mean a missing value.
         encoding: Text encoding of a CSV file; empty recognises it.
         delimiter: Delimiter of a CSV file; empty recognises it.
@@ -89,6 +90,7 @@ class DataConfig:
     features: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
     time_column: str = ""
+    weight: str = ""
     missing_values: tuple[str, ...] = ()
     encoding: str = ""
     delimiter: str = ""

@@ -26,6 +26,7 @@ from pipelines.errors import DataError
 from pipelines.inference import check_columns, infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
+from pipelines.row_weights import check_split_weights, row_weights
 from pipelines.schema import DatasetSchema, FeatureKind, RawType, TargetSpec, Task
 from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
 from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
@@ -117,7 +118,11 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     overrides = {name: _kind(name, kind) for name, kind in data.features.items()}
     group, time_column = data.group or None, data.time_column or None
     # Before rows are dropped, so that row numbers in messages are those of the source.
-    check_columns(source.table, target=data.target, overrides=overrides)
+    weight = data.weight or None
+    if weight is not None:
+        _check_weight(source.table, data.target, weight)
+    ignored: dict[str, Any] = {} if weight is None else {weight: "ignore"}
+    check_columns(source.table, target=data.target, overrides=overrides | ignored)
     table, note = drop_rows_without_target(source.table, data.target)
     target = infer_target(table, data.target, task=None if data.task == "auto" else Task(data.task))
     splits = assign_splits(
@@ -129,9 +134,11 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         group=group,
         time_column=time_column,
     )
+    if weight is not None:
+        check_split_weights(row_weights(table, weight), splits, weight)
     training = splits == Split.TRAIN
     schema = infer_features(
-        table, target, rows=training, overrides=overrides, group=group, time_column=time_column
+        table, target, rows=training, overrides=overrides, group=group, time_column=time_column, weight=weight
     )
     notes = (*source.notes, *([note] if note else []))
     folds, fold_choice = _folds(table, target, config, splits=splits)
@@ -202,7 +209,8 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
     write_json(directory.manifest_file, _manifest(data, config))
     directory.data.mkdir()
     names = [feature.name for feature in data.schema.used_features]
-    table = data.table.select([*dict.fromkeys([*names, data.schema.target.name])])
+    roles = [data.schema.target.name, *([data.schema.weight] if data.schema.weight else [])]
+    table = data.table.select([*dict.fromkeys([*names, *roles])])
     sealed = data.splits == Split.TEST
     development = table.filter(pa.array(~sealed)).append_column(
         SPLIT_COLUMN, pa.array(data.splits[~sealed], pa.int8())
@@ -273,11 +281,21 @@ def _kind(name: str, kind: str) -> Any:
     return kind if kind == "ignore" else FeatureKind(kind)
 
 
+def _check_weight(table: pa.Table, target: str, weight: str) -> None:
+    """Refuses a column of weights that cannot be one; rows are counted as in the source."""
+    if weight == target:
+        raise ConfigError(f"weight is {weight!r}, which is the target: expected another column")
+    row_weights(table, weight)
+
+
 def _imbalance(data: PreparedData) -> float | None:
     """Rows of the most frequent class over rows of the rarest in training; None for a regression."""
     if not data.schema.target.task.is_classification:
         return None
-    return imbalance_ratio(encode_target(data.table, data.schema.target)[data.splits == Split.TRAIN])
+    training = data.splits == Split.TRAIN
+    weight = data.schema.weight
+    weights = None if weight is None else row_weights(data.table, weight)[training]
+    return imbalance_ratio(encode_target(data.table, data.schema.target)[training], weights=weights)
 
 
 def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from app.config import ExperimentConfig
 from app.data_stage import SPLIT_COLUMN, protocol, read_arrow, versions
+from app.encoded_rows import load_encoded
 from app.errors import SearchError, WorkerError
 from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
@@ -84,15 +86,12 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
     task, num_classes = schema.target.task, schema.num_classes
     seed = record.progress.search.seed if record.progress.search else 0
     # The baselines learn from the same rows as the final model: training and validation.
-    train = EncodedRows(
-        numeric=np.load(directory.encoded / "numeric.npy", mmap_mode="r"),
-        categorical=np.load(directory.encoded / "categorical.npy", mmap_mode="r"),
-        y=np.load(directory.encoded / "target.npy"),
-    )
+    train = load_encoded(directory.encoded)
     test = EncodedRows(
         numeric=opened.features["numeric"],
         categorical=opened.features["categorical"],
         y=opened.predictions.y,
+        weights=opened.predictions.weights,
     )
     tested = report_sealed_test(
         opened.predictions,
@@ -111,6 +110,9 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
         classes=schema.target.classes,
         seed=derive_seed(seed, "bootstrap"),
     )
+    if schema.weight:
+        told = f"Metrics and intervals count each row by its {schema.weight!r}; the confusion counts rows."
+        tested = replace(tested, notes=(*tested.notes, told))
     write_json(directory.evaluation_file, tested.to_json())
     record.stage_done("test", rows=tested.num_rows)
     return tested

@@ -149,6 +149,7 @@ def infer_features(
     overrides: Mapping[str, Override] | None = None,
     group: str | None = None,
     time_column: str | None = None,
+    weight: str | None = None,
 ) -> DatasetSchema:
     """Say what each column means and which ones are used.
 
@@ -159,6 +160,7 @@ def infer_features(
         overrides: Column name to kind, or to ``"ignore"``.
         group: Column whose equal values stay in one split; it is no feature.
         time_column: Column that orders the splits; it is no feature.
+        weight: Column that says how much a row counts; it is no feature.
 
     Raises:
         DataError: An override names no column or a kind that the column cannot have, a column cannot be used (see
@@ -176,6 +178,8 @@ def infer_features(
         roles[require_column(table, time_column, role="time column")] = (
             "orders the splits; a model must not learn the position in time"
         )
+    if weight is not None:
+        roles[require_column(table, weight, role="weight column")] = "says how much a row counts"
     ignored: dict[str, Override] = dict.fromkeys(roles, "ignore")
     check_columns(table, target=target.name, overrides=ignored | overrides)
     features = []
@@ -188,7 +192,9 @@ def infer_features(
         if name in roles:
             guess = _Guess(guess.kind, f"not a feature: {roles[name]}", used=False)
         features.append(_spec(column, guess))
-    schema = DatasetSchema(features=tuple(features), target=target, group=group, time_column=time_column)
+    schema = DatasetSchema(
+        features=tuple(features), target=target, group=group, time_column=time_column, weight=weight
+    )
     if not schema.used_features:
         why = "; ".join(f"{feature.name}: {feature.reason}" for feature in features[:5])
         raise DataError(

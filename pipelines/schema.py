@@ -144,12 +144,14 @@ class DatasetSchema:
         target: The column that is predicted.
         group: Column whose equal values stay in one split, or None.
         time_column: Column that orders the splits, or None.
+        weight: Column that says how much a row counts, or None.
     """
 
     features: tuple[FeatureSpec, ...]
     target: TargetSpec
     group: str | None = None
     time_column: str | None = None
+    weight: str | None = None
 
     @property
     def used_features(self) -> tuple[FeatureSpec, ...]:
@@ -168,6 +170,7 @@ class DatasetSchema:
             "target": self.target.to_json(),
             "group": self.group,
             "time_column": self.time_column,
+            "weight": self.weight,
         }
 
     @classmethod

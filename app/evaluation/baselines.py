@@ -31,6 +31,7 @@ class EncodedRows:
         numeric: `(num_rows, num_numeric)` finite floats; the width may be 0.
         categorical: `(num_rows, num_categorical)` ids, each in [0, cardinality); the width may be 0.
         y: `(num_rows,)` class ids, or values in the target's units.
+        weights: `(num_rows,)` how much each row counts; None for all alike.
 
     Raises:
         ValueError: the arrays do not have the same number of rows, or a numeric feature is not finite.
@@ -39,9 +40,12 @@ class EncodedRows:
     numeric: NDArray[np.floating]
     categorical: NDArray[np.integer]
     y: NDArray[np.generic]
+    weights: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.numeric), len(self.categorical), len(self.y))
+        if self.weights is not None and self.weights.shape != (len(self.y),):
+            raise ValueError(f"expected one weight a row, {(len(self.y),)}, got {self.weights.shape}")
         if len(set(lengths)) != 1 or not len(self.y):
             raise ValueError(
                 f"expected numeric, categorical and y of the same number of rows, got {lengths}; "
@@ -64,7 +68,12 @@ class EncodedRows:
 
     def take(self, rows: NDArray[np.integer]) -> EncodedRows:
         """The rows of these numbers."""
-        return EncodedRows(numeric=self.numeric[rows], categorical=self.categorical[rows], y=self.y[rows])
+        return EncodedRows(
+            numeric=self.numeric[rows],
+            categorical=self.categorical[rows],
+            y=self.y[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
 
 
 def constant(train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: int = 0) -> Predictions:
@@ -77,8 +86,9 @@ def constant(train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: 
         num_classes: number of classes; 0 for regression.
     """
     if task is Task.REGRESSION:
-        return _regression(train, test, np.full(test.num_rows, train.y.astype(np.float64).mean()))
-    counts = np.bincount(train.y.astype(np.intp), minlength=num_classes).astype(np.float64)
+        mean = np.average(train.y.astype(np.float64), weights=train.weights)
+        return _regression(train, test, np.full(test.num_rows, mean))
+    counts = np.bincount(train.y.astype(np.intp), weights=train.weights, minlength=num_classes).astype(np.float64)
     return _classification(test, task, np.tile(counts / counts.sum(), (test.num_rows, 1)))
 
 
@@ -124,34 +134,40 @@ def linear(
         # Reaching the iteration limit is expected here, and no business of the user's.
         warnings.simplefilter("ignore")
         if task is Task.REGRESSION:
-            return _regression(train, test, _ridge(features, train.y.astype(np.float64), test_features))
-        probabilities = _logistic(features, train.y, test_features, num_classes)
+            return _regression(train, test, _ridge(features, train, test_features))
+        probabilities = _logistic(features, train, test_features, num_classes)
     return _classification(test, task, probabilities)
 
 
 def _ridge(
-    features: scipy.sparse.csr_array, y: NDArray[np.float64], test_features: scipy.sparse.csr_array
+    features: scipy.sparse.csr_array, train: EncodedRows, test_features: scipy.sparse.csr_array
 ) -> NDArray[np.float64]:
+    y = train.y.astype(np.float64)
     # The solver's tolerance is meant for targets of about unit size.
     scale = float(y.std()) or 1.0
     model = Ridge(alpha=1.0, solver="sparse_cg", max_iter=MAX_ITERATIONS, tol=1e-5)
-    model.fit(features, (y - y.mean()) / scale)
+    model.fit(features, (y - y.mean()) / scale, sample_weight=_relative_weights(train))
     answers: NDArray[np.float64] = model.predict(test_features) * scale + y.mean()
     return answers
 
 
 def _logistic(
     features: scipy.sparse.csr_array,
-    y: NDArray[np.generic],
+    train: EncodedRows,
     test_features: scipy.sparse.csr_array,
     num_classes: int,
 ) -> NDArray[np.float64]:
     model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS, tol=1e-4)
-    model.fit(features, y)
+    model.fit(features, train.y, sample_weight=_relative_weights(train))
     probabilities = np.full((test_features.shape[0], num_classes), _SMALLEST_PROBABILITY)
     probabilities[:, model.classes_.astype(np.intp)] = model.predict_proba(test_features)
     normalised: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return normalised
+
+
+def _relative_weights(train: EncodedRows) -> NDArray[np.float64] | None:
+    """The weights with a mean of 1, so that the penalty means the same with and without them."""
+    return None if train.weights is None else train.weights.astype(np.float64) / train.weights.mean()
 
 
 def _one_hot(
@@ -179,9 +195,11 @@ def _one_hot(
 
 
 def _classification(test: EncodedRows, task: Task, probabilities: NDArray[np.float64]) -> Predictions:
-    return Predictions(task=task, y=test.y, probabilities=probabilities)
+    return Predictions(task=task, y=test.y, probabilities=probabilities, weights=test.weights)
 
 
 def _regression(train: EncodedRows, test: EncodedRows, values: NDArray[np.float64]) -> Predictions:
     epsilon = mape_epsilon(train.y.astype(np.float64))
-    return Predictions(task=Task.REGRESSION, y=test.y, values=values, mape_epsilon=epsilon)
+    return Predictions(
+        task=Task.REGRESSION, y=test.y, values=values, mape_epsilon=epsilon, weights=test.weights
+    )

@@ -304,8 +304,9 @@ def _resample(
     ]
     chunks: list[list[NDArray[np.float64]]] = [[] for _ in predictions]
     for weights in draws:
-        for functions, chunk in zip(prepared, chunks, strict=True):
-            columns = [function(weights) for function in functions]
+        for one, functions, chunk in zip(predictions, prepared, chunks, strict=True):
+            counted = weights if one.weights is None else weights * one.row_weights
+            columns = [function(counted) for function in functions]
             chunk.append(np.stack(columns, axis=1) if columns else np.empty((len(weights), 0)))
     return [np.concatenate(chunk) for chunk in chunks]
 

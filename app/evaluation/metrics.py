@@ -74,7 +74,7 @@ class Metric:
             ValueError: the predictions are not of the kind this metric needs.
         """
         self._check(predictions.task)
-        return float(self.function(predictions)(np.ones((1, predictions.num_rows)))[0])
+        return float(self.function(predictions)(predictions.row_weights[np.newaxis])[0])
 
     def to_loss(self, value: float) -> float:
         """The number to be minimised: the value itself, or its negative if more is better."""
@@ -249,9 +249,15 @@ def resolve_objective(name: str, task: Task) -> Metric:
     return metric
 
 
-def imbalance_ratio(y: NDArray[np.integer]) -> float:
-    """Rows of the most frequent class over rows of the rarest that occurs; `y`: `(num_rows,)` class ids."""
-    counts = np.unique(y, return_counts=True)[1]
+def imbalance_ratio(y: NDArray[np.integer], *, weights: NDArray[np.floating] | None = None) -> float:
+    """Rows of the most frequent class over rows of the rarest that occurs.
+
+    Args:
+        y: `(num_rows,)` class ids.
+        weights: `(num_rows,)` how much each row counts; None for all alike.
+    """
+    counts = np.bincount(y, weights=weights)
+    counts = counts[counts > 0]
     return float(counts.max() / counts.min())
 
 

@@ -24,6 +24,7 @@ class Predictions:
         labels: `(num_rows,)` predicted class ids. None: the most probable class.
         values: `(num_rows,)` predicted values of a regression. None for classification.
         mape_epsilon: the least |y| that MAPE divides by, in the target's units (see `metrics.mape_epsilon`).
+        weights: `(num_rows,)` how much each row counts, at least 0 and not all 0; None for all alike.
 
     Raises:
         ValueError: shapes that do not fit, a missing answer, or numbers that are not finite.
@@ -35,6 +36,7 @@ class Predictions:
     labels: NDArray[np.integer] | None = None
     values: NDArray[np.floating] | None = None
     mape_epsilon: float = 0.0
+    weights: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in (Task.BINARY, Task.MULTICLASS, Task.REGRESSION):
@@ -47,6 +49,7 @@ class Predictions:
                 f"expected y of shape (num_rows,) with at least one row, got {self.y.shape}; "
                 "pass one target a row"
             )
+        self._check_weights()
         if self.task is Task.REGRESSION:
             self._check_values()
         else:
@@ -76,6 +79,11 @@ class Predictions:
         most_probable: NDArray[np.integer] = self.probabilities.argmax(axis=1)
         return most_probable
 
+    @property
+    def row_weights(self) -> NDArray[np.float64]:
+        """How much each row counts, `(num_rows,)`."""
+        return np.ones(self.num_rows) if self.weights is None else self.weights.astype(np.float64)
+
     def take(self, rows: NDArray[np.integer]) -> Predictions:
         """The same predictions on some rows only; `rows` holds row numbers, repeats allowed."""
         return dataclasses.replace(
@@ -84,7 +92,19 @@ class Predictions:
             probabilities=None if self.probabilities is None else self.probabilities[rows],
             labels=None if self.labels is None else self.labels[rows],
             values=None if self.values is None else self.values[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
+
+    def _check_weights(self) -> None:
+        if self.weights is None:
+            return
+        _check_shape("weights", self.weights, (self.num_rows,))
+        _check_finite("weights", self.weights)
+        if self.weights.min() < 0 or not self.weights.any():
+            raise ValueError(
+                f"expected weights of at least 0 and one above it, got numbers from {self.weights.min():.4g} to "
+                f"{self.weights.max():.4g}; pass None where all rows count alike"
+            )
 
     def _check_values(self) -> None:
         if self.values is None:

@@ -39,7 +39,7 @@ def load_folds(directory: RunDirectory, data: TrialData) -> tuple[TrialData, ...
         state = fit_preprocessing(table, data.schema, rows=mask)
         cache = directory.encoded.with_name(f"{directory.encoded.name}-fold-{fold + 1}")
         rows = _in_shape(encode_rows(table, data.schema, Encoder(state), cache=cache), state, shape=data.state)
-        mean, scale = target_moments(data.schema, rows.y[training])
+        mean, scale = target_moments(data.schema, rows.take(training))
         parts.append(
             replace(
                 data,
@@ -61,7 +61,7 @@ def _in_shape(rows: EncodedRows, state: PreprocessingState, *, shape: Preprocess
             numeric[:, places[name]] = rows.numeric[:, column]
     limits: NDArray[np.int64] = np.asarray(shape.cardinalities, np.int64)
     categorical = np.where(rows.categorical < limits, rows.categorical, OTHER_ID).astype(rows.categorical.dtype)
-    return EncodedRows(numeric=numeric, categorical=categorical, y=rows.y)
+    return replace(rows, numeric=numeric, categorical=categorical)
 
 
 def folds_in_time(directory: RunDirectory) -> bool:

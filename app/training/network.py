@@ -131,11 +131,12 @@ class Network:
         self._features = features
         self._graph_answers = self.answers
         self._evaluate = self._evaluation_function()
-        self._to_target = data.training_target
+        self._to_target, self._given_weights = data.training_target, data.given_weights
         # What the build asked for, not what it was given: a space may reveal the batch size only now.
         size = int(self.hp.values.get("batch_size", DEFAULT_BATCH_SIZE))
         self._batch_size = context.global_batch(size)
         self._steps = context.steps_per_epoch(size)
+        self._is_weighted = rows.weights is not None
         self._run = self._training_function()
         self._iterator: Any = None
         self._steps_per_call = 1
@@ -155,7 +156,7 @@ class Network:
         self._target = self._as_target(part.data.training_target(part.rows))
         row_weights = part.data.row_weights(part.rows)
         self._weights = None if row_weights is None else tf.constant(row_weights)
-        self._to_target = part.data.training_target
+        self._to_target, self._given_weights = part.data.training_target, part.data.given_weights
         self._seed, self._iterator = seed, None
 
     def train_epoch(self, epoch: int, ask: Ask) -> float | None:
@@ -179,15 +180,16 @@ class Network:
         return loss
 
     def evaluate(self, features: dict[str, tf.Tensor], rows: EncodedRows) -> tuple[list[dict[str, Any]], float]:
-        """Returns the predictions on `rows`, batch by batch, and the mean loss."""
-        target = self._as_target(self._to_target(rows))
+        """Returns the predictions on `rows`, batch by batch, and the mean loss, weighted where rows have weights."""
+        target, weights = self._as_target(self._to_target(rows)), self._given_weights(rows)
         parts, total = [], 0.0
-        for start, batch in enumerate(batches_of(features, rows.num_rows)):
-            y = target[start * PREDICTION_BATCH : (start + 1) * PREDICTION_BATCH]
-            predicted, loss = self._evaluate(batch, y)
+        for number, batch in enumerate(batches_of(features, rows.num_rows)):
+            place = slice(number * PREDICTION_BATCH, (number + 1) * PREDICTION_BATCH)
+            y = target[place]
+            predicted, loss = self._evaluate(batch, y, *([] if weights is None else [weights[place]]))
             parts.append(self._rescaled({name: tensor.numpy() for name, tensor in predicted.items()}))
             total += float(loss) * int(y.shape[0])
-        return parts, total / rows.num_rows
+        return parts, total / (rows.num_rows if weights is None else float(weights.sum()))
 
     def _rescaled(self, predicted: dict[str, Any]) -> dict[str, Any]:
         """Brings predictions from the units of the rows that the graph was made for to those of the present rows."""
@@ -277,15 +279,21 @@ class Network:
         y_spec = tf.TensorSpec((None, *self._target.shape[1:]), self._target.dtype)
 
         # Any number of rows in one trace: the last batch is a short one.
-        @tf.function(autograph=False, input_signature=[feature_specs(self._features), y_spec])
-        def evaluate(features: dict[str, tf.Tensor], y: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        @tf.function(autograph=False, input_signature=signature)
+        def evaluate(
+            features: dict[str, tf.Tensor], y: tf.Tensor, weights: tf.Tensor | None = None
+        ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
             output = model(arrange(features, form, context), training=False)
-            loss = model.compute_loss(y=y, y_pred=output, training=False)
+            loss = model.compute_loss(y=y, y_pred=output, sample_weight=weights, training=False)
             return answers.predictions(output), loss
 
         return evaluate
 
     def _as_target(self, target: Any) -> tf.Tensor:
+        signature = [feature_specs(self._features), y_spec]
+        if self._is_weighted:
+            signature.append(tf.TensorSpec((None,), tf.float32))
+
         return tf.one_hot(target[:, 0], self._one_hot) if self._one_hot else tf.constant(target)
 
     def _adapt(self, steps: int, seconds: float) -> None:

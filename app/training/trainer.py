@@ -376,3 +376,4 @@ def _as_predictions(
         values=joined.get("values"),
         mape_epsilon=mape_epsilon,
     )
+        weights=rows.weights,

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from app.config import ClassWeighting
 from app.data_stage import SPLIT_COLUMN, read_arrow
+from app.encoded_rows import load_encoded, save_encoded
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
 from app.run_directory import RunDirectory, read_json
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import encode_target, raw_columns
+from pipelines.row_weights import row_weights
 from pipelines.schema import DatasetSchema
 from pipelines.splits import Split
 from search_spaces.answers import AnswerForm
@@ -41,6 +43,7 @@ class TrialData:
         class_weights: Weight of every class in the loss; empty when all weigh the same.
         target_mean: Mean of the training target; 0 for classification.
         target_scale: Standard deviation of the training target; 1 for classification.
+        weight_scale: What weights of rows are multiplied by in the loss, so that a training row counts 1 on average.
     """
 
     schema: DatasetSchema
@@ -51,6 +54,7 @@ class TrialData:
     class_weights: tuple[float, ...]
     target_mean: float
     target_scale: float
+    weight_scale: float = 1.0
 
     @property
     def development(self) -> EncodedRows:
@@ -60,6 +64,7 @@ class TrialData:
             numeric=np.concatenate([rows.numeric for rows in both]),
             categorical=np.concatenate([rows.categorical for rows in both]),
             y=np.concatenate([rows.y for rows in both]),
+            weights=None if self.training.weights is None else np.concatenate([rows.weights for rows in both]),
         )
 
     def context(self, *, max_epochs: int, num_training_rows: int, num_replicas: int) -> TableContext:
@@ -94,11 +99,19 @@ class TrialData:
         return standardised.astype(np.float32).reshape(-1, 1)
 
     def row_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
-        """Returns the weight of every row in the loss ``(num_rows,)``, or None when all weigh the same."""
+        """Returns the weight of every row in the training loss ``(num_rows,)``, or None when all weigh the same."""
+        given = self.given_weights(rows)
         if not self.class_weights:
-            return None
+            return given
         weights: NDArray[np.float32] = np.asarray(self.class_weights, np.float32)[rows.y.astype(np.intp)]
-        return weights
+        return weights if given is None else weights * given
+
+    def given_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
+        """Returns what the user's weights say of every row ``(num_rows,)``, 1 on average, or None without them."""
+        if rows.weights is None:
+            return None
+        scaled: NDArray[np.float32] = (rows.weights.astype(np.float64) * self.weight_scale).astype(np.float32)
+        return scaled
 
 
 def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> TrialData:
@@ -115,25 +128,27 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     splits = table.column(SPLIT_COLUMN).to_numpy()
     rows = encode_rows(table, schema, encoder, cache=directory.encoded)
     training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
-    mean, scale = target_moments(schema, training.y)
+    mean, scale = target_moments(schema, training)
     return TrialData(
         schema=schema,
         state=state,
         encoder=encoder,
         training=training,
         validation=validation,
-        class_weights=_class_weights(schema, training.y, weighting),
+        class_weights=_class_weights(schema, training, weighting),
         target_mean=mean,
         target_scale=scale,
+        weight_scale=1.0 if training.weights is None else 1.0 / float(training.weights.mean()),
     )
 
 
-def target_moments(schema: DatasetSchema, y: NDArray[Any]) -> tuple[float, float]:
+def target_moments(schema: DatasetSchema, rows: EncodedRows) -> tuple[float, float]:
     """Returns mean and standard deviation of a target, by which a regression standardises it; 0 and 1 for classes."""
     if schema.target.task.is_classification:
         return 0.0, 1.0
-    target = y.astype(np.float64)
-    return float(target.mean()), float(target.std()) or 1.0
+    target = rows.y.astype(np.float64)
+    mean = float(np.average(target, weights=rows.weights))
+    return mean, float(np.sqrt(np.average((target - mean) ** 2, weights=rows.weights))) or 1.0
 
 
 def encode_rows(
@@ -147,19 +162,18 @@ def encode_rows(
         encoder: Raw columns -> encoded features.
         cache: Folder that keeps the arrays for the next worker; None encodes anew.
     """
-    names = ("numeric", "categorical", "target")
     if cache is not None and cache.is_dir():
-        numeric, categorical, y = (np.load(cache / f"{name}.npy", mmap_mode="r") for name in names)
-        return EncodedRows(numeric=numeric, categorical=categorical, y=np.asarray(y))
+        return load_encoded(cache)
     features = encoder.encode_in_batches(raw_columns(table, schema))
-    y = encode_target(table, schema.target)
+    rows = EncodedRows(
+        numeric=features["numeric"],
+        categorical=features["categorical"],
+        y=encode_target(table, schema.target),
+        weights=None if schema.weight is None else row_weights(table, schema.weight),
+    )
     if cache is not None:
-        temporary = cache.with_name(f".{cache.name}")
-        temporary.mkdir(parents=True, exist_ok=True)
-        for name, array in zip(names, (features["numeric"], features["categorical"], y), strict=True):
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        temporary.rename(cache)
-    return EncodedRows(numeric=features["numeric"], categorical=features["categorical"], y=y)
+        save_encoded(rows, cache)
+    return rows
 
 
 def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:
@@ -167,11 +181,13 @@ def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:
     return {name: tf.constant(array) for name, array in features.items()}
 
 
-def _class_weights(schema: DatasetSchema, y: NDArray[Any], weighting: ClassWeighting) -> tuple[float, ...]:
+def _class_weights(schema: DatasetSchema, rows: EncodedRows, weighting: ClassWeighting) -> tuple[float, ...]:
     """Inverse class frequencies, scaled so that the mean weight of a row is 1."""
+    y, weights = rows.y.astype(np.intp), rows.weights
     if not schema.target.task.is_classification or weighting is ClassWeighting.NEVER:
         return ()
-    if weighting is ClassWeighting.AUTO and imbalance_ratio(y) <= IMBALANCE_LIMIT:
+    if weighting is ClassWeighting.AUTO and imbalance_ratio(y, weights=weights) <= IMBALANCE_LIMIT:
         return ()
-    counts = np.bincount(y, minlength=len(schema.target.classes))
-    return tuple(float(weight) for weight in len(y) / (len(counts) * np.maximum(counts, 1)))
+    counts = np.bincount(y, weights=weights, minlength=len(schema.target.classes))
+    least = 1 if weights is None else weights.mean()
+    return tuple(float(weight) for weight in counts.sum() / (len(counts) * np.maximum(counts, least)))

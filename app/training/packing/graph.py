@@ -100,7 +100,9 @@ class PackGraph:
         self.evaluate = tf.function(
             self._evaluate,
             autograph=False,
-            input_signature=[weights, statistics, settings, positions, features, rows[-1]],
+            input_signature=[
+                weights, statistics, settings, positions, features, rows[-1], tf.TensorSpec((None,), tf.float32)
+            ],
         )
 
     def trace(self) -> None:
@@ -265,6 +267,7 @@ class PackGraph:
         positions: Tensors,
         features: Tensors,
         target: tf.Tensor,
+        row_weights: tf.Tensor,
     ) -> tuple[Tensors, tf.Tensor]:
         """Returns the predictions, one row a member and row, and the mean loss of every member."""
         mask = self._mask(weights, settings)
@@ -272,7 +275,7 @@ class PackGraph:
         output, _ = self._forward(
             weights, features, vectors, settings, positions, mask=mask, noise=None, statistics=statistics
         )
-        losses = self._losses(output, target, settings, None)
+        losses = self._losses(output, target, settings, row_weights)
         return self._answers.predictions(tf.reshape(output, (-1, self.context.num_outputs))), losses
 
     def _losses(

@@ -144,18 +144,18 @@ class LivePack:
         size = max(64, EVALUATED_AT_ONCE // (num_members * self._stack.width))
         parts, total = [], 0.0
         settings = self._settings | {"step": tf.constant(self._steps)}
+        row_weights = tf.ones((num_rows,)) if rows.weights is None else rows.weights
         for start in range(0, num_rows, size):
             features = {name: tensor[start : start + size] for name, tensor in rows.features.items()}
-            target = rows.target[start : start + size]
-            predicted, losses = self._graph.evaluate(
-                self._state["weights"], self._state["statistics"], settings, self._positions, features, target
-            )
+            target, weights = rows.target[start : start + size], row_weights[start : start + size]
+            state = self._state["weights"], self._state["statistics"]
+            predicted, losses = self._graph.evaluate(*state, settings, self._positions, features, target, weights)
             count = int(target.shape[0])
             arrays = {name: tensor.numpy() for name, tensor in predicted.items()}
             parts.append({name: a.reshape(num_members, count, *a.shape[1:]) for name, a in arrays.items()})
             total = total + losses.numpy() * count
         joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        return joined, total / num_rows
+        return joined, total / float(tf.reduce_sum(row_weights))
 
     def variables(self, index: int) -> list[Array]:
         """Returns a member's arrays in the order of ``model.variables``, as they were last fetched."""

@@ -101,7 +101,10 @@ class PackTrainer:
             self.context, answers=self._answers, max_depth=int(depth.max_value), training=training
         )
         self._validation = TableTensors(
-            features=tensors(data.validation.features), target=tf.constant(data.training_target(data.validation))
+        given = data.given_weights(data.validation)
+            features=tensors(data.validation.features),
+            target=tf.constant(data.training_target(data.validation)),
+            weights=None if given is None else tf.constant(given),
         )
         self._trace_seconds = math.nan
 
@@ -248,6 +251,7 @@ class PackTrainer:
                 labels=own.get("label_ids"),
                 values=own.get("values"),
             )
+                weights=rows.weights,
             value = objective.value(predictions)
             scalars = {
                 "train/loss": float(losses[index]),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -346,3 +348,27 @@ def test_a_regression_has_no_labels_and_a_classification_no_errors() -> None:
         _ = regression().predicted_labels
     with pytest.raises(ValueError, match="expected a regression for this metric, got a classification"):
         METRICS["rmse"].function(classification(2))
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_a_row_of_weight_three_counts_like_three_rows(kind: str) -> None:
+    plain = regression() if kind == "regression" else classification(2 if kind == "binary" else 4)
+    weights = np.random.default_rng(3).integers(0, 4, size=plain.num_rows)
+    weighted = compute_metrics(dataclasses.replace(plain, weights=weights.astype(np.float64))).values
+    repeated = compute_metrics(plain.take(np.repeat(np.arange(plain.num_rows), weights))).values
+    assert weighted == pytest.approx(repeated, rel=1e-9)
+    assert weighted != pytest.approx(compute_metrics(plain).values, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(500), "weights of at least 0 and one above it, got numbers from 0 to 0"),
+        (np.full(500, -1.0), "got numbers from -1 to -1"),
+        (np.ones(3), r"weights of shape \(500,\), got \(3,\)"),
+        (np.full(500, np.nan), "finite numbers in weights"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights: np.ndarray[Any, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(classification(3), weights=weights)

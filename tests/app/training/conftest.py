@@ -65,13 +65,18 @@ class Experiment:
     data: Any
 
 
-def prepare(path: Path, task: str, *, rare: bool = False, weighting: str = "auto") -> Experiment:
+def prepare(
+    path: Path, task: str, *, rare: bool = False, weighting: str = "auto", weighted: bool = False
+) -> Experiment:
     from app.training.trial_data import load_trial_data
 
-    config = ExperimentConfig(name=path.name, data=DataConfig(target="outcome", task=task))
+    weight = "count" if weighted else ""
+    config = ExperimentConfig(name=path.name, data=DataConfig(target="outcome", task=task, weight=weight))
     directory = RunDirectory(path)
     path.mkdir()
-    write_data(prepare_data(read_source(make_frame(task, rare=rare), config), config), config, directory=directory)
+    frame = make_frame(task, rare=rare)
+    frame = frame.assign(count=np.arange(len(frame)) % 4) if weighted else frame
+    write_data(prepare_data(read_source(frame, config), config), config, directory=directory)
     return Experiment(directory, load_trial_data(directory, weighting=ClassWeighting(weighting)))
 
 
@@ -93,10 +98,13 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, placement: Any) -> Cal
     made: dict[Any, Experiment] = {}
     folder = tmp_path_factory.mktemp("experiments")
 
-    def experiment(task: str, *, rare: bool = False, weighting: str = "auto") -> Experiment:
-        key = (task, rare, weighting)
+    def experiment(
+        task: str, *, rare: bool = False, weighting: str = "auto", weighted: bool = False
+    ) -> Experiment:
+        key = (task, rare, weighting, weighted)
         if key not in made:
-            made[key] = prepare(folder / f"{task}-{rare}-{weighting}", task, rare=rare, weighting=weighting)
+            place = folder / f"{task}-{rare}-{weighting}-{weighted}"
+            made[key] = prepare(place, task, rare=rare, weighting=weighting, weighted=weighted)
         return made[key]
 
     return experiment
@@ -115,10 +123,11 @@ def make_trainer(experiments: Callable[..., Experiment], placement: Any) -> Call
         patience: int = 100,
         rare: bool = False,
         weighting: str = "auto",
+        weighted: bool = False,
         max_epochs: int = 6,
     ) -> Any:
         return Trainer(
-            experiments(task, rare=rare, weighting=weighting).data,
+            experiments(task, rare=rare, weighting=weighting, weighted=weighted).data,
             space_name=space,
             objective=METRICS[OBJECTIVES[task]],
             placement=placement,

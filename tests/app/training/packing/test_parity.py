@@ -70,8 +70,12 @@ def packed(trainer: Any, trials: list[tuple[dict[str, Any], Path]]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("task", "rare", "smoothing", "chosen"),
-    [("multiclass", False, 0.1, range(6)), ("binary", True, 0.05, [0, 4]), ("regression", False, 0.0, [2, 5])],
+    ("task", "rare", "weighted", "smoothing", "chosen"),
+    [
+        ("multiclass", False, False, 0.1, range(6)),
+        ("binary", True, True, 0.05, [0, 4]),
+        ("regression", False, True, 0.0, [2, 5]),
+    ],
 )
 def test_every_member_trains_step_by_step_like_its_keras_network(
     make_trainer: Callable[..., Any],
@@ -79,12 +83,13 @@ def test_every_member_trains_step_by_step_like_its_keras_network(
     tmp_path: Path,
     task: str,
     rare: bool,
+    weighted: bool,
     smoothing: float,
     chosen: Sequence[int],
 ) -> None:
     import tensorflow as tf
 
-    trainer = make_trainer(task, rare=rare)
+    trainer = make_trainer(task, rare=rare, weighted=weighted)
     changes = [CHANGES[index] for index in chosen]
     label = {} if task == "regression" else {"label_smoothing": smoothing}
     plain = {"residual": False, "dropout": 0.0, "label_smoothing": None} | label
@@ -128,7 +133,7 @@ def test_a_member_taken_out_as_a_keras_model_answers_the_same(
     from app.training.packing.pack import PackTrainer
     from app.training.packing.plan import num_parameters
 
-    trainer = make_trainer("multiclass")
+    trainer = make_trainer("multiclass", weighted=True)
     values = [
         network_values(width=32, depth=3, activation="gelu", dropout=0.3),
         network_values(normalisation="layer", depth=1, residual=None, embedding_size=8, optimizer="rmsprop"),
@@ -148,7 +153,8 @@ def test_a_member_taken_out_as_a_keras_model_answers_the_same(
     import tensorflow as tf
 
     target = tf.constant(trainer.data.training_target(rows))
-    answers, losses = live.evaluate(TableTensors(features=features, target=target))
+    weights = tf.constant(trainer.data.given_weights(rows))
+    answers, losses = live.evaluate(TableTensors(features=features, target=target, weights=weights))
     for index, member in enumerate(live.members):
         number = member.trial.number
         network = solo(trainer, values[number], seed=99)

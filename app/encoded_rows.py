@@ -1,0 +1,34 @@
+"""Encoded rows on disk: one file an array, so that they can be looked at without being read (no TensorFlow)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from app.evaluation.baselines import EncodedRows
+
+_FILES = {"numeric": "numeric.npy", "categorical": "categorical.npy", "y": "target.npy"}
+_WEIGHTS = "weights.npy"
+
+
+def save_encoded(rows: EncodedRows, folder: Path) -> None:
+    """Writes rows; the folder appears when all of them are there."""
+    temporary = folder.with_name(f".{folder.name}")
+    temporary.mkdir(parents=True, exist_ok=True)
+    for name, file in _FILES.items():
+        np.save(temporary / file, getattr(rows, name), allow_pickle=False)
+    if rows.weights is not None:
+        np.save(temporary / _WEIGHTS, rows.weights, allow_pickle=False)
+    temporary.rename(folder)
+
+
+def load_encoded(folder: Path) -> EncodedRows:
+    """Returns what `save_encoded` wrote; features stay on disk until they are looked at."""
+    weights = folder / _WEIGHTS
+    return EncodedRows(
+        numeric=np.load(folder / _FILES["numeric"], mmap_mode="r"),
+        categorical=np.load(folder / _FILES["categorical"], mmap_mode="r"),
+        y=np.load(folder / _FILES["y"]),
+        weights=np.load(weights) if weights.is_file() else None,
+    )
