@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
 import statistics
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -18,9 +17,10 @@ from app.overview import OverviewBoard
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
 from app.search.limits import unmet_limits
-from app.search.trial import Failed, History, Paused, Pruned, Resource, Started, Suggestion, Trial
+from app.search.trial import Failed, History, Pruned, Resource, Started, Suggestion, Trial
 from app.search_record import SearchRecord
 from app.time_budget import REFIT_FACTOR, TimeBudget
+from app.trial_states import TrialStates
 from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
 
 FIRST_TRIALS = 5
@@ -90,6 +90,7 @@ class SearchLoop:
         directory: The experiment.
         budget: Time for everything.
         keep: Number of best trials whose state stays on disk.
+        pool: Number of best trials of which an ensemble is chosen.
         packing: Which trials train together; None trains each alone.
     """
 
@@ -102,20 +103,18 @@ class SearchLoop:
         directory: RunDirectory,
         budget: TimeBudget,
         keep: int,
+        pool: int = 0,
         packing: Packing | None = None,
     ) -> None:
         self._algorithm = algorithm
         self._executor = executor
         self._record = record
-        self._directory = directory
         self._budget = budget
-        self._keep = keep
         self._packing = packing
         # Trials that were running when an earlier session was killed go first, from their saved state.
         self._waiting = self._packs_of([trial.suggestion for trial in algorithm.history.running])
         self._running: set[int] = set()
-        # Only these can have a state on disk: looking at all trials after each would be most of a long search's cost.
-        self._with_state = _states(directory, known=algorithm.history)
+        self._states = TrialStates(directory, known=algorithm.history, keep=keep, pool=pool)
         self._closing = False
         self._overview = OverviewBoard(directory.search_board)
 
@@ -136,7 +135,7 @@ class SearchLoop:
         if self._record.progress.best is None:
             raise SearchError(self._why_nothing(reason))
         # Nothing is promoted any more: the states of paused trials go too.
-        self._delete_states(self._record.history.paused)
+        self._states.delete(self._record.history.paused, ranking=self._record.progress.ranking)
         return reason
 
     def winner(self) -> int | None:
@@ -212,7 +211,7 @@ class SearchLoop:
         )
         numbers = [request.number for request in requests]
         self._running.update(numbers)
-        self._with_state.update(numbers)
+        self._states.begun(numbers)
         worker = self._executor.submit(RunPack(trials=requests) if len(requests) > 1 else requests[0])
         self._record.leased(numbers, worker=worker)
 
@@ -314,7 +313,9 @@ class SearchLoop:
         if event.new_parameters:
             self._algorithm.grow(event.new_parameters)
             self._record.grow(self._algorithm.space)
-        self._delete_states_of_losers()
+        self._states.delete_losers(
+            self._record.history, running=self._running, ranking=self._record.progress.ranking
+        )
         self._overview.trial_ended(self._record.progress)
         history = self._record.history
         # A trial in flight that has trained an epoch is a success, however many others have failed before it.
@@ -323,28 +324,6 @@ class SearchLoop:
             for trial in history.values()
         ):
             raise SearchError(f"the first {FIRST_TRIALS} trials all failed; the last one: {_failure(history.failed)}")
-
-    def _delete_states_of_losers(self) -> None:
-        """Keeps the state of the best trials and of those that may be resumed.
-
-        Whoever is paused in an earlier bracket has lost; a scheduler that thinks otherwise has it trained anew.
-        """
-        history = self._record.history
-        current = max((trial.bracket for trial in history.values()), default=0)
-        having = [history[number] for number in sorted(self._with_state) if number not in self._running]
-        self._delete_states(
-            trial
-            for trial in having
-            if trial.outcome is not None and (not isinstance(trial.outcome, Paused) or trial.bracket < current)
-        )
-
-    def _delete_states(self, trials: Iterable[Trial]) -> None:
-        """Deletes the states of all of `trials` but the best of the search."""
-        kept = {trial.number for trial in self._record.progress.ranking[: self._keep]}
-        for trial in list(trials):
-            if trial.number not in kept:
-                shutil.rmtree(self._directory.trial_state(trial.number), ignore_errors=True)
-                self._with_state.discard(trial.number)
 
     def _trial_deadline(self) -> float:
         repeated = LEAST_REFIT if self._algorithm.recipe.resource is Resource.FOLDS else 1.0
@@ -375,18 +354,6 @@ class SearchLoop:
             return f"no trial succeeded ({reason}); the last failure: {_failure(trials)}"
         advice = "give the search more --time" if math.isfinite(self._budget.end) else "let a trial go on for longer"
         return f"no trial finished an epoch ({reason}): {advice}, then go on with `tamiz resume`"
-
-
-def _states(directory: RunDirectory, *, known: Container[int]) -> set[int]:
-    """Returns the trials that have a state on disk.
-
-    A power cut may take the end of the journal and leave a state: another trial will have that number.
-    """
-    found = {int(path.parent.name) for path in directory.trials.glob("*/state")}
-    strangers = {number for number in found if number not in known}
-    for number in strangers:
-        shutil.rmtree(directory.trial_state(number), ignore_errors=True)
-    return found - strangers
 
 
 def _failure(trials: Sequence[Trial]) -> str:

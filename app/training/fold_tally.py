@@ -99,12 +99,11 @@ def finished_fold(folder: Path) -> tuple[list[EpochResult], int] | None:
 
 
 def finish_fold(folder: Path, curve: Sequence[EpochResult], *, num_parameters: int) -> None:
-    """Keeps what a fold came to, and of its network nothing: the winner is trained on all rows.
+    """Keeps what a fold came to; of its network the best epoch's weights, since an ensemble averages its folds.
 
     Raises:
         DiskFullError: It could not be written.
     """
     told = [{"objective": result.objective, "scalars": dict(result.scalars)} for result in curve]
     save_state(folder / "finished", arrays={}, header={"curve": told, "parameters": num_parameters})
-    for name in ("current", "best"):
-        (folder / name).unlink(missing_ok=True)
+    (folder / "current").unlink(missing_ok=True)

@@ -146,7 +146,6 @@ class FoldTrainer:
             state=folder,
             report=lambda result: report(replace(result, fold=fold.number)),
             ask=ask,
-            keep_best=False,
         )
         if end is not End.STOPPED:
             finish_fold(folder, curve, num_parameters=session.num_parameters)

@@ -24,6 +24,7 @@ from app.evaluation.predictions import Predictions
 from app.search.space import Parameter, Space
 from app.search.space import Value as ParameterValue
 from app.training.declaration import hyperparameters, revealed
+from app.training.kept_predictions import keep_predictions
 from app.training.network import (
     Ask,
     EpochResult,
@@ -227,7 +228,6 @@ class Trainer:
         state: Path,
         report: Report,
         ask: Ask,
-        keep_best: bool = True,
     ) -> tuple[End, list[EpochResult]]:
         """Trains a network up to `budget` epochs, from its saved state if it has one.
 
@@ -235,10 +235,9 @@ class Trainer:
             network: Just built, or started again.
             held_out: The rows that early stopping and the best weights are decided on.
             budget: Epochs to reach.
-            state: Folder of the state; written after every epoch.
+            state: Folder of the state; written after every epoch, the best one's weights and predictions too.
             report: Receives every epoch, those of the saved state included.
             ask: Says between calls whether to go on.
-            keep_best: Whether the weights of the best epoch are kept beside the state.
 
         Returns:
             Why it ended, and all epochs.
@@ -253,13 +252,13 @@ class Trainer:
             if loss is None:
                 end = End.STOPPED
                 break
-            result = self.judge(network, held_out, epoch=len(curve) + 1, loss=loss)
+            result, predictions = self._judged(network, held_out, epoch=len(curve) + 1, loss=loss)
             curve.append(result)
             weights = network.weights()
             if best is None or self._score(result) < self._score(best):
                 best = result
-                if keep_best:
-                    network.save(state / "best", weights=weights)
+                network.save(state / "best", weights=weights)
+                keep_predictions(state, predictions, class_weights=network.answers.class_weights)
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
             network.save(state / "current", weights=weights, curve=curve)
             report(result)
@@ -319,6 +318,11 @@ class Trainer:
 
     def judge(self, network: Network, held_out: HeldOut, *, epoch: int, loss: float) -> EpochResult:
         """Computes the objective and the loss on the held-out rows."""
+        return self._judged(network, held_out, epoch=epoch, loss=loss)[0]
+
+    def _judged(
+        self, network: Network, held_out: HeldOut, *, epoch: int, loss: float
+    ) -> tuple[EpochResult, Predictions]:
         rows = held_out.rows
         parts, losses = network.evaluate(held_out.features, rows)
         if not all(np.isfinite(array).all() for part in parts for array in part.values()):
@@ -332,7 +336,7 @@ class Trainer:
             f"val/{self.objective.name}": value,
             "learning_rate": network.learning_rate,
         }
-        return EpochResult(epoch=epoch, objective=value, scalars=scalars)
+        return EpochResult(epoch=epoch, objective=value, scalars=scalars), predictions
 
     def _score(self, result: EpochResult) -> tuple[float, float]:
         """Lower is better; the loss tells epochs apart that share the best accuracy, as many do on few rows."""

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
+from app.evaluation.predictions import Predictions
 from app.search.space import Space
 from app.search.space import Value as ParameterValue
 from app.training.network import EpochResult
@@ -59,6 +60,7 @@ class Member:
         curve: Epochs trained.
         best: The best of them.
         best_weights: Fetches its variables at the best epoch if they are not saved yet.
+        best_predictions: What it answered on the validation rows then.
         untold: Epochs that are neither saved nor reported yet.
         seconds: Its share of the time so far.
         end: Why it ended.
@@ -74,6 +76,7 @@ class Member:
     curve: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
     best_weights: Callable[[], Named] | None = None
+    best_predictions: Predictions | None = None
     untold: list[EpochResult] = field(default_factory=list)
     seconds: float = 0.0
     end: End | None = None

@@ -16,6 +16,7 @@ from app.evaluation.predictions import Predictions
 from app.search.space import Parameter
 from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters, revealed
+from app.training.kept_predictions import keep_predictions
 from app.training.packing.graph import PackGraph, TableTensors
 from app.training.packing.live import LivePack, Member, PackMember
 from app.training.packing.plan import (
@@ -264,6 +265,7 @@ class PackTrainer:
             member.untold.append(result)
             if member.best is None or self._trainer.best_of([member.best, result]) is result:
                 member.best, member.best_weights = result, live.snapshot(index)
+                member.best_predictions = predictions
 
     def _tell(self, members: Sequence[Member], run: _PackRun) -> None:
         """Saves the members that have news, and reports it."""
@@ -278,6 +280,11 @@ class PackTrainer:
                     header={"curve": []},
                 )
                 member.best_weights = None
+            if member.best_predictions is not None:
+                keep_predictions(
+                    member.trial.state, member.best_predictions, class_weights=self._answers.class_weights
+                )
+                member.best_predictions = None
             if member.error is None:
                 slots = optimizer_arrays(member.plan, self.context, steps=member.steps, slots=member.slots)
                 curve = [{"objective": r.objective, "scalars": dict(r.scalars)} for r in member.curve]
