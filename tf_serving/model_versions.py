@@ -33,12 +33,7 @@ def check_model_name(name: str) -> str:
     Raises:
         ValueError: The name holds anything else.
     """
-    if not MODEL_NAME.fullmatch(name):
-        raise ValueError(
-            f"Expected a model name of letters, digits, '_', '-' and '.' (at most 128, not starting with '.'), "
-            f"received {name[:80]!r}; choose another name."
-        )
-    return name
+    return _checked(name, "model name", remedy="choose another name")
 
 
 def check_file_name(name: str) -> str:
@@ -50,10 +45,14 @@ def check_file_name(name: str) -> str:
     Raises:
         ValueError: The name holds anything else.
     """
+    return _checked(name, "file name", remedy="rename the file")
+
+
+def _checked(name: str, what: str, *, remedy: str) -> str:
     if not MODEL_NAME.fullmatch(name):
         raise ValueError(
-            f"Expected a file name of letters, digits, '_', '-' and '.' (at most 128, not starting with '.'), "
-            f"received {name[:80]!r}; rename the file."
+            f"Expected a {what} of letters, digits, '_', '-' and '.' (at most 128, not starting with '.'), "
+            f"received {name[:80]!r}; {remedy}."
         )
     return name
 

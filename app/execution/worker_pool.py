@@ -238,13 +238,7 @@ class WorkerPool(Executor):
         post = self._idle_post()
         post.handle.send(request)
         while True:
-            try:
-                replies = self._next_replies(post)
-            except EOFError:
-                reason = post.handle.cause_of_death()
-                self._replace(post)
-                raise WorkerError(f"{type(request).__name__}: {reason}") from None
-            for reply in replies:
+            for reply in self._next_replies(post, doing=type(request).__name__):
                 if isinstance(reply, RequestFailed):
                     raise WorkerError(reply.reason)
                 if isinstance(reply, EpochEnded):
@@ -264,13 +258,7 @@ class WorkerPool(Executor):
         post = self._posts[0]
         self._send_open(post)
         while True:
-            try:
-                replies = self._next_replies(post)
-            except EOFError:
-                reason = post.handle.cause_of_death()
-                self._replace(post)
-                raise WorkerError(f"the worker could not start: {reason}") from None
-            for reply in replies:
+            for reply in self._next_replies(post, doing="the worker could not start"):
                 if isinstance(reply, RequestFailed | RunOpened):
                     post.awaited -= 1
                 if post.awaited or isinstance(reply, StillWorking):
@@ -298,13 +286,18 @@ class WorkerPool(Executor):
 
     # Listening
 
-    def _next_replies(self, post: _Post) -> list[Reply]:
-        """Waits for a worker; raises EOFError when it has ended."""
-        while True:
-            self._wait([post.handle], 1.0)
-            replies = post.handle.receive()
-            if replies:
-                return replies
+    def _next_replies(self, post: _Post, *, doing: str) -> list[Reply]:
+        """Waits for a worker; one that ends instead is replaced, and raises WorkerError with what it was doing."""
+        try:
+            while True:
+                self._wait([post.handle], 1.0)
+                replies = post.handle.receive()
+                if replies:
+                    return replies
+        except EOFError:
+            reason = post.handle.cause_of_death()
+            self._replace(post)
+            raise WorkerError(f"{doing}: {reason}") from None
 
     def _hear(self, post: _Post) -> None:
         """Takes in what has arrived from a worker; its death is the end of its trials."""
