@@ -128,6 +128,7 @@ class Network:
         self._target = self._as_target(data.training_target(rows))
         weights = data.row_weights(rows)
         self._weights = None if weights is None else tf.constant(weights)
+        self._is_weighted = rows.weights is not None
         self._features = features
         self._graph_answers = self.answers
         self._evaluate = self._evaluation_function()
@@ -136,7 +137,6 @@ class Network:
         size = int(self.hp.values.get("batch_size", DEFAULT_BATCH_SIZE))
         self._batch_size = context.global_batch(size)
         self._steps = context.steps_per_epoch(size)
-        self._is_weighted = rows.weights is not None
         self._run = self._training_function()
         self._iterator: Any = None
         self._steps_per_call = 1
@@ -278,6 +278,10 @@ class Network:
         form = input_form(model)
         y_spec = tf.TensorSpec((None, *self._target.shape[1:]), self._target.dtype)
 
+        signature = [feature_specs(self._features), y_spec]
+        if self._is_weighted:
+            signature.append(tf.TensorSpec((None,), tf.float32))
+
         # Any number of rows in one trace: the last batch is a short one.
         @tf.function(autograph=False, input_signature=signature)
         def evaluate(
@@ -290,10 +294,6 @@ class Network:
         return evaluate
 
     def _as_target(self, target: Any) -> tf.Tensor:
-        signature = [feature_specs(self._features), y_spec]
-        if self._is_weighted:
-            signature.append(tf.TensorSpec((None,), tf.float32))
-
         return tf.one_hot(target[:, 0], self._one_hot) if self._one_hot else tf.constant(target)
 
     def _adapt(self, steps: int, seconds: float) -> None:

@@ -379,5 +379,5 @@ def _as_predictions(
         labels=joined.get("label_ids"),
         values=joined.get("values"),
         mape_epsilon=mape_epsilon,
-    )
         weights=rows.weights,
+    )

@@ -144,10 +144,10 @@ class LivePack:
     def evaluate(self, rows: TableTensors) -> tuple[dict[str, Any], Any]:
         """Returns the predictions, each (num_members, num_rows, ...), and the mean losses (num_members,)."""
         num_rows, num_members = int(rows.target.shape[0]), len(self.members)
+        row_weights = tf.ones((num_rows,)) if rows.weights is None else rows.weights
         size = max(64, EVALUATED_AT_ONCE // (num_members * self._stack.width))
         parts, total = [], 0.0
         settings = self._settings | {"step": tf.constant(self._steps)}
-        row_weights = tf.ones((num_rows,)) if rows.weights is None else rows.weights
         for start in range(0, num_rows, size):
             features = {name: tensor[start : start + size] for name, tensor in rows.features.items()}
             target, weights = rows.target[start : start + size], row_weights[start : start + size]

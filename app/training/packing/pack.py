@@ -101,8 +101,8 @@ class PackTrainer:
         self.graph = PackGraph(
             self.context, answers=self._answers, max_depth=int(depth.max_value), training=training
         )
-        self._validation = TableTensors(
         given = data.given_weights(data.validation)
+        self._validation = TableTensors(
             features=tensors(data.validation.features),
             target=tf.constant(data.training_target(data.validation)),
             weights=None if given is None else tf.constant(given),
@@ -251,8 +251,8 @@ class PackTrainer:
                 probabilities=own.get("probabilities"),
                 labels=own.get("label_ids"),
                 values=own.get("values"),
-            )
                 weights=rows.weights,
+            )
             value = objective.value(predictions)
             scalars = {
                 "train/loss": float(losses[index]),
