@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -29,7 +30,8 @@ from app.training.declaration import hyperparameters
 from app.training.seeding import seed_everything
 from app.training.trial_data import TrialData
 from pipelines.input_pipeline import training_batches
-from search_spaces.context import TableContext
+from search_spaces.context import TableContext, TableSample
+from search_spaces.layers.learned import learn_layers
 from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, wants_one_hot
 
 DEFAULT_BATCH_SIZE = 64
@@ -71,7 +73,7 @@ Report = Callable[[EpochResult], None]
 Ask = Callable[[], Verdict]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPart:
     """The rows that a network trains on.
 
@@ -84,6 +86,12 @@ class TrainingPart:
     data: TrialData
     rows: EncodedRows
     features: dict[str, tf.Tensor]
+
+    @cached_property
+    def sample(self) -> TableSample:
+        """What a network may learn of the rows before it trains; the same for every network."""
+        target = self.data.training_target(self.rows)
+        return TableSample.drawn(numeric=self.rows.numeric, categorical=self.rows.categorical, target=target)
 
 
 @final
@@ -143,7 +151,7 @@ class Network:
         self._learning_rate: Any = 0.0
 
     def start_again(self, part: TrainingPart, *, weights: Mapping[str, list[NDArray[Any]]], seed: int) -> None:
-        """Forgets what was learned and goes to other rows of the same shape; the graphs stay.
+        """Forgets what was learned, by gradients and before, and goes to other rows of the same shape; the graphs stay.
 
         Args:
             part: The rows; at least as many as an epoch of the network has.
@@ -151,6 +159,8 @@ class Network:
             seed: Seed of the data order.
         """
         self._assign(weights)
+        with self._strategy.scope():
+            learn_layers(self.model, part.sample)
         self.answers = part.data.answer_form(logits=self.answers.logits)
         self._inputs = arrange(part.features, input_form(self.model), self._context)
         self._target = self._as_target(part.data.training_target(part.rows))

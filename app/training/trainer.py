@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, final
@@ -124,6 +124,7 @@ class Trainer:
         self.also = tuple(also)
         self._space_name = space_name
         self._features = tensors(data.training.features)
+        self._part = TrainingPart(data=data, rows=data.training, features=self._features)
         self._validation = HeldOut(rows=data.validation, features=tensors(data.validation.features))
         if space_name not in SPACES:
             self._check_space()
@@ -180,8 +181,7 @@ class Trainer:
         start = time.perf_counter()
         network: Network | None = None
         try:
-            part = TrainingPart(data=self.data, rows=self.data.training, features=self._features)
-            network = self.network(values, part, num_rows=self.data.training.num_rows, seed=seed)
+            network = self.network(values, self._part, num_rows=self.data.training.num_rows, seed=seed)
             end, curve = self.train_part(
                 network, held_out=self._validation, budget=budget, state=state, report=report, ask=ask
             )
@@ -210,11 +210,12 @@ class Trainer:
         Raises:
             SpaceError: The space built no usable model.
         """
+        context = replace(self.context(rows=num_rows), sample=part.sample)
         return Network(
-            self.space(rows=num_rows),
+            load_space(self._space_name, context),
             values=values,
             part=part,
-            context=self.context(rows=num_rows),
+            context=context,
             strategy=self.placement.strategy,
             seed=seed,
         )
