@@ -43,19 +43,20 @@ class Server:
 
     Args:
         settings: All of it.
+        preflight: Loads a version in another process first; None to go without.
 
     Raises:
         ConfigurationError: Settings, files or ports that cannot be used.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, preflight: Preflight | None = None) -> None:
         self.settings = settings
         self._tls = read_tls(Path(settings.ssl_config_file)) if settings.ssl_config_file else None
         self._context = _tls_context(self._tls) if self._tls is not None else None
         self._configs = configured_models(settings)
         monitoring_path = _monitoring_path(settings)
         self.metrics = Metrics()
-        self._preflight = Preflight() if settings.enable_preflight else None
+        self._preflight = preflight
         loader = VersionLoader(settings, metrics=self.metrics, preflight=self._preflight)
         # After everything that may be wrong with files, so that nothing is left open.
         self._listener = self._bind()

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from tf_serving.server.status import ServingError
 
-Arrays = dict[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # the command line is read without NumPy, which would start threads
+
+Arrays: TypeAlias = "dict[str, NDArray[Any]]"
 """Tensors by alias: numbers, bool, or object arrays of bytes."""
 
 

@@ -18,7 +18,9 @@ from collections.abc import Sequence
 
 from tf_serving.server.flags import parse_flags, usage
 from tf_serving.server.logs import LOGGER, set_up
-from tf_serving.server.quiet import import_tensorflow
+from tf_serving.server.preflight import Preflight
+from tf_serving.server.preflight_child import fork_child
+from tf_serving.server.quiet import find_devices, import_tensorflow
 from tf_serving.server.settings import Limits, ServerSettings
 from tf_serving.server.status import ConfigurationError
 
@@ -70,26 +72,30 @@ def run(settings: ServerSettings, *, stopping: threading.Event | None = None) ->
 
 
 def _serve(settings: ServerSettings, stop: threading.Event) -> int:
-    if WORKER in os.environ:
-        threading.Thread(target=_end_with_parent, args=(int(os.environ[WORKER]), stop), daemon=True).start()
     LOGGER.info("Starting; the ports open when the models are loaded")
     import_tensorflow()
-    if stop.is_set():
-        return 0
     from tf_serving.server.app import Server
 
     # What was imported stays: the collector need not look at it again, which takes a tenth of a second each time.
     # Models come later and are collected as ever.
     gc.collect()
     gc.freeze()
+    # Before any thread starts and any device is opened: a child may be split off only until then.
+    child = fork_child() if settings.enable_preflight else None
+    if WORKER in os.environ:
+        threading.Thread(target=_end_with_parent, args=(int(os.environ[WORKER]), stop), daemon=True).start()
+    preflight = Preflight(child) if settings.enable_preflight else None
+    find_devices()
     server: Server | None = None
     try:
-        server = Server(settings)
+        server = Server(settings, preflight=preflight)
         _start_until(server, stop)
     except ConfigurationError as error:
         print(str(error), file=sys.stderr)
         if server is not None:
             server.stop()
+        elif preflight is not None:
+            preflight.close()
         return 255 if settings.strict_compat else 2
     stop.wait()
     LOGGER.info("Draining")

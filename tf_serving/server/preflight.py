@@ -1,23 +1,22 @@
 """Load a version in a child process first; what crashes, hangs or eats memory there does not do so in the server.
 
-The child is started with the server, so that its import of TensorFlow runs beside the server's own, and again for later
-versions; it ends when it has had nothing to do for a while. No TensorFlow here.
+The first child is split off from the server as soon as TensorFlow is imported, where that is safe; else, and for later
+versions, it is a process of its own that imports TensorFlow again. It ends when it has had nothing to do for a while.
+No TensorFlow here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import selectors
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any, final
 
+from tf_serving.server.preflight_child import PreflightChild, spawn_child
 from tf_serving.server.status import Code, ServingError
 
 IDLE_SECONDS = 30.0
@@ -31,19 +30,20 @@ class Preflight:
     """The child process, started when needed.
 
     Args:
+        child: That runs already, or None.
         timeout: Seconds for one version.
     """
 
-    def __init__(self, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, child: PreflightChild | None = None, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child = child
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        """Start the child now, at full speed: nobody is served yet."""
+        """Start the child now if there is none yet, at full speed: nobody is served yet."""
         with self._lock:
-            self._running("--at-once")
+            self._running(at_once=True)
 
     def __call__(self, options: Any, directory: Path, name: str) -> None:
         """Load a version in the child.
@@ -75,31 +75,23 @@ class Preflight:
             if self._timer is not None:
                 self._timer.cancel()
             if self._child is not None:
-                _end(self._child)
+                self._child.end()
                 self._child = None
 
-    def _running(self, *flags: str) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
+    def _running(self, *, at_once: bool = False) -> PreflightChild:
+        if self._child is None or not self._child.is_running:
             if self._child is not None:
-                _end(self._child)
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "tf_serving.server.preflight_process", *flags],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+                self._child.end()
+            self._child = spawn_child(at_once=at_once)
         return self._child
 
-    def _ask(self, child: subprocess.Popen[bytes], job: dict[str, Any]) -> dict[str, Any]:
-        if child.stdin is None or child.stdout is None:
-            raise RuntimeError("The preflight process was started without pipes.")
+    def _ask(self, child: PreflightChild, job: dict[str, Any]) -> dict[str, Any]:
         try:
-            child.stdin.write(json.dumps(job).encode() + b"\n")
-            child.stdin.flush()
-            line = _read_line(child.stdout, self._timeout)
+            child.jobs.write(json.dumps(job).encode() + b"\n")
+            child.jobs.flush()
+            line = _read_line(child.answers, self._timeout)
         except (OSError, TimeoutError) as error:
-            _end(child)
+            child.end()
             self._child = None
             raise ServingError(
                 Code.INTERNAL,
@@ -109,7 +101,7 @@ class Preflight:
             ) from error
         if not line:
             code = child.wait()
-            _end(child)
+            child.end()
             self._child = None
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise ServingError(Code.DATA_LOSS, f"{job['directory']} ended the process that tried to load it ({reason})")
@@ -130,15 +122,6 @@ def _read_line(pipe: Any, timeout: float) -> bytes:
                 return b""
             parts += chunk
     return bytes(parts)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # what it still held goes with the child
-                pipe.close()
 
 
 def _check_memory(needed: int, directory: Path) -> None:
