@@ -9,6 +9,8 @@ from collections.abc import Mapping
 SPACES: Mapping[str, str] = {
     "mlp": "search_spaces.tabular:MLPSpace",
     "resnet": "search_spaces.tabular:ResNetSpace",
+    "tabm": "search_spaces.tabm:TabMSpace",
+    "tabm-mini": "search_spaces.tabm:tabm_mini",
 }
 """Name of a space -> ``module:attribute`` of its class."""
 

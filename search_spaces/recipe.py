@@ -20,12 +20,24 @@ CLIP_NORM = 1.0
 """Global gradient norm that updates are clipped to; a single bad batch must not end a trial."""
 
 
+def declare_batch_size(hp: keras_tuner.HyperParameters, context: TableContext, *, default: int = 64) -> None:
+    """Declares the batch size.
+
+    Args:
+        hp: Receives the parameter.
+        context: The table; decides the sizes.
+        default: The nearest of the sizes is tried first.
+    """
+    sizes = context.batch_sizes()
+    hp.Choice("batch_size", sizes, default=min(sizes, key=lambda size: abs(size - default)), ordered=True)
+
+
 def declare_recipe(hp: keras_tuner.HyperParameters, context: TableContext) -> None:
-    """Declares how a network is trained.
+    """Declares how a network is trained, but for the batch size.
 
     Args:
         hp: Receives the parameters.
-        context: The table; decides the batch sizes and whether labels can be smoothed.
+        context: The table; decides whether labels can be smoothed.
     """
     hp.Choice("optimizer", ["adamw", "rmsprop", "sgd"], default="adamw")
     with hp.conditional_scope("optimizer", ["adamw", "rmsprop"]):
@@ -37,8 +49,6 @@ def declare_recipe(hp: keras_tuner.HyperParameters, context: TableContext) -> No
     hp.Choice("schedule", ["cosine", "constant"], default="cosine")
     with hp.conditional_scope("schedule", ["cosine"]):
         hp.Float("warmup_share", 0.0, 0.2, default=0.05)
-    sizes = context.batch_sizes()
-    hp.Choice("batch_size", sizes, default=min(sizes, key=lambda size: abs(size - 64)), ordered=True)
     if context.task.is_classification:
         hp.Choice("label_smoothing", [0.0, 0.05, 0.1], default=0.0, ordered=True)
 
@@ -53,7 +63,7 @@ def learning_rate_schedule(
     return WarmupCosine(peak, total_steps=total_steps, warmup_steps=warmup)
 
 
-def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext) -> float:
+def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext, *, adaptive: bool) -> float:
     """Returns what the searched learning rate is multiplied by when replicas forced a larger batch.
 
     Linear in the batch for SGD (Goyal et al., 2017), its square root for adaptive optimizers (Malladi et al., 2022).
@@ -61,13 +71,14 @@ def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext)
     """
     batch_size = hp.get("batch_size")
     growth = max(1.0, context.global_batch(batch_size) / batch_size)
-    return growth if hp.get("optimizer") == "sgd" else math.sqrt(growth)
+    return math.sqrt(growth) if adaptive else growth
 
 
 def build_optimizer(hp: keras_tuner.HyperParameters, context: TableContext) -> keras.optimizers.Optimizer:
     """Returns the optimizer that `hp` asks for; weight decay is decoupled in all three."""
     total_steps = context.total_steps(hp.get("batch_size"))
-    decay, factor = hp.get("weight_decay"), learning_rate_factor(hp, context)
+    decay = hp.get("weight_decay")
+    factor = learning_rate_factor(hp, context, adaptive=hp.get("optimizer") != "sgd")
     match hp.get("optimizer"):
         case "adamw":
             rate = learning_rate_schedule(hp, factor * hp.get("learning_rate"), total_steps)

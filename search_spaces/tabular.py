@@ -8,6 +8,7 @@ Inputs are the encoded table as a dictionary: ``numeric`` (batch, num_numeric) f
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import keras
@@ -17,7 +18,7 @@ from keras import layers
 from search_spaces.context import TableContext
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.learned import learn_layers
-from search_spaces.recipe import compile_model, declare_recipe
+from search_spaces.recipe import compile_model, declare_batch_size, declare_recipe
 
 HyperParameters: TypeAlias = keras_tuner.HyperParameters
 
@@ -25,49 +26,71 @@ HyperParameters: TypeAlias = keras_tuner.HyperParameters
 class TabularSpace(keras_tuner.HyperModel, abc.ABC):
     """A space of networks for one encoded table; usable as any KerasTuner ``HyperModel``.
 
+    The batch size is a parameter of every space and has one name in all, since it decides the data that a network is
+    given; everything else is the space's own.
+
     Args:
         context: The table and the task.
     """
+
+    usual_batch_size = 64
+    """What is tried first, or the nearest that the table allows."""
 
     def __init__(self, context: TableContext) -> None:
         super().__init__(name=type(self).__name__)
         self.context = context
 
     @abc.abstractmethod
-    def declare_network(self, hp: HyperParameters) -> None:
-        """Declares the parameters of the architecture."""
+    def declare(self, hp: HyperParameters) -> None:
+        """Declares everything but the batch size, without building a network."""
 
     @abc.abstractmethod
-    def hidden(self, features: Any, hp: HyperParameters) -> Any:
-        """Returns the last hidden layer (batch, width) on top of `features` (batch, num_features)."""
+    def output(self, inputs: Mapping[str, Any], hp: HyperParameters) -> Any:
+        """Returns the output (batch, num_outputs), float32, on top of ``numeric`` and ``categorical`` inputs."""
+
+    @abc.abstractmethod
+    def compile(self, model: keras.Model, hp: HyperParameters) -> None:
+        """Compiles a network with optimizer and loss."""
 
     def declare_hyperparameters(self, hp: HyperParameters) -> None:
         """Declares every parameter, without building a network."""
-        if self.context.cardinalities:
-            hp.Choice("embedding_size", [2, 4, 8, 16, 32], default=8, ordered=True)
-        self.declare_network(hp)
-        declare_recipe(hp, self.context)
+        declare_batch_size(hp, self.context, default=self.usual_batch_size)
+        self.declare(hp)
 
     def build(self, hp: HyperParameters) -> keras.Model:
         """Returns the compiled network that `hp` describes."""
         self.declare_hyperparameters(hp)
         inputs: dict[str, Any] = {}
-        parts = []
         if self.context.num_numeric:
             inputs["numeric"] = keras.Input((self.context.num_numeric,), name="numeric")
-            parts.append(inputs["numeric"])
         if self.context.cardinalities:
-            columns = len(self.context.cardinalities)
-            inputs["categorical"] = keras.Input((columns,), name="categorical", dtype="int32")
-            embed = CategoricalEmbedding(self.context.cardinalities, size=hp.get("embedding_size"))
-            parts.append(embed(inputs["categorical"]))
-        features = parts[0] if len(parts) == 1 else layers.Concatenate()(parts)
-        # float32 even under mixed precision: a float16 softmax overflows.
-        head = layers.Dense(self.context.num_outputs, dtype="float32", name="head")
-        model = keras.Model(inputs, head(self.hidden(features, hp)))
+            inputs["categorical"] = keras.Input((len(self.context.cardinalities),), name="categorical", dtype="int32")
+        model = keras.Model(inputs, self.output(inputs, hp))
         if self.context.sample is not None:
             learn_layers(model, self.context.sample)
-        return compile_model(model, hp, self.context)
+        self.compile(model, hp)
+        return model
+
+
+def declare_embedding(hp: HyperParameters, context: TableContext) -> None:
+    """Declares the length of a category's vector where the table has categories."""
+    if context.cardinalities:
+        hp.Choice("embedding_size", [2, 4, 8, 16, 32], default=8, ordered=True)
+
+
+def joined_features(inputs: Mapping[str, Any], hp: HyperParameters, context: TableContext) -> Any:
+    """Returns the numbers and the vectors of the categories side by side, (batch, num_features)."""
+    parts = [inputs["numeric"]] if "numeric" in inputs else []
+    if "categorical" in inputs:
+        embed = CategoricalEmbedding(context.cardinalities, size=hp.get("embedding_size"))
+        parts.append(embed(inputs["categorical"]))
+    return parts[0] if len(parts) == 1 else layers.Concatenate()(parts)
+
+
+def dense_head(hidden: Any, context: TableContext) -> Any:
+    """Returns the output (batch, num_outputs) on top of the last hidden layer."""
+    # float32 even under mixed precision: a float16 softmax overflows.
+    return layers.Dense(context.num_outputs, dtype="float32", name="head")(hidden)
 
 
 def _initializer(activation: str) -> str:
@@ -85,8 +108,9 @@ def _normalise(x: Any, kind: str) -> Any:
 class MLPSpace(TabularSpace):
     """Dense layers of one width, with optional normalisation, dropout and residual connections."""
 
-    def declare_network(self, hp: HyperParameters) -> None:
-        """Declares depth, width, activation, normalisation, dropout and the residual connection."""
+    def declare(self, hp: HyperParameters) -> None:
+        """Declares depth, width, activation, normalisation, dropout, the residual connection and the training."""
+        declare_embedding(hp, self.context)
         hp.Int("depth", 1, 4, default=2)
         hp.Choice("width", [16, 32, 64, 128, 256, 512], default=128, ordered=True)
         hp.Choice("activation", ["relu", "gelu", "leaky_relu"], default="relu")
@@ -94,10 +118,12 @@ class MLPSpace(TabularSpace):
         hp.Float("dropout", 0.0, 0.5, default=0.1)
         with hp.conditional_scope("depth", [2, 3, 4]):
             hp.Boolean("residual", default=False)
+        declare_recipe(hp, self.context)
 
-    def hidden(self, features: Any, hp: HyperParameters) -> Any:
-        """Returns the last hidden layer (batch, width): dense, normalisation, dropout, activation, and again."""
-        activation, normalisation, x = hp.get("activation"), hp.get("normalisation"), features
+    def output(self, inputs: Mapping[str, Any], hp: HyperParameters) -> Any:
+        """Returns the output of hidden layers of dense, normalisation, dropout and activation."""
+        x = joined_features(inputs, hp, self.context)
+        activation, normalisation = hp.get("activation"), hp.get("normalisation")
         for depth in range(hp.get("depth")):
             y = layers.Dense(
                 hp.get("width"),
@@ -110,14 +136,19 @@ class MLPSpace(TabularSpace):
                 y = layers.Dropout(hp.get("dropout"))(y)
             y = layers.Activation(activation)(y)
             x = layers.Add()([x, y]) if depth and hp.get("residual") else y
-        return x
+        return dense_head(x, self.context)
+
+    def compile(self, model: keras.Model, hp: HyperParameters) -> None:
+        """Compiles with the recipe of `search_spaces.recipe`."""
+        compile_model(model, hp, self.context)
 
 
 class ResNetSpace(TabularSpace):
     """Residual blocks with a normalised input (Gorishniy et al., 2021, section 3.2)."""
 
-    def declare_network(self, hp: HyperParameters) -> None:
-        """Declares blocks, widths, activation, normalisation and both dropouts."""
+    def declare(self, hp: HyperParameters) -> None:
+        """Declares blocks, widths, activation, normalisation, both dropouts and the training."""
+        declare_embedding(hp, self.context)
         hp.Int("num_blocks", 1, 6, default=2)
         hp.Choice("width", [32, 64, 128, 256, 512], default=128, ordered=True)
         hp.Choice("hidden_factor", [1.0, 2.0, 4.0], default=2.0, ordered=True)
@@ -126,13 +157,14 @@ class ResNetSpace(TabularSpace):
         hp.Float("dropout", 0.0, 0.5, default=0.1)
         with hp.conditional_scope("num_blocks", [2, 3, 4, 5, 6]):
             hp.Float("residual_dropout", 0.0, 0.3, default=0.0)
+        declare_recipe(hp, self.context)
 
-    def hidden(self, features: Any, hp: HyperParameters) -> Any:
-        """Returns the normalised, activated end of the residual stream (batch, width)."""
+    def output(self, inputs: Mapping[str, Any], hp: HyperParameters) -> Any:
+        """Returns the output on the normalised, activated end of the residual stream."""
         width, activation = hp.get("width"), hp.get("activation")
         dropout = hp.get("dropout")
         residual_dropout = hp.get("residual_dropout") if hp.get("num_blocks") > 1 else 0.0
-        x = layers.Dense(width)(features)
+        x = layers.Dense(width)(joined_features(inputs, hp, self.context))
         for _ in range(hp.get("num_blocks")):
             y = _normalise(x, hp.get("normalisation"))
             y = layers.Dense(round(width * hp.get("hidden_factor")), kernel_initializer=_initializer(activation))(y)
@@ -143,4 +175,8 @@ class ResNetSpace(TabularSpace):
             if residual_dropout > 0:
                 y = layers.Dropout(residual_dropout)(y)
             x = layers.Add()([x, y])
-        return layers.Activation(activation)(_normalise(x, hp.get("normalisation")))
+        return dense_head(layers.Activation(activation)(_normalise(x, hp.get("normalisation"))), self.context)
+
+    def compile(self, model: keras.Model, hp: HyperParameters) -> None:
+        """Compiles with the recipe of `search_spaces.recipe`."""
+        compile_model(model, hp, self.context)

@@ -14,6 +14,7 @@ from search_spaces.recipe import (
     CLIP_NORM,
     build_optimizer,
     compile_model,
+    declare_batch_size,
     declare_recipe,
     learning_rate_factor,
     learning_rate_schedule,
@@ -27,6 +28,7 @@ def context(*, task: Task = Task.BINARY, replicas: int = 1, rows: int = 640) -> 
 def recipe(table: TableContext | None = None, **values: Any) -> keras_tuner.HyperParameters:
     hp = keras_tuner.HyperParameters()
     hp.values = dict(values)
+    declare_batch_size(hp, table or context())
     declare_recipe(hp, table or context())
     return hp
 
@@ -107,20 +109,21 @@ def test_decay_leaves_biases_and_norms_alone() -> None:
 
 
 def test_the_learning_rate_grows_with_a_batch_that_replicas_forced() -> None:
-    adamw, sgd = recipe(optimizer="adamw", batch_size=16), recipe(optimizer="sgd", batch_size=16)
-    assert learning_rate_factor(adamw, context()) == learning_rate_factor(sgd, context()) == 1.0
+    def factor(batch_size: int, *, adaptive: bool, replicas: int = 4) -> float:
+        return learning_rate_factor(recipe(batch_size=batch_size), context(replicas=replicas), adaptive=adaptive)
+
+    assert factor(16, adaptive=True, replicas=1) == factor(16, adaptive=False, replicas=1) == 1.0
     # Four replicas of at least 16 rows each: 64 instead of 16.
-    assert learning_rate_factor(adamw, context(replicas=4)) == pytest.approx(math.sqrt(4))
-    assert learning_rate_factor(sgd, context(replicas=4)) == pytest.approx(4)
-    large = recipe(optimizer="sgd", batch_size=64)
-    assert learning_rate_factor(large, context(replicas=4)) == 1.0
+    assert factor(16, adaptive=True) == pytest.approx(math.sqrt(4))
+    assert factor(16, adaptive=False) == pytest.approx(4)
+    assert factor(64, adaptive=False) == 1.0
     small = recipe(optimizer="sgd", batch_size=16, sgd_learning_rate=0.01, schedule="constant")
     grown = build_optimizer(small, context(replicas=4))
     assert float(np.asarray(grown.learning_rate)) == pytest.approx(0.04)
 
 
 def test_a_batch_smaller_than_searched_does_not_shrink_the_rate() -> None:
-    assert learning_rate_factor(recipe(optimizer="sgd", batch_size=16), context(rows=14)) == 1.0
+    assert learning_rate_factor(recipe(batch_size=16), context(rows=14), adaptive=False) == 1.0
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

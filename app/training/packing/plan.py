@@ -69,7 +69,8 @@ class MemberPlan:
         """Reads declared hyperparameters as `search_spaces.tabular` and `search_spaces.recipe` do."""
         size, sgd, depth = int(hp.get("batch_size")), hp.get("optimizer") == "sgd", int(hp.get("depth"))
         total, cosine = context.total_steps(size), hp.get("schedule") == "cosine"
-        peak = float(hp.get("sgd_learning_rate" if sgd else "learning_rate")) * learning_rate_factor(hp, context)
+        peak = float(hp.get("sgd_learning_rate" if sgd else "learning_rate"))
+        peak *= learning_rate_factor(hp, context, adaptive=not sgd)
         return cls(
             embedding_size=int(hp.get("embedding_size")) if context.cardinalities else 0,
             depth=depth,
