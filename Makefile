@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/predict_without_tamiz.py $(DEMO)/export/penguins/1
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 # The search's many small systems gain nothing from more threads, and lose much where tests share two cores with
 # workers. It must be said before NumPy is first imported, by this process or one that it starts.
@@ -17,6 +18,10 @@ import pytest  # noqa: E402
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be every program that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What takes long comes first, so that nothing is waited for at the end. The tests of such a folder share models,
+# servers or finished searches that take long to make: where several processes run the tests, one has the whole folder.
+LONG = ("tests/tf_serving", "tests/app/training", "tests/end_to_end", "tests/conformance/test_executors.py")
 
 PENGUINS = Path(__file__).resolve().parents[1] / "examples" / "penguins.csv"
 
@@ -51,6 +56,28 @@ def compiled(hp, width, outputs):
     model.compile(keras.optimizers.Adam(hp.Float("rate", 1e-3, 1e-2, sampling="log")), loss=loss)
     return model
 '''
+
+
+def shared_part(test: str) -> str:
+    """Returns the file of a test, or the folder that it shares much with."""
+    file = test.partition("::")[0]
+    return next((long for long in LONG if file.startswith(long)), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {part: place for place, part in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(shared_part(item.nodeid), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPart(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shared_part(nodeid)
+
+    return ByPart(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def test_a_file_of_an_unknown_kind_is_refused(refused: Refused) -> None:
     refused("search", path, "--target", "b", message=message)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n  \n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n\n  \n", gzip.compress(b"", mtime=0)])
 def test_an_empty_file_is_refused(refused: Refused, content: bytes) -> None:
     refused("search", write(content), "--target", "income", message=r"bad.csv' is empty; give a file with a header")
 
