@@ -272,7 +272,9 @@ def _connect(ray: Any, address: str, *, num_workers: int) -> None:
     quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     if not address:
         # More workers than cores are slow but may be asked for; Ray would never start the last ones.
-        ray.init(num_cpus=max(num_workers, num_cores()), include_dashboard=False, **quiet)
+        # Its workers are what this command is for: by default Ray lets every other program of the machine go first.
+        config = {"worker_niceness": 0}
+        ray.init(num_cpus=max(num_workers, num_cores()), include_dashboard=False, _system_config=config, **quiet)
         return
     try:
         ray.init(address=address, **quiet)
