@@ -7,7 +7,9 @@ import importlib
 from collections.abc import Mapping
 
 SPACES: Mapping[str, str] = {
+    "ft_transformer": "search_spaces.ft_transformer:FTTransformerSpace",
     "mlp": "search_spaces.tabular:MLPSpace",
+    "realmlp": "search_spaces.realmlp:RealMLPSpace",
     "resnet": "search_spaces.tabular:ResNetSpace",
     "tabm": "search_spaces.tabm:TabMSpace",
     "tabm-mini": "search_spaces.tabm:tabm_mini",

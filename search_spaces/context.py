@@ -75,6 +75,7 @@ class TableContext:
         num_replicas: Copies of a network that train in step.
         sample: Rows that the network is going to train on; None where a space is only declared or measured. What a
             space declares and the shapes that it builds do not depend on it.
+        judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
     """
 
     task: Task
@@ -85,6 +86,7 @@ class TableContext:
     max_epochs: int
     num_replicas: int = 1
     sample: TableSample | None = None
+    judged_by_labels: bool = False
 
     @property
     def num_outputs(self) -> int:

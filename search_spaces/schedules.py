@@ -105,3 +105,10 @@ def flat_cosine(share: Any) -> Any:
         share: Share of the steps that is done, a float32 tensor.
     """
     return 0.5 * (1.0 + ops.cos(math.pi * ops.clip(2.0 * share - 1.0, 0.0, 1.0)))
+
+
+def runs_in_cycles(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Returns whether a network gets worse before it gets better: see `LogCycles`."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return isinstance(optimizer._learning_rate, LogCycles)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.evaluation.baselines import EncodedRows
-from app.evaluation.metrics import Metric
+from app.evaluation.metrics import Metric, Needs
 from app.evaluation.predictions import Predictions
 from app.search.space import Parameter, Space
 from app.search.space import Value as ParameterValue
@@ -42,6 +42,7 @@ from app.training.trial_data import TrialData, tensors
 from search_spaces.answers import AnswerForm
 from search_spaces.catalogue import SPACES, SpaceError
 from search_spaces.context import TableContext
+from search_spaces.schedules import runs_in_cycles
 from search_spaces.user_space import arrange, checked_model, input_form, load_space
 
 __all__ = ["Ask", "End", "EpochResult", "NonFiniteError", "Report", "Trainer", "TrainingResult", "Verdict"]
@@ -143,9 +144,10 @@ class Trainer:
 
     def context(self, *, rows: int) -> TableContext:
         """Returns what a space has to know when `rows` rows are trained on."""
-        return self.data.context(
+        context = self.data.context(
             max_epochs=self.max_epochs, num_training_rows=rows, num_replicas=self.placement.num_replicas
         )
+        return replace(context, judged_by_labels=self.objective.needs is Needs.LABELS)
 
     def space(self, *, rows: int | None = None) -> keras_tuner.HyperModel:
         """Returns the space for the training rows (or for `rows` of them)."""
@@ -246,7 +248,8 @@ class Trainer:
         curve: list[EpochResult] = _restored(network, state / "current")
         for result in curve:
             report(result)
-        end = End.EARLY if self._is_exhausted(curve) else End.BUDGET
+        patience = math.inf if runs_in_cycles(network.model.optimizer) else self.patience
+        end = End.EARLY if self._is_exhausted(curve, patience) else End.BUDGET
         best = self.best_of(curve)
         while len(curve) < budget and end is End.BUDGET:
             loss = network.train_epoch(len(curve), ask)
@@ -263,7 +266,7 @@ class Trainer:
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
             network.save(state / "current", weights=weights, curve=curve)
             report(result)
-            if self._is_exhausted(curve):
+            if self._is_exhausted(curve, patience):
                 end = End.EARLY
         return end, curve
 
@@ -348,9 +351,9 @@ class Trainer:
         """Returns the best epoch; None when there is none."""
         return min(curve, key=self._score, default=None)
 
-    def _is_exhausted(self, curve: list[EpochResult]) -> bool:
+    def _is_exhausted(self, curve: list[EpochResult], patience: float) -> bool:
         best = self.best_of(curve)
-        return best is not None and len(curve) - best.epoch >= self.patience
+        return best is not None and len(curve) - best.epoch >= patience
 
 
 def _restored(network: Network, path: Path) -> list[EpochResult]:

@@ -21,12 +21,15 @@ class CategoricalEmbedding(keras.layers.Layer):
     Args:
         cardinalities: Number of ids of every column, buckets 0 and 1 included.
         size: Length of each column's vector.
+        stddev: Of the other rows at the start; None for ``1 / sqrt(size)``, with which a vector has length 1.
 
     Shapes:
         Input (batch, num_columns) int32 with ids in [0, cardinality); output (batch, num_columns * size).
     """
 
-    def __init__(self, cardinalities: Sequence[int], *, size: int, **kwargs: Any) -> None:
+    def __init__(
+        self, cardinalities: Sequence[int], *, size: int, stddev: float | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.cardinalities = tuple(int(c) for c in cardinalities)
         self.size = int(size)
@@ -34,6 +37,7 @@ class CategoricalEmbedding(keras.layers.Layer):
             raise ValueError(f"cardinalities are {self.cardinalities}: expected one positive number a column")
         if self.size < 1:
             raise ValueError(f"size is {self.size}: expected at least 1")
+        self.stddev = self.size**-0.5 if stddev is None else float(stddev)
 
     def build(self, input_shape: Any) -> None:
         """Creates the shared matrix, ``(sum of cardinalities, size)``."""
@@ -43,7 +47,7 @@ class CategoricalEmbedding(keras.layers.Layer):
         blank = np.zeros((sum(self.cardinalities), 1), "float32")
         for offset, cardinality in zip(offsets, self.cardinalities, strict=True):
             blank[offset + 2 : offset + cardinality] = 1.0
-        draw = keras.initializers.RandomNormal(stddev=1.0 / np.sqrt(self.size))
+        draw = keras.initializers.RandomNormal(stddev=self.stddev)
         self.matrix = self.add_weight(
             name="matrix",
             shape=(sum(self.cardinalities), self.size),
@@ -62,4 +66,4 @@ class CategoricalEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that build the same layer."""
-        return {**super().get_config(), "cardinalities": self.cardinalities, "size": self.size}
+        return {**super().get_config(), "cardinalities": self.cardinalities, "size": self.size, "stddev": self.stddev}
