@@ -72,11 +72,11 @@ class PeriodicEmbedding(keras.layers.Layer):
         is_pbld = self.form is PeriodicForm.PBLD
         sigma, uniform = self.frequency_scale, keras.initializers.RandomUniform
         draw = keras.initializers.RandomNormal(stddev=sigma) if is_pbld else _cut_normal(sigma)
-        self.frequencies = self.add_weight(name="frequencies", shape=(num_features, num), initializer=draw)
+        shape = (num_features, num)
+        self.frequencies = self.add_weight(name="frequencies", shape=shape, initializer=draw, autocast=False)
         if is_pbld:
-            self.phases = self.add_weight(
-                name="phases", shape=(num_features, num), initializer=uniform(-math.pi, math.pi)
-            )
+            phases = uniform(-math.pi, math.pi)
+            self.phases = self.add_weight(name="phases", shape=shape, initializer=phases, autocast=False)
         waves = num if is_pbld else 2 * num
         units = self.size - 1 if is_pbld else self.size
         owners, limit = 1 if self.lite else num_features, waves**-0.5

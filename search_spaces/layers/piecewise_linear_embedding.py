@@ -91,6 +91,7 @@ class PiecewiseLinearEmbedding(LearnedLayer):
             shape=start.shape,
             initializer=lambda shape, dtype=None: ops.cast(ops.reshape(start, shape), dtype or "float32"),
             trainable=False,
+            autocast=False,
             dtype="float32",
         )
         # As the authors' package starts them.

@@ -65,6 +65,7 @@ class QuantileNormal(LearnedLayer):
             shape=start.shape,
             initializer=lambda shape, dtype=None: ops.cast(ops.reshape(start, shape), dtype or "float32"),
             trainable=False,
+            autocast=False,
             dtype="float32",
         )
         self.built = True

@@ -62,6 +62,7 @@ class RobustScaleSmoothClip(LearnedLayer):
                 shape=(num_features,),
                 initializer=lambda shape, dtype=None, row=row: ops.cast(ops.reshape(row, shape), dtype or "float32"),
                 trainable=False,
+                autocast=False,
                 dtype="float32",
             )
             for name, row in zip(("median", "factor"), start, strict=True)
