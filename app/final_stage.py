@@ -239,10 +239,12 @@ def _preprocessing(state: PreprocessingState) -> list[str]:
     ]
     sentences += [
         f"{column.name}: {len(column.vocabulary)} categories, one bucket for missing values, "
-        "one for rare and unseen ones"
+        f"{column.num_buckets or 'one'} for rare and unseen ones"
         for column in state.categorical
     ]
-    return [*sentences, *(f"{column.name}: date parts and cycles" for column in state.datetimes)]
+    sentences += [f"{column.name}: date parts and cycles" for column in state.datetimes]
+    sentences += [f"{column.name}: {column.reason}" for column in state.texts]
+    return [*sentences, *(f"{column.name}: {column.reason}" for column in state.targets)]
 
 
 def _outputs(schema: DatasetSchema) -> dict[str, str]:

@@ -9,7 +9,7 @@ table look-ups are used. Sines and cosines, whose vectorised and scalar kernels 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,14 @@ from pipelines.preprocessing import (
     Scaling,
 )
 from pipelines.schema import RawType
+from pipelines.target_encoding import TargetEncoding
+from pipelines.text_encoder import TextEncoder
 
 # TensorFlow publishes no types; this is the edge at which its tensors are Any.
 Tensor = Any
 
 _OTHER_ID = 1
+_TEXT_BATCH = 1_024  # a batch of texts has an entry for every n-gram
 
 
 class Encoder(tf.Module):
@@ -46,14 +49,16 @@ class Encoder(tf.Module):
     def __init__(self, state: PreprocessingState) -> None:
         super().__init__(name="tamiz_encoder")
         self.state = state
-        self.vocabularies = [_vocabulary_table(column) for column in state.categorical]
+        self.vocabularies = [_id_table(column.vocabulary, column.raw_type) for column in state.categorical]
         self._dates = [_DateEncoder(column) for column in state.datetimes]
+        self._texts = [TextEncoder(column) for column in state.texts]
+        self.mean_targets = [_MeanTargets(column) for column in state.targets]
         numeric = state.numeric
         self._fill = np.array([column.fill for column in numeric], np.float32)
         self._mean = np.array([column.mean for column in numeric], np.float32)
         self._inverse_scale = np.array([column.inverse_scale for column in numeric], np.float32)
         self._indicators = [index for index, column in enumerate(numeric) if column.has_indicator]
-        quantile = [index for index, column in enumerate(numeric) if column.scaling is Scaling.QUANTILE]
+        quantile = [index for index, column in enumerate(numeric) if column.scaling is not Scaling.STANDARD]
         standard = [index for index, column in enumerate(numeric) if column.scaling is Scaling.STANDARD]
         self._standard, self._quantile = standard, quantile
         # Both groups are computed apart and put back in the order of the columns by one gather.
@@ -93,6 +98,7 @@ class Encoder(tf.Module):
             The arrays of ``__call__`` for all rows.
         """
         num_rows = len(next(iter(raw.values()))) if raw else 0
+        batch_size = min(batch_size, _TEXT_BATCH) if self.state.texts else batch_size
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
             batch = {name: _tensor(raw[name][start : start + batch_size]) for name in self.state.raw_names}
@@ -122,9 +128,11 @@ class Encoder(tf.Module):
             blocks.append(parts)
             if column.has_indicator:
                 indicators.append(tf.cast(missing, tf.float32)[:, tf.newaxis])
-        if not blocks:
+        learned = [encode(raw[column.name]) for column, encode in zip(self.state.texts, self._texts, strict=True)]
+        learned += [table(raw[table.column.name]) for table in self.mean_targets]
+        if not blocks and not learned:
             return tf.zeros(tf.concat([batch, [0]], axis=0), tf.float32)
-        return tf.concat(blocks + indicators, axis=1)
+        return tf.concat(blocks + indicators + learned, axis=1)
 
     def _scale(self, x: Tensor) -> Tensor:
         standard = tf.gather(x, self._standard, axis=1) if self._quantile else x
@@ -220,13 +228,29 @@ class _DateEncoder:
         return tf.gather(table.reshape(-1), tf.cast(is_leap, tf.int32) * 12 + month - 1)
 
 
-def _vocabulary_table(column: CategoricalEncoding) -> Any:
-    ids = np.arange(2, 2 + len(column.vocabulary), dtype=np.int32)
-    if column.raw_type is RawType.FLOAT32:
-        keys = np.array([int(value) for value in column.vocabulary], np.int64)
+class _MeanTargets(tf.Module):
+    """The mean targets of one column's categories, by look-up."""
+
+    def __init__(self, column: TargetEncoding) -> None:
+        super().__init__(name="tamiz_mean_targets")
+        self.column = column
+        self.table = _id_table(column.categories, column.raw_type)
+        rows = [column.missing, column.other, *column.means]
+        self._means = np.array(rows, np.float32).reshape(len(rows), len(column.outputs))
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Return float32 of shape ``(batch, num_outputs)``."""
+        return tf.gather(self._means, _ids_of(self.table, self.column.raw_type, raw))
+
+
+def _id_table(categories: Sequence[str], raw_type: RawType) -> Any:
+    """Return a table that numbers categories from 2; missing is 0, whatever else is 1."""
+    ids = np.arange(2, 2 + len(categories), dtype=np.int32)
+    if raw_type is RawType.FLOAT32:
+        keys = np.array([int(value) for value in categories], np.int64)
     else:
         # The empty text is the missing value.
-        keys = np.array([b"", *(value.encode("utf-8") for value in column.vocabulary)], object)
+        keys = np.array([b"", *(value.encode("utf-8") for value in categories)], object)
         ids = np.concatenate([[0], ids]).astype(np.int32)
     # An initializer wants at least one pair; no float32 is a whole number of this size and also below 2**31.
     if not keys.size:
@@ -236,7 +260,16 @@ def _vocabulary_table(column: CategoricalEncoding) -> Any:
 
 
 def _look_up(table: Any, column: CategoricalEncoding, raw: Tensor) -> Tensor:
-    if column.raw_type is RawType.STRING:
+    ids = _ids_of(table, column.raw_type, raw)
+    if not column.num_buckets:
+        return ids
+    number = raw if column.raw_type is RawType.STRING else tf.strings.as_string(tf.cast(raw, tf.float32))
+    bucket = tf.strings.to_hash_bucket_fast(tf.strings.strip(number), column.num_buckets)
+    return tf.where(ids == _OTHER_ID, tf.cast(bucket, tf.int32) + len(column.vocabulary) + 2, ids)
+
+
+def _ids_of(table: Any, raw_type: RawType, raw: Tensor) -> Tensor:
+    if raw_type is RawType.STRING:
         return table.lookup(tf.strings.strip(raw))
     number = tf.cast(raw, tf.float32)
     # Whole numbers beyond 2**24 are not told apart by float32; such columns are text. The cast of what does not fit

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -32,7 +32,9 @@ from pipelines.column_values import (
 )
 from pipelines.datetime_text import ISO_8601, recognise_format
 from pipelines.errors import DataError
+from pipelines.preprocessing import MAX_VOCABULARY
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec
+from pipelines.target_encoding import MAX_OUTPUTS, MIN_CATEGORIES
 from pipelines.target_inference import drop_rows_without_target, infer_target
 
 __all__ = ["Override", "check_columns", "drop_rows_without_target", "infer_features", "infer_target"]
@@ -49,6 +51,7 @@ _MANY_ROWS = 1_000
 _TEXT_MIN_DISTINCT = 50
 _TEXT_SHARE = 0.5
 _TEXT_MIN_WORDS = 4.0
+_AS_NGRAMS = "read by its character n-grams"
 # Below this every whole number has its own float32.
 _EXACT_FLOAT32 = 2**24
 _ID_NAME = re.compile(
@@ -191,7 +194,7 @@ def infer_features(
         guess = _overridden(column, overrides[name]) if name in overrides else _guess(column)
         if name in roles:
             guess = _Guess(guess.kind, f"not a feature: {roles[name]}", used=False)
-        features.append(_spec(column, guess))
+        features.append(_with_mean_targets(_spec(column, guess), column, target))
     schema = DatasetSchema(
         features=tuple(features), target=target, group=group, time_column=time_column, weight=weight
     )
@@ -219,16 +222,30 @@ def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
         raw_type=raw_type,
         reason=guess.reason,
         used=guess.used,
-        integer=array.type in (pa.int64(), pa.bool_()),
+        # With gaps, pandas and NumPy can hold whole numbers only as decimals.
+        integer=whole and (array.type != pa.float64() or array.null_count > 0),
         datetime_format=guess.datetime_format,
     )
+
+
+def _with_mean_targets(feature: FeatureSpec, column: _Column, target: TargetSpec) -> FeatureSpec:
+    """Give a categorical column of many categories their mean targets, where each is met twice or more on average."""
+    if not feature.used or feature.kind is not FeatureKind.CATEGORICAL or column.distinct < MIN_CATEGORIES:
+        return feature
+    if column.present < 2 * column.distinct or len(target.classes) > MAX_OUTPUTS:
+        return feature
+    hashed = f"; those beyond the {MAX_VOCABULARY:,} most frequent are hashed" * (column.distinct > MAX_VOCABULARY)
+    reason = f"{feature.reason}: also by the mean target of each, as there are {MIN_CATEGORIES} or more{hashed}"
+    return replace(feature, target_encoded=True, reason=reason)
 
 
 def _overridden(column: _Column, override: Override) -> _Guess:
     if override == "ignore":
         return _Guess(_guess_kind_only(column), "dropped: the user ignores it", used=False)
     if override is FeatureKind.TEXT:
-        return _Guess(override, "set by the user; dropped: tables do not read text yet", used=False)
+        if column.whole.type not in PLAIN_TYPES:
+            raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
+        return _Guess(override, f"set by the user: {column.facts}; {_AS_NGRAMS}")
     if override not in _TABLE_KINDS:
         raise DataError(
             f"Expected one of {', '.join(_TABLE_KINDS)}, text or ignore for column {column.name!r}, "
@@ -338,12 +355,12 @@ def _guess_text(column: _Column) -> _Guess:
     distinct_share = column.distinct / column.present
     many = column.distinct > _TEXT_MIN_DISTINCT
     if many and words > _TEXT_MIN_WORDS:
-        return _Guess(FeatureKind.TEXT, f"dropped as free text: {facts}", used=False)
+        return _Guess(FeatureKind.TEXT, f"free text, {facts}: {_AS_NGRAMS}")
     identifier = _identifier_reason(column, None)
     if identifier:
         return _Guess(FeatureKind.CATEGORICAL, f"dropped as an identifier: {identifier}", used=False)
     if many and distinct_share > _TEXT_SHARE:
-        return _Guess(FeatureKind.TEXT, f"dropped as text of high cardinality: {facts}", used=False)
+        return _Guess(FeatureKind.TEXT, f"text that hardly repeats, {facts}: {_AS_NGRAMS}")
     zeros = ", codes with leading zeros" if has_leading_zeros(column.train) else ""
     return _Guess(FeatureKind.CATEGORICAL, f"text{zeros}, {column.facts}")
 

@@ -7,74 +7,59 @@ same, bit for bit.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import scipy.special
 from numpy.typing import NDArray
 
 from pipelines.column_values import plain_array
 from pipelines.datetime_text import split_dates
 from pipelines.errors import DataError
+from pipelines.numeric_encoding import (
+    MAX_DEVIATIONS,
+    MAX_MAGNITUDE,
+    NumericEncoding,
+    Scaling,
+    fit_numeric,
+    numeric_from_json,
+)
 from pipelines.raw_columns import raw_column
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, checked_fields
+from pipelines.target_encoding import TargetEncoding, fit_target_encoding, out_of_fold, targets_of
+from pipelines.text_encoding import TextEncoding, fit_text
 
-# Numbers are clipped to this first, so that differences of two of them stay finite in float32.
-MAX_MAGNITUDE = 1e30
-# Standardised values are clipped to this many standard deviations.
-MAX_DEVIATIONS = 10.0
-MAX_KNOTS = 255
+__all__ = [
+    "MAX_DEVIATIONS",
+    "MAX_MAGNITUDE",
+    "MAX_VOCABULARY",
+    "OTHER_ID",
+    "CategoricalEncoding",
+    "DatetimeEncoding",
+    "NumericEncoding",
+    "PreprocessingState",
+    "Scaling",
+    "TargetEncoding",
+    "TextEncoding",
+    "fit_preprocessing",
+    "out_of_fold_columns",
+]
+
 MAX_VOCABULARY = 1_000
+MAX_BUCKETS = 1_024
+"""Buckets that the categories beyond the vocabulary are hashed to, at most."""
+
 NUM_RESERVED_IDS = 2  # 0 = missing, 1 = other
 OTHER_ID = 1
 
-# Beyond either, a few rows would decide the scale of all others.
-_SKEWED, _OUTLYING = 2.0, 8.0
-_MIN_DISTINCT_FOR_QUANTILES = 10
-
-
-class Scaling(StrEnum):
-    """How a number is brought to the order of one."""
-
-    STANDARD = "standard"
-    QUANTILE = "quantile"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NumericEncoding:
-    """A numeric or boolean column.
-
-    Attributes:
-        name: Name of the column.
-        scaling: STANDARD: ``(x - mean) * inverse_scale`` clipped to [-10, 10]. QUANTILE: the line through ``(knots,
-            heights)``, constant outside.
-        fill: Median of the training rows, which stands in for a missing value.
-        has_indicator: A further column says whether the value was missing.
-        mean: Mean of the training rows.
-        inverse_scale: One over their standard deviation.
-        knots: Strictly increasing quantiles of the training rows; empty for STANDARD.
-        heights: The quantiles of a standard normal variable at the knots; empty for STANDARD.
-        reason: Why this scaling.
-    """
-
-    name: str
-    scaling: Scaling
-    fill: float
-    has_indicator: bool
-    mean: float
-    inverse_scale: float
-    knots: tuple[float, ...] = ()
-    heights: tuple[float, ...] = ()
-    reason: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoricalEncoding:
-    """A categorical column: id 0 = missing, 1 = other (rare in training or unseen), 2.. = the vocabulary.
+    """A categorical column: id 0 = missing, 1 = other (rare in training or unseen), 2.. = the vocabulary, then buckets.
+
+    Where there are buckets, a category that is not in the vocabulary has the bucket of its hash instead of "other".
 
     Attributes:
         name: Name of the column.
@@ -82,6 +67,7 @@ class CategoricalEncoding:
         vocabulary: Categories by descending frequency in the training rows, then by text.
         num_rare: How many categories of the training rows went to "other".
         reason: How the vocabulary was cut.
+        num_buckets: Buckets of hashed categories; 0 for none.
     """
 
     name: str
@@ -89,11 +75,12 @@ class CategoricalEncoding:
     vocabulary: tuple[str, ...]
     num_rare: int
     reason: str
+    num_buckets: int = 0
 
     @property
     def cardinality(self) -> int:
-        """Number of ids, the two reserved ones included."""
-        return len(self.vocabulary) + NUM_RESERVED_IDS
+        """Number of ids, the two reserved ones and the buckets included."""
+        return len(self.vocabulary) + NUM_RESERVED_IDS + self.num_buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +126,8 @@ class PreprocessingState:
         datetimes: Columns of dates.
         num_rows: Number of training rows.
         rows_sha256: SHA-256 of the mask of training rows; proof of which rows were seen.
+        texts: Columns of free text.
+        targets: Mean targets of categorical columns.
     """
 
     numeric: tuple[NumericEncoding, ...]
@@ -146,20 +135,30 @@ class PreprocessingState:
     datetimes: tuple[DatetimeEncoding, ...]
     num_rows: int
     rows_sha256: str
+    texts: tuple[TextEncoding, ...] = ()
+    targets: tuple[TargetEncoding, ...] = ()
 
     @property
     def raw_names(self) -> tuple[str, ...]:
         """Names of the raw columns that the encoder reads."""
         names = [column.name for column in self.numeric] + [column.name for column in self.categorical]
-        return tuple(names + [column.name for column in self.datetimes])
+        names += [column.name for column in self.datetimes]
+        return tuple(names + [column.name for column in self.texts])
 
     @property
     def numeric_names(self) -> tuple[str, ...]:
-        """Names of the columns of the encoded ``numeric`` matrix: values, dates, then indicators."""
+        """Names of the columns of the encoded ``numeric`` matrix: values, dates, indicators, texts, mean targets."""
         parts = [name for date in self.datetimes for name in date.part_names]
         missing = [f"{column.name}: missing" for column in self.numeric if column.has_indicator]
         missing += [f"{column.name}: missing" for column in self.datetimes if column.has_indicator]
-        return tuple([column.name for column in self.numeric] + parts + missing)
+        learned = [name for column in self.texts for name in column.part_names]
+        learned += [name for column in self.targets for name in column.part_names]
+        return tuple([column.name for column in self.numeric] + parts + missing + learned)
+
+    @property
+    def num_target_columns(self) -> int:
+        """How many of the last numeric columns are mean targets."""
+        return sum(len(column.outputs) for column in self.targets)
 
     @property
     def categorical_names(self) -> tuple[str, ...]:
@@ -186,18 +185,14 @@ class PreprocessingState:
             DataError: A field is unknown or missing.
         """
         values = checked_fields(cls, record)
-        values["numeric"] = tuple(_numeric_from_json(column) for column in values["numeric"])
+        values["numeric"] = tuple(numeric_from_json(column) for column in values["numeric"])
         values["categorical"] = tuple(_categorical_from_json(column) for column in values["categorical"])
         values["datetimes"] = tuple(
             DatetimeEncoding(**checked_fields(DatetimeEncoding, column)) for column in values["datetimes"]
         )
+        values["texts"] = tuple(TextEncoding.from_json(column) for column in values.get("texts", ()))
+        values["targets"] = tuple(TargetEncoding.from_json(column) for column in values.get("targets", ()))
         return cls(**values)
-
-
-def _numeric_from_json(record: Mapping[str, Any]) -> NumericEncoding:
-    values = checked_fields(NumericEncoding, record)
-    values |= {"knots": tuple(values["knots"]), "heights": tuple(values["heights"])}
-    return NumericEncoding(**values | {"scaling": Scaling(values["scaling"])})
 
 
 def _categorical_from_json(record: Mapping[str, Any]) -> CategoricalEncoding:
@@ -220,92 +215,52 @@ def fit_preprocessing(table: pa.Table, schema: DatasetSchema, *, rows: NDArray[n
     rows = np.asarray(rows, dtype=bool)
     if not rows.any():
         raise DataError("Expected at least one training row to learn the preprocessing from, received none.")
-    train = table.select([feature.name for feature in schema.used_features]).filter(pa.array(rows))
-    numeric, categorical, datetimes = [], [], []
+    train = table.filter(pa.array(rows))
+    numeric, categorical, datetimes, texts, encoded = [], [], [], [], []
     for feature in schema.used_features:
+        if feature.target_encoded:
+            encoded.append(feature)
         if feature.kind in (FeatureKind.NUMERIC, FeatureKind.BOOLEAN):
-            numeric.append(_fit_numeric(train, feature))
+            numeric.append(fit_numeric(train, feature))
         elif feature.kind is FeatureKind.CATEGORICAL:
             categorical.append(_fit_categorical(train, feature))
         elif feature.kind is FeatureKind.DATETIME:
             datetimes.append(_fit_datetime(train, feature))
+        elif feature.kind is FeatureKind.TEXT:
+            texts.append(fit_text(train, feature))
         else:
             raise DataError(f"Column {feature.name!r} is {feature.kind}, which tables cannot encode; drop it.")
+    targets = targets_of(train, schema) if encoded else None
     return PreprocessingState(
         numeric=tuple(numeric),
         categorical=tuple(categorical),
         datetimes=tuple(datetimes),
         num_rows=int(rows.sum()),
         rows_sha256=hashlib.sha256(np.packbits(rows).tobytes()).hexdigest(),
+        texts=tuple(texts),
+        targets=tuple(fit_target_encoding(train, feature, targets) for feature in encoded if targets is not None),
     )
 
 
-def _fit_numeric(table: pa.Table, feature: FeatureSpec) -> NumericEncoding:
-    raw = np.asarray(raw_column(table, feature), dtype=np.float64)
-    missing = np.isnan(raw)
-    values = np.clip(raw[~missing], -MAX_MAGNITUDE, MAX_MAGNITUDE)
-    if values.size == 0:
-        values = np.zeros(1)
-    mean, inverse_scale = _standard(values)
-    scaling, reason = Scaling.STANDARD, "true or false, centred"
-    knots: tuple[float, ...] = ()
-    heights: tuple[float, ...] = ()
-    fill = float(np.median(values))
-    if feature.kind is FeatureKind.BOOLEAN:
-        # A boolean is only centred, and a missing one stands in the middle between the two.
-        mean, inverse_scale, fill = _float32(values.mean()), 1.0, float(values.mean())
-    else:
-        scaling, reason = _choose_scaling(values)
-    if scaling is Scaling.QUANTILE:
-        knots, heights = _quantile_map(values)
-        if len(knots) < 2:
-            scaling, knots, heights = Scaling.STANDARD, (), ()
-            reason = f"standardised: nearly all rows hold one value, {np.median(values):g}"
-    return NumericEncoding(
-        name=feature.name,
-        scaling=scaling,
-        fill=_float32(fill),
-        has_indicator=bool(missing.any()),
-        mean=mean,
-        inverse_scale=inverse_scale,
-        knots=knots,
-        heights=heights,
-        reason=reason,
-    )
+def out_of_fold_columns(
+    table: pa.Table, schema: DatasetSchema, state: PreprocessingState, *, rows: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return the mean targets for the rows that a state was learned from: the last of their numeric columns.
 
+    Args:
+        table: All rows, in the order that the state was learned in.
+        schema: Which columns are used, and how.
+        state: What ``fit_preprocessing`` returned for the same rows.
+        rows: Mask of shape ``(num_rows,)``: the training rows.
 
-def _standard(values: NDArray[np.float64]) -> tuple[float, float]:
-    mean, deviation = float(values.mean()), float(values.std())
-    # A deviation that float32 cannot tell from zero is the noise of a constant, not a scale.
-    constant = deviation <= 1e-6 * abs(mean) or deviation < 1e-30
-    return _float32(mean), _float32(1.0 if constant else 1.0 / deviation)
-
-
-def _choose_scaling(values: NDArray[np.float64]) -> tuple[Scaling, str]:
-    num_distinct = np.unique(values.astype(np.float32)).size
-    if num_distinct < _MIN_DISTINCT_FOR_QUANTILES:
-        return Scaling.STANDARD, f"standardised: {num_distinct} distinct values"
-    scaled = (values - values.mean()) / max(float(values.std()), 1e-300)
-    skewness, farthest = float(np.mean(scaled**3)), float(np.abs(scaled).max())
-    facts = f"skewness {skewness:.1f}, farthest value {farthest:.1f} standard deviations from the mean"
-    if abs(skewness) > _SKEWED or farthest > _OUTLYING:
-        return Scaling.QUANTILE, f"mapped to a normal by quantiles: {facts}"
-    return Scaling.STANDARD, f"standardised: {facts}"
-
-
-def _quantile_map(values: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the knots and heights of a piecewise linear map of the values to a standard normal variable."""
-    num = min(MAX_KNOTS, values.size)
-    # Plotting positions (i + 1/2) / n: the ends keep a finite height.
-    shares = (np.arange(num) + 0.5) / num
-    quantiles = np.quantile(values, shares).astype(np.float32).astype(np.float64)
-    # A value that holds many rows repeats; it becomes one knot at the middle of its share.
-    knots, inverse, counts = np.unique(quantiles, return_inverse=True, return_counts=True)
-    middles = np.bincount(inverse, weights=shares) / counts
-    # Neighbours closer than float32 can divide by would give a vertical line.
-    apart = np.concatenate([[True], np.diff(knots) > 1e-30])
-    heights = scipy.special.ndtri(middles)
-    return tuple(map(float, knots[apart])), tuple(map(_float32, heights[apart]))
+    Returns:
+        float32 of shape ``(num_training_rows, num_target_columns)``.
+    """
+    train = table.filter(pa.array(rows))
+    targets = targets_of(train, schema)
+    features = {feature.name: feature for feature in schema.used_features}
+    parts = [out_of_fold(train, features[one.name], targets, encoding=one) for one in state.targets]
+    return np.concatenate([np.zeros((train.num_rows, 0), np.float32), *parts], axis=1)
 
 
 def _fit_categorical(table: pa.Table, feature: FeatureSpec) -> CategoricalEncoding:
@@ -323,14 +278,21 @@ def _fit_categorical(table: pa.Table, feature: FeatureSpec) -> CategoricalEncodi
     # One row teaches nothing about a category; on large tables neither do a few.
     min_count = max(2, min(10, num_rows // 1_000))
     order = sorted(range(len(labels)), key=lambda index: (-counts[index], labels[index]))
-    vocabulary = tuple(labels[index] for index in order if counts[index] >= min_count)[:MAX_VOCABULARY]
+    frequent = [labels[index] for index in order if counts[index] >= min_count]
+    vocabulary = tuple(frequent[:MAX_VOCABULARY])
+    repeated = int((np.asarray(counts) > 1).sum())
+    beyond = repeated - len(vocabulary) if repeated > MAX_VOCABULARY else 0
+    # A bucket holds four of those that are worth one, so that each is met often enough to be learned.
+    num_buckets = min(MAX_BUCKETS, 2 ** math.ceil(math.log2(max(beyond / 4, 16)))) if beyond else 0
+    hashed = f"; the others share {num_buckets:,} hashed buckets" if beyond else ""
     return CategoricalEncoding(
         name=feature.name,
         raw_type=feature.raw_type,
         vocabulary=vocabulary,
         num_rare=len(labels) - len(vocabulary),
         reason=f"{len(vocabulary)} of {len(labels)} categories kept: at least {min_count} rows each, "
-        f"at most {MAX_VOCABULARY:,}",
+        f"at most {MAX_VOCABULARY:,}{hashed}",
+        num_buckets=num_buckets,
     )
 
 

@@ -59,6 +59,7 @@ class FeatureSpec:
         used: False when the column is dropped.
         integer: The source holds integers or booleans (an int64 feature in tf.Example).
         datetime_format: strptime format of a datetime column that is not ISO 8601; None for ISO 8601.
+        target_encoded: Beside its id a category brings the mean target that it had in training.
     """
 
     name: str
@@ -69,6 +70,7 @@ class FeatureSpec:
     used: bool = True
     integer: bool = False
     datetime_format: str | None = None
+    target_encoded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

@@ -38,7 +38,8 @@ def load_folds(directory: RunDirectory, data: TrialData) -> tuple[TrialData, ...
         mask[training] = True
         state = fit_preprocessing(table, data.schema, rows=mask)
         cache = directory.encoded.with_name(f"{directory.encoded.name}-fold-{fold + 1}")
-        rows = _in_shape(encode_rows(table, data.schema, Encoder(state), cache=cache), state, shape=data.state)
+        encoded = encode_rows(table, data.schema, Encoder(state), cache=cache, learned=mask)
+        rows = _in_shape(encoded, state, shape=data.state)
         mean, scale = target_moments(data.schema, rows.take(training))
         parts.append(
             replace(

@@ -16,13 +16,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.config import ClassWeighting
-from app.data_stage import SPLIT_COLUMN, read_arrow
+from app.data_stage import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
 from app.encoded_rows import load_encoded, save_encoded
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
 from app.run_directory import RunDirectory, read_json
 from pipelines.encoder import Encoder
-from pipelines.preprocessing import PreprocessingState
+from pipelines.preprocessing import PreprocessingState, out_of_fold_columns
 from pipelines.raw_columns import encode_target, raw_columns
 from pipelines.row_weights import row_weights
 from pipelines.schema import DatasetSchema
@@ -126,7 +126,9 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     encoder = Encoder(state)
     table = read_arrow(directory.development_file)
     splits = table.column(SPLIT_COLUMN).to_numpy()
-    rows = encode_rows(table, schema, encoder, cache=directory.encoded)
+    # Where folds judge the trials, the state was learned from all rows that are not sealed.
+    learned = np.ones(len(splits), bool) if FOLD_COLUMN in table.column_names else splits == Split.TRAIN
+    rows = encode_rows(table, schema, encoder, cache=directory.encoded, learned=learned)
     training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
     mean, scale = target_moments(schema, training)
     return TrialData(
@@ -152,7 +154,12 @@ def target_moments(schema: DatasetSchema, rows: EncodedRows) -> tuple[float, flo
 
 
 def encode_rows(
-    table: pa.Table, schema: DatasetSchema, encoder: Encoder, *, cache: Path | None = None
+    table: pa.Table,
+    schema: DatasetSchema,
+    encoder: Encoder,
+    *,
+    cache: Path | None = None,
+    learned: NDArray[np.bool_] | None = None,
 ) -> EncodedRows:
     """Encodes a table that has its target.
 
@@ -161,10 +168,15 @@ def encode_rows(
         schema: The columns.
         encoder: Raw columns -> encoded features.
         cache: Folder that keeps the arrays for the next worker; None encodes anew.
+        learned: Mask of the rows that the encoder learned from, whose mean targets are those of other rows; None for
+            none of them.
     """
     if cache is not None and cache.is_dir():
         return load_encoded(cache)
     features = encoder.encode_in_batches(raw_columns(table, schema))
+    if learned is not None and encoder.state.targets:
+        apart = out_of_fold_columns(table, schema, encoder.state, rows=learned)
+        features["numeric"][learned, -encoder.state.num_target_columns :] = apart
     rows = EncodedRows(
         numeric=features["numeric"],
         categorical=features["categorical"],

@@ -103,12 +103,12 @@ def test_dropped_columns_are_listed_with_their_reasons() -> None:
     columns = _columns() | {
         "row_id": np.arange(NUM_ROWS),
         "same": ["a"] * NUM_ROWS,
-        "prose": [f"many words about the number {i}" for i in range(NUM_ROWS)],
+        "nested": [[i] for i in range(NUM_ROWS)],
     }
     profile = _profile(columns)
     assert "Column 'row_id' is not used; dropped as an identifier" in _messages(profile, "dropped-column")[0]
     assert "Column 'same' is not used; dropped: constant" in _messages(profile, "constant-column")[0]
-    assert "Column 'prose' is not used; dropped as free text" in _messages(profile, "text-column")[0]
+    assert "Column 'nested' is not used; dropped: type list<item: int64>" in _messages(profile, "text-column")[0]
 
 
 def test_notes_of_the_source_and_leaks_are_findings() -> None:

@@ -86,7 +86,7 @@ def _tensors(raw: Mapping[str, NDArray[np.generic]]) -> dict[str, Any]:
 def _scaled(values: NDArray[np.generic], column: NumericEncoding) -> NDArray[np.float64]:
     x = values.astype(np.float64)
     x = np.where(np.isnan(x), column.fill, x)
-    if column.scaling is Scaling.QUANTILE:
+    if column.scaling is not Scaling.STANDARD:
         return np.interp(x, column.knots, column.heights)
     return np.clip((x - column.mean) * column.inverse_scale, -10, 10)
 
@@ -95,7 +95,7 @@ def test_numbers_agree_with_numpy(
     encoded: dict[str, NDArray[Any]], state: PreprocessingState, raw: dict[str, NDArray[np.generic]]
 ) -> None:
     numeric = encoded["numeric"]
-    assert [column.scaling.value for column in state.numeric] == ["standard", "quantile", "quantile", "standard"]
+    assert [column.scaling.value for column in state.numeric] == ["standard", "log", "quantile", "standard"]
     for index, column in enumerate(state.numeric):
         np.testing.assert_allclose(numeric[:, index], _scaled(raw[column.name], column), atol=1e-6, rtol=1e-6)
 
@@ -152,6 +152,28 @@ def test_categories_get_reserved_ids_for_missing_and_other(encoder: Encoder, sta
     assert ids[:, 0].tolist() == [0, 1, 2, 5, 1, 3]
     assert ids[:, 1].tolist() == [0, 1, 1, 1, 1, 2]
     assert ids.max() < max(state.cardinalities)
+
+
+@pytest.mark.parametrize("raw_type", [RawType.STRING, RawType.FLOAT32])
+def test_categories_beyond_the_vocabulary_are_hashed(raw_type: RawType) -> None:
+    values: Any = [min(i % 1_600, 1_500) for i in range(8_000)]
+    values = values if raw_type is RawType.FLOAT32 else list(map(str, values))
+    feature = FeatureSpec("zip", kind=FeatureKind.CATEGORICAL, raw_type=raw_type, reason="")
+    schema = DatasetSchema(features=(feature,), target=TargetSpec("y", task=Task.REGRESSION))
+    table = pa.table({"zip": values})
+    state = fit_preprocessing(table, schema, rows=np.ones(8_000, bool))
+    (column,) = state.categorical
+    ids = Encoder(state).encode_in_batches(raw_columns(table, schema))["categorical"][:, 0]
+    first = 2 + len(column.vocabulary)
+    known = np.isin(np.array(values).astype(str), column.vocabulary)
+    assert (ids[known] < first).all()
+    assert (ids[~known] >= first).all()
+    assert ids.max() < column.cardinality
+    assert np.unique(ids[~known]).size > 0.9 * column.num_buckets
+    unseen = tf.constant([1e6, float("nan"), 2.5]) if raw_type is RawType.FLOAT32 else tf.constant(["new", "", " "])
+    found = Encoder(state)({"zip": unseen})["categorical"].numpy()[:, 0]
+    assert found[0] >= first
+    assert found[1] == 0
 
 
 def test_hostile_numbers_give_finite_outputs(encoder: Encoder) -> None:

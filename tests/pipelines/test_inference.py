@@ -38,6 +38,8 @@ def _infer(values: object, override: Override | None = None, *, name: str = "x")
         ([datetime.date(2020, 1, i % 9 + 1) for i in range(NUM_ROWS)], FeatureKind.DATETIME, "timestamps, 9 distinct"),
         ([None, "a"] * 100, FeatureKind.CATEGORICAL, "text, 1 distinct values in 100 rows"),
         (["a quite long name of a thing " + str(i % 9) for i in range(NUM_ROWS)], FeatureKind.CATEGORICAL, "text, 9"),
+        ([f"word{i % 150}" for i in range(NUM_ROWS)], FeatureKind.TEXT, "hardly repeats, 150 distinct values in 200"),
+        ([f"one two three four {i % 99}" for i in range(NUM_ROWS)], FeatureKind.TEXT, "free text, 99 distinct"),
     ],
 )
 def test_kinds_are_guessed_with_a_reason(values: object, kind: FeatureKind, reason: str) -> None:
@@ -58,8 +60,6 @@ def test_kinds_are_guessed_with_a_reason(values: object, kind: FeatureKind, reas
         ("x", [str(uuid.UUID(int=i)) for i in range(NUM_ROWS)], "dropped as an identifier: distinct in all 200 rows"),
         ("x", ["same"] * NUM_ROWS, "dropped: constant, 'same' in all 200 training rows"),
         ("x", [None] * NUM_ROWS, "dropped: missing in all 200 training rows"),
-        ("x", [f"word{i % 150}" for i in range(NUM_ROWS)], "dropped as text of high cardinality: 150 distinct"),
-        ("x", [f"one two three four {i % 99}" for i in range(NUM_ROWS)], "dropped as free text: 99 distinct"),
         ("x", [[i] for i in range(NUM_ROWS)], "dropped: type list<item: int64> is not read"),
     ],
 )
@@ -113,9 +113,25 @@ def test_categories_of_whole_numbers_stay_numbers_where_float32_is_exact(
 def test_overrides_are_followed() -> None:
     assert _infer(np.arange(NUM_ROWS), FeatureKind.NUMERIC).used
     assert not _infer(np.arange(NUM_ROWS) % 5, "ignore").used
-    assert not _infer(WORDS[np.arange(NUM_ROWS) % 3], FeatureKind.TEXT).used
+    assert _infer(WORDS[np.arange(NUM_ROWS) % 3], FeatureKind.TEXT).kind is FeatureKind.TEXT
     assert _infer(["31/12/2020", "01/01/2021"] * 20, FeatureKind.DATETIME).datetime_format == "%d/%m/%Y"
     assert _infer([datetime.date(2020, 1, 1), None] * 20, FeatureKind.DATETIME).kind is FeatureKind.DATETIME
+
+
+@pytest.mark.parametrize(("num_values", "encoded"), [(29, False), (30, True), (100, True), (101, False)])
+def test_columns_of_many_categories_that_repeat_bring_their_mean_targets(num_values: int, encoded: bool) -> None:
+    values = pa.array(np.arange(NUM_ROWS) % num_values)
+    feature = _infer(values, FeatureKind.CATEGORICAL)
+    assert feature.target_encoded is encoded
+    assert ("also by the mean target of each, as there are 30 or more" in feature.reason) is encoded
+    assert FeatureSpec.from_json(feature.to_json()) == feature
+
+
+def test_many_classes_bring_no_mean_targets() -> None:
+    table = pa.table({"x": pa.array([f"v{i % 40}" for i in range(NUM_ROWS)]), "y": np.arange(NUM_ROWS) % 11})
+    for num_classes in (10, 11):
+        target = TargetSpec("y", task=Task.MULTICLASS, classes=tuple(map(str, range(num_classes))))
+        assert infer_features(table, target).features[0].target_encoded is (num_classes == 10)
 
 
 def test_group_and_time_are_no_features() -> None:
@@ -138,7 +154,7 @@ def test_mostly_numbers_and_some_text_is_refused_unless_it_is_to_be_text() -> No
     with pytest.raises(DataError, match=r"but 1 of 100 values are none, the first 'abc' in row 58; .*--missing"):
         _infer(values)
     assert _infer(values, FeatureKind.CATEGORICAL).kind is FeatureKind.CATEGORICAL
-    assert not _infer(values, FeatureKind.TEXT).used
+    assert _infer(values, FeatureKind.TEXT).kind is FeatureKind.TEXT
     assert not _infer(values, "ignore").used
 
 

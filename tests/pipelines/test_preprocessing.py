@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.preprocessing import MAX_KNOTS, MAX_VOCABULARY, PreprocessingState, Scaling, fit_preprocessing
+from pipelines.numeric_encoding import MAX_KNOTS, Scaling
+from pipelines.preprocessing import MAX_VOCABULARY, PreprocessingState, fit_preprocessing
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
 
 
@@ -42,7 +43,7 @@ def test_bell_shaped_numbers_are_standardised() -> None:
 def test_skewed_numbers_and_outliers_are_mapped_by_quantiles(name: str) -> None:
     rng = np.random.default_rng(0)
     values = {
-        "skewed": rng.lognormal(0, 2, 5_000),
+        "skewed": -rng.lognormal(0, 2, 5_000),
         "outlier": np.r_[rng.normal(size=5_000), 1e6],
         "spike": np.where(rng.random(5_000) < 0.7, 0.0, rng.exponential(1, 5_000)),
     }[name]
@@ -55,6 +56,36 @@ def test_skewed_numbers_and_outliers_are_mapped_by_quantiles(name: str) -> None:
         mapped = np.interp(values, column.knots, column.heights)
         assert abs(mapped.mean()) < 0.05
         assert 0.9 < mapped.std() < 1.1
+
+
+def test_counts_are_standardised_after_their_logarithm() -> None:
+    counts = np.random.default_rng(0).lognormal(3.0, 1.0, 5_000).astype(int)
+    column = _fit(counts).numeric[0]
+    assert column.scaling is Scaling.LOG
+    assert column.reason.startswith("standardised after log(1 + x / 1), as counts are: skewness")
+    small = np.arange(0, 30)
+    known = np.isin(small, column.knots)
+    assert known[:4].all()
+    logged = np.log1p(counts)
+    expected = (np.log1p(small) - logged.mean()) / logged.std()
+    np.testing.assert_allclose(np.interp(small, column.knots, column.heights), expected, atol=5e-3)
+    assert column.knots[-1] == pytest.approx(10 * counts.max(), rel=0.01)  # growth is followed past the training rows
+
+
+def test_sizes_are_standardised_after_their_logarithm() -> None:
+    values = np.where(np.arange(5_000) % 50 == 0, 0.0, np.random.default_rng(0).lognormal(-7.0, 1.0, 5_000))
+    column = _fit(values).numeric[0]
+    assert column.scaling is Scaling.LOG
+    assert "as sizes are" in column.reason
+    mapped = np.interp(values, column.knots, column.heights)
+    assert (abs(mapped.mean()), mapped.std()) == pytest.approx((0.0, 1.0), abs=0.01)
+
+
+def test_the_largest_numbers_have_finite_logarithms() -> None:
+    values = np.exp(np.linspace(0.0, 69.0, 3_000))
+    column = _fit(values**0.3).numeric[0]
+    assert np.isfinite(column.knots).all()
+    assert np.isfinite(column.heights).all()
 
 
 def test_few_distinct_values_are_standardised_however_skewed() -> None:
@@ -110,6 +141,15 @@ def test_vocabulary_is_capped() -> None:
     column = _fit(values, FeatureKind.CATEGORICAL, raw_type=RawType.STRING).categorical[0]
     assert len(column.vocabulary) == MAX_VOCABULARY
     assert column.num_rare == 500
+    assert column.num_buckets == 128
+    assert column.cardinality == 2 + MAX_VOCABULARY + 128
+    assert column.reason.endswith("at most 1,000; the others share 128 hashed buckets")
+
+
+def test_rare_categories_alone_need_no_buckets() -> None:
+    values = ["a", "b"] * 200 + [f"once {number}" for number in range(300)]
+    column = _fit(values, FeatureKind.CATEGORICAL, raw_type=RawType.STRING).categorical[0]
+    assert (column.vocabulary, column.num_rare, column.num_buckets) == (("a", "b"), 300, 0)
 
 
 def test_whole_numbers_as_categories_are_kept_as_text() -> None:

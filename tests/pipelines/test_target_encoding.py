@@ -1,0 +1,150 @@
+"""Mean targets: the full table for new rows, other folds' means for the rows that taught it, no leak between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from pipelines.encoder import Encoder
+from pipelines.preprocessing import PreprocessingState, fit_preprocessing, out_of_fold_columns
+from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
+from pipelines.target_encoding import NUM_FOLDS, SMOOTHING
+
+NUM_ROWS = 600
+
+
+def schema_of(task: Task, *, raw_type: RawType = RawType.STRING, weight: str | None = None) -> DatasetSchema:
+    feature = FeatureSpec(
+        "zip", kind=FeatureKind.CATEGORICAL, raw_type=raw_type, reason="", target_encoded=True
+    )
+    classes = {Task.BINARY: ("no", "yes"), Task.MULTICLASS: ("a", "b", "c")}.get(task, ())
+    return DatasetSchema(features=(feature,), target=TargetSpec("y", task=task, classes=classes), weight=weight)
+
+
+def table_of(task: Task, *, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    zips = rng.integers(0, 60, NUM_ROWS)
+    values: Any = {
+        Task.BINARY: np.array(["no", "yes"])[(rng.random(NUM_ROWS) < zips / 60).astype(int)],
+        Task.MULTICLASS: np.array(["a", "b", "c"])[zips % 3],
+        Task.REGRESSION: zips + rng.normal(size=NUM_ROWS),
+    }[task]
+    names = [None if value == 7 else f"z{value:02d}" for value in zips]
+    return pa.table({"zip": names, "y": values, "w": rng.integers(0, 3, NUM_ROWS)})
+
+
+def encoded(state: PreprocessingState, values: list[str]) -> Any:
+    return Encoder(state)({"zip": tf.constant(values)})["numeric"].numpy()
+
+
+ALL = np.ones(NUM_ROWS, bool)
+
+
+def test_a_new_row_gets_the_smoothed_mean_of_its_category() -> None:
+    table, schema = table_of(Task.REGRESSION), schema_of(Task.REGRESSION)
+    state = fit_preprocessing(table, schema, rows=ALL)
+    (column,) = state.targets
+    frame = table.to_pandas()
+    y = frame["y"].to_numpy()
+    found = encoded(state, ["z10", " z10 ", "z59", "", "never seen"])[:, 0] / column.inverse_scale[0] + column.centre[0]
+
+    def smoothed(rows: Any) -> float:
+        return float((y[rows].sum() + SMOOTHING * y.mean()) / (rows.sum() + SMOOTHING))
+
+    ten, missing = smoothed(frame["zip"] == "z10"), smoothed(frame["zip"].isna())
+    expected = [ten, ten, smoothed(frame["zip"] == "z59"), missing, y.mean()]
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert state.numeric_names == ("zip: mean of y",)
+
+
+def test_a_training_row_gets_the_mean_of_the_folds_that_it_is_not_in() -> None:
+    """Changing one row's target changes nothing about what that row is encoded to, and something about others."""
+    table, schema = table_of(Task.REGRESSION), schema_of(Task.REGRESSION)
+    state = fit_preprocessing(table, schema, rows=ALL)
+    before = out_of_fold_columns(table, schema, state, rows=ALL)
+    changed = table.column("y").to_numpy().copy()
+    changed[123] += 1e4
+    other = table.set_column(1, "y", pa.array(changed))
+    after = out_of_fold_columns(other, schema, state, rows=ALL)
+    assert after[123] == before[123]
+    same = np.isclose(after[:, 0], before[:, 0])
+    folds = np.random.default_rng(20_011).permutation(NUM_ROWS) % NUM_FOLDS
+    assert same[folds == folds[123]].all()
+    assert not same[folds != folds[123]].any()
+
+
+def test_categories_of_pure_noise_tell_nothing_of_their_own_rows() -> None:
+    """The leak that out-of-fold means are for: with two rows a category the full table would know half the target."""
+    rng = np.random.default_rng(1)
+    zips = [f"z{value:03d}" for value in np.arange(NUM_ROWS) // 2]
+    y = rng.normal(size=NUM_ROWS)
+    table, schema = pa.table({"zip": zips, "y": y}), schema_of(Task.REGRESSION)
+    state = fit_preprocessing(table, schema, rows=ALL)
+    leaking = np.corrcoef(encoded(state, zips)[:, 0], y)[0, 1]
+    apart = np.corrcoef(out_of_fold_columns(table, schema, state, rows=ALL)[:, 0], y)[0, 1]
+    assert leaking > 0.6
+    assert abs(apart) < 0.15
+
+
+def test_only_training_rows_are_learned_from() -> None:
+    table, schema = table_of(Task.REGRESSION), schema_of(Task.REGRESSION)
+    rows = np.arange(NUM_ROWS) < 400
+    changed = np.where(rows, table.column("y").to_numpy(), 1e6)
+    other = table.set_column(1, "y", pa.array(changed))
+    states = [fit_preprocessing(one, schema, rows=rows) for one in (table, other)]
+    assert states[0].targets == states[1].targets
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        (Task.BINARY, ("zip: mean of yes",)),
+        (Task.MULTICLASS, ("zip: mean of a", "zip: mean of b", "zip: mean of c")),
+        (Task.REGRESSION, ("zip: mean of y",)),
+    ],
+)
+def test_each_class_has_a_mean_of_its_own(task: Task, names: tuple[str, ...]) -> None:
+    state = fit_preprocessing(table_of(task), schema_of(task), rows=ALL)
+    assert state.numeric_names == names
+    assert encoded(state, ["z01"]).shape == (1, len(names))
+    assert PreprocessingState.from_json(json.loads(json.dumps(state.to_json()))) == state
+
+
+def test_weights_count_in_the_means() -> None:
+    table = table_of(Task.REGRESSION)
+    weighted = fit_preprocessing(table, schema_of(Task.REGRESSION, weight="w"), rows=ALL).targets[0]
+    repeats = np.repeat(np.arange(NUM_ROWS), table.column("w").to_numpy())
+    repeated = table.take(pa.array(repeats))
+    plain = fit_preprocessing(repeated, schema_of(Task.REGRESSION), rows=np.ones(len(repeats), bool)).targets[0]
+    shared = sorted(set(weighted.categories) & set(plain.categories))
+
+    def means(column: Any) -> Any:
+        rows = np.array([column.means[column.categories.index(name)][0] for name in shared])
+        return rows / column.inverse_scale[0] + column.centre[0]
+
+    assert means(weighted) == pytest.approx(means(plain), rel=1e-4)
+
+
+def test_whole_numbers_are_looked_up_as_numbers() -> None:
+    table = pa.table({"zip": np.arange(NUM_ROWS) % 50, "y": (np.arange(NUM_ROWS) % 50) / 7.0})
+    state = fit_preprocessing(table, schema_of(Task.REGRESSION, raw_type=RawType.FLOAT32), rows=ALL)
+    raw = tf.constant([3.0, 49.0, 50.0, float("nan"), 3.5])
+    found = Encoder(state)({"zip": raw})["numeric"].numpy()[:, 0]
+    assert found[0] < found[1]
+    assert found[2] == found[4] == np.float32(state.targets[0].other[0])
+
+
+def test_a_state_without_mean_targets_has_no_such_columns() -> None:
+    schema = schema_of(Task.REGRESSION)
+    plain = dataclasses.replace(
+        schema, features=(dataclasses.replace(schema.features[0], target_encoded=False),)
+    )
+    state = fit_preprocessing(table_of(Task.REGRESSION), plain, rows=ALL)
+    assert state.num_target_columns == 0
+    assert out_of_fold_columns(table_of(Task.REGRESSION), plain, state, rows=ALL).shape == (NUM_ROWS, 0)
