@@ -3,12 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.schema import Task
-from search_spaces.context import MIN_REPLICA_BATCH, TableContext
+from search_spaces.context import MAX_SAMPLE_ROWS, MIN_REPLICA_BATCH, TableContext, TableSample
 
 
 def context(*, rows: int = 1000, replicas: int = 1, task: Task = Task.BINARY, epochs: int = 10) -> TableContext:
@@ -59,3 +60,29 @@ def test_the_last_layer_has_the_width_of_the_task(task: Task, width: int) -> Non
 def test_context_and_catalogue_import_no_tensorflow() -> None:
     code = "import search_spaces.context, search_spaces.catalogue, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def rows(number: int, *, width: int = 3) -> dict[str, np.ndarray]:
+    numeric = np.arange(number, dtype=np.float32)[:, None].repeat(width, axis=1)
+    return {"numeric": numeric, "categorical": np.zeros((number, 0), np.int32), "target": numeric[:, :1]}
+
+
+def test_a_sample_of_few_rows_is_all_of_them_and_names_only_what_is_there() -> None:
+    sample = TableSample.drawn(**rows(50))
+    np.testing.assert_array_equal(sample.numeric[:, 0], np.arange(50))
+    assert list(sample.features) == ["numeric"]
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "kept"), [(50_000, 3, MAX_SAMPLE_ROWS), (20_000, 1_000, 5_000), (3_000, 40_000, 1_000)]
+)
+def test_a_sample_is_bounded_in_rows_and_in_numbers(number: int, width: int, kept: int) -> None:
+    # A view, since only what is drawn is copied.
+    numeric = np.broadcast_to(np.arange(number, dtype=np.float32)[:, None], (number, width))
+    few = {**rows(number, width=1), "numeric": numeric}
+    sample, again = (TableSample.drawn(**few) for _ in range(2))
+    assert sample.numeric.shape == (kept, width)
+    # Rows stay rows, each at most once, and the same for every network.
+    np.testing.assert_array_equal(sample.numeric[:, :1], sample.target)
+    assert len(np.unique(sample.target)) == kept
+    np.testing.assert_array_equal(sample.target, again.target)

@@ -16,12 +16,13 @@ from app.training.declaration import declare
 from app.training.fold_data import load_folds
 from app.training.fold_packs import FoldPackTrainer
 from app.training.fold_trainer import FoldTrainer
-from app.training.network import EpochResult, NonFiniteError
+from app.training.network import EpochResult, NonFiniteError, TrainingPart
 from app.training.packing.live import PackMember
 from app.training.packing.pack import MemberEnded
 from app.training.trainer import End, Trainer, TrainingResult, Verdict
-from app.training.trial_data import TrialData, load_trial_data
+from app.training.trial_data import TrialData, load_trial_data, tensors
 from pipelines.splits import Split
+from search_spaces.layers.quantile_normal import QuantileNormal
 
 EPOCHS, FOLDS = 4, 3
 NETWORK_CHANGES = {"depth": 1, "residual": None, "width": 8, "batch_size": 32}
@@ -368,3 +369,26 @@ def test_a_pack_that_is_stopped_in_a_later_fold_keeps_the_whole_ones(
         open_folds(), values, state=tmp_path, packs=packs, listen=listen, ask=lambda: None if 0 in told else frozenset()
     )
     assert [(ended.end, ended.epoch) for ended in stopped.ended.values()] == [(End.STOPPED, 1)] * 3
+
+
+def test_every_fold_learns_its_quantiles_from_the_rows_that_it_trains_on(open_folds: Callable[..., Opened]) -> None:
+    opened = open_folds()
+    trainer = Trainer(
+        opened.trainer.data,
+        space_name="ft_transformer",
+        objective=opened.trainer.objective,
+        placement=opened.trainer.placement,
+        max_epochs=EPOCHS,
+        patience=100,
+    )
+    parts = [
+        TrainingPart(data=part, rows=part.training, features=tensors(part.training.features)) for part in opened.parts
+    ]
+    values = {"width": 32, "num_blocks": 1, "batch_size": 32}
+    network = trainer.network(values, parts[0], num_rows=parts[0].rows.num_rows, seed=1)
+    layer = next(layer for layer in network.model.layers if isinstance(layer, QuantileNormal))
+    start, shares = network.state(), np.linspace(0.0, 1.0, layer.num_quantiles)
+    for part in parts:
+        network.start_again(part, weights=start, seed=1)
+        expected = np.quantile(part.rows.numeric, shares, axis=0).T
+        np.testing.assert_allclose(np.asarray(layer.quantiles), expected, atol=1e-6)
