@@ -43,6 +43,8 @@ class SearchArguments:
         weight: Column that says how much a row counts.
         missing: Texts that mean a missing value.
         encoding: Encoding of the file.
+        quantiles: Levels with commas between them, such as ``0.05,0.5,0.95``.
+        interval: Share of the rows that the interval should hold, such as ``0.9``; 0 for none.
         delimiter: Delimiter of the file.
         epochs: Epochs of a trial at full budget.
         folds: Folds of the cross-validation, 1 for none, 0 for automatic; None leaves the setting as it is.
@@ -69,6 +71,8 @@ class SearchArguments:
     weight: str = ""
     missing: tuple[str, ...] = ()
     encoding: str = ""
+    quantiles: str = ""
+    interval: float = 0.0
     delimiter: str = ""
     epochs: int = 0
     folds: int | None = None
@@ -225,8 +229,25 @@ def _feature(text: str) -> tuple[str, str]:
     name, separator, kind = text.rpartition("=")
     if not separator or not name:
         raise ConfigError(f"feature is {text!r}: expected NAME=KIND, such as zip=categorical")
+            quantiles=_quantiles(arguments.quantiles, arguments.interval),
     return name, kind
 
 
 def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(device.strip().upper() for name in names for device in name.split(","))
+def _quantiles(text: str, interval: float) -> tuple[float, ...]:
+    """The levels that were asked for, with the median among them; () for none."""
+    if text and interval:
+        raise ConfigError("quantiles and an interval were both given: give --quantiles or --interval, not both")
+    if interval:
+        if not 0.0 < interval < 1.0:
+            raise ConfigError(f"interval is {interval:g}: expected a share of the rows between 0 and 1, such as 0.9")
+        tail = round((1.0 - interval) / 2.0, 12)
+        return (tail, 0.5, round(1.0 - tail, 12))
+    try:
+        levels = {float(level) for level in text.split(",")} if text else set()
+    except ValueError:
+        raise ConfigError(f"quantiles are {text!r}: expected levels such as 0.05,0.5,0.95") from None
+    return tuple(sorted(levels | {0.5})) if levels else ()
+
+

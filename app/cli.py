@@ -76,6 +76,8 @@ def search(
     weight: Annotated[str, typer.Option(help="Column that says how much a row counts.")] = "",
     missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,
     encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
+    quantiles: Annotated[str, typer.Option(help="Quantiles of a regression to predict: 0.05,0.5,0.95.")] = "",
+    interval: Annotated[float, typer.Option(help="Prediction intervals that hold this share of rows: 0.9.")] = 0.0,
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
     folds: Annotated[int | None, typer.Option(help="Folds that judge a trial; 1: validation rows; 0: by rows.")] = None,
@@ -102,8 +104,8 @@ def search(
     arguments = SearchArguments(
         source=str(data), target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
-        weight=weight, missing=tuple(missing or ()), encoding=encoding, delimiter=delimiter, epochs=epochs,
-        folds=folds, seed=seed,
+        quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
+        delimiter=delimiter, epochs=epochs, folds=folds, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
         keep=keep, execution=execution,
     )  # fmt: skip

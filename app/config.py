@@ -84,6 +84,7 @@ class DataConfig:
         test_share: Share of the rows that is sealed for the report, in (0, 0.5).
     """
 
+        quantiles: Levels of a quantile regression, rising, 0.5 among them; empty for none.
     source: str = ""
     target: str = ""
     task: str = "auto"
@@ -104,6 +105,7 @@ class DataConfig:
             ConfigError: A share is out of range, or the task is unknown.
         """
         for name in ("validation_share", "test_share"):
+    quantiles: tuple[float, ...] = ()
             if not 0.0 < getattr(self, name) < 0.5:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
         known = ("auto", "binary", "multiclass", "regression")
@@ -119,6 +121,14 @@ class SearchConfig:
     Attributes:
         space: Name of a space, or ``module:build``.
         algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``hyperband``, ``asha``,
+        levels = self.quantiles
+        if levels and not (
+            list(levels) == sorted(set(levels)) and levels[0] > 0.0 and levels[-1] < 1.0 and 0.5 in levels[1:-1]
+        ):
+            raise ConfigError(
+                f"quantiles are {', '.join(map(str, levels))}: expected rising levels between 0 and 1, one below 0.5, "
+                f"0.5 itself and one above, such as 0.05, 0.5, 0.95"
+            )
             ``bohb``, or a scheduler and a sampler such as ``asha+random``.
         objective: Validation metric to select by; ``auto`` takes the task's own. More after commas (metrics,
             ``latency``, ``num_parameters``, ``size``) are minimised or maximised beside it.
@@ -388,8 +398,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return _build(hint, value, where)
-    if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
+    if origin is tuple and isinstance(value, list):
+        wanted = typing.get_args(hint)[0]
+        if wanted is str and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        if wanted is float and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value):
+            return tuple(map(float, value))
     if origin in (Mapping, typing.get_origin(Mapping[str, str])) and isinstance(value, Mapping):
         if all(isinstance(item, str) for item in value.values()):
             return dict(value)
@@ -410,7 +424,7 @@ def _in_words(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return "a section of settings"
     if typing.get_origin(hint) is tuple:
-        return "a list of texts"
+        return "a list of texts" if typing.get_args(hint)[0] is str else "a list of numbers"
     if typing.get_origin(hint) is not None:
         return "a table of texts"
     if isinstance(hint, type) and issubclass(hint, StrEnum):

@@ -30,9 +30,7 @@ from pipelines.row_weights import check_split_weights, row_weights
 from pipelines.schema import DatasetSchema, FeatureKind, RawType, TargetSpec, Task
 from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
 from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
-from pipelines.target_inference import drop_rows_without_target, infer_target
-
-Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
+from pipelines.target_inference import drop_rows_without_target, infer_target, with_quantiles
 
 SPLIT_COLUMN = "__tamiz_split__"
 """Column of the stored development rows that tells training from validation."""
@@ -162,6 +160,7 @@ def _folds(
     """Deals the rows that are not sealed to folds, if folds are to judge the trials.
 
     Raises:
+    target = with_quantiles(target, data.quantiles)
         DataError: The user asked for folds that the rows do not allow.
     """
     data, asked = config.data, config.search.folds

@@ -15,6 +15,8 @@ from app.encoded_rows import load_encoded
 from app.errors import SearchError, WorkerError
 from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
+from app.evaluation.conformal import smallest_rows, stated_coverage
+from app.evaluation.number_text import number_text
 from app.evaluation.sealed_test import SealedTestReport, report_sealed_test
 from app.execution.executor import Executor
 from app.execution.messages import (
@@ -83,7 +85,7 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
     opened = _expect(TestOpened, executor.call(OpenTest()))
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
-    task, num_classes = schema.target.task, schema.num_classes
+    task, num_classes, levels = schema.target.task, schema.num_classes, schema.target.quantiles
     seed = record.progress.search.seed if record.progress.search else 0
     # The baselines learn from the same rows as the final model: training and validation.
     train = load_encoded(directory.encoded)
@@ -96,13 +98,14 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
     tested = report_sealed_test(
         opened.predictions,
         baselines={
-            "constant": baselines.constant(train, test, task=task, num_classes=num_classes),
+            "constant": baselines.constant(train, test, task=task, num_classes=num_classes, levels=levels),
             "linear": baselines.linear(
                 train,
                 test,
                 task=task,
                 cardinalities=tuple(state.cardinalities),
                 num_classes=num_classes,
+                levels=levels,
                 seed=derive_seed(seed, "baseline"),
             ),
         },
@@ -110,12 +113,29 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
         classes=schema.target.classes,
         seed=derive_seed(seed, "bootstrap"),
     )
+    if levels:
+        tested = replace(tested, notes=(*tested.notes, _coverage_note(tested, levels, directory)))
     if schema.weight:
         told = f"Metrics and intervals count each row by its {schema.weight!r}; the confusion counts rows."
         tested = replace(tested, notes=(*tested.notes, told))
     write_json(directory.evaluation_file, tested.to_json())
     record.stage_done("test", rows=tested.num_rows)
     return tested
+
+
+def _coverage_note(tested: SealedTestReport, levels: tuple[float, ...], directory: RunDirectory) -> str:
+    """Says what share the intervals should hold and what they held, and how they were widened."""
+    stated, measured = stated_coverage(levels), tested.estimate("coverage")
+    margin = read_json(directory.best / "answers.json")["interval_margin"]
+    rows = read_json(directory.manifest_file)["data"]["rows"]["validation"]
+    verb = "widened" if margin >= 0 else "narrowed"
+    told = f"Intervals should hold {stated:.0%} of the rows"
+    if measured is not None:
+        held = "" if measured.low is None else f" (95 % interval {measured.low:.1%} to {measured.high:.1%})"
+        told += f" and held {measured.value:.1%}{held} of the sealed ones"
+    few = smallest_rows(levels)
+    doubt = f"; at least {few:,} would be needed to be sure" if rows < few else ""
+    return f"{told}; they were {verb} by {number_text(abs(margin))} on either side, by {rows:,} validation rows{doubt}."
 
 
 def export(
@@ -249,11 +269,20 @@ def _preprocessing(state: PreprocessingState) -> list[str]:
 
 def _outputs(schema: DatasetSchema) -> dict[str, str]:
     if schema.target.task is Task.REGRESSION:
-        return {"prediction": f"{schema.target.name}, in its own units"}
+        units = {"prediction": f"{schema.target.name}, in its own units"}
+        return units | _interval_outputs(schema.target.quantiles)
     return {
         "probabilities": f"one a class, in the order {', '.join(schema.target.classes[:20])}",
         "label": "the class predicted",
     }
+
+
+def _interval_outputs(levels: tuple[float, ...]) -> dict[str, str]:
+    if not levels:
+        return {}
+    stated = f"ends of the interval that holds {stated_coverage(levels):.0%} of the rows"
+    more = {"quantiles": f"at the levels {', '.join(map(str, levels))}"} if len(levels) > 3 else {}
+    return {"lower": stated, "upper": stated, **more}
 
 
 def _limits(rows: dict[str, int]) -> list[str]:

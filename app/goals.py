@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from app.evaluation.metrics import METRICS, Direction, Metric, Objective, default_objective, resolve_objective
+from app.evaluation.metrics import METRICS, Direction, Metric, Needs, Objective, default_objective, resolve_objective
 from app.search.limits import (
     LATENCY,
     MODEL_MEASURES,
@@ -50,7 +50,12 @@ class SearchGoals:
 
 
 def read_goals(
-    objective: str, *, limits: Sequence[str] = (), task: Task, imbalance_ratio: float = 1.0
+    objective: str,
+    *,
+    limits: Sequence[str] = (),
+    task: Task,
+    imbalance_ratio: float = 1.0,
+    quantiles: bool = False,
 ) -> SearchGoals:
     """Returns what a person asks for.
 
@@ -62,6 +67,7 @@ def read_goals(
         limits: Each such as `latency_ms<=5`, `num_parameters<=2e6` or `accuracy>=0.9`.
         task: Kind of the target.
         imbalance_ratio: Rows of the most frequent class over rows of the rarest, >= 1.
+        quantiles: Whether the regression is one of quantiles.
 
     Raises:
         ValueError: An unknown name (the nearest is offered), a metric that does not fit the task, a name twice, or a
@@ -75,15 +81,27 @@ def read_goals(
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
         raise ValueError(f"The objective {objective!r} names {twice!r} twice; name it once.")
+    _check_quantiles([*metrics, *(re.split(r"[<>=\s]", limit.strip())[0] for limit in limits)], quantiles)
+    if metrics and not METRICS[metrics[0]].selects:
+        raise ValueError(
+            f"The objective {metrics[0]!r} is met by any interval that is wide or narrow enough; name pinball or "
+            f"interval_score first, and {metrics[0]} as a limit."
+        )
     if metrics and "auto" not in map(str.lower, names):
         main = Objective(METRICS[metrics[0]], "as asked")
     else:
-        main = default_objective(task, imbalance_ratio=imbalance_ratio)
+        main = default_objective(task, imbalance_ratio=imbalance_ratio, quantiles=quantiles)
     return SearchGoals(
         objective=main,
         others=tuple(name for name in found if name != main.metric.name),
         limits=tuple(read_limit(text, task=task) for text in limits),
     )
+
+
+def _check_quantiles(names: Sequence[str], quantiles: bool) -> None:
+    asked = [name for name in names if name in METRICS and METRICS[name].needs is Needs.QUANTILES]
+    if asked and not quantiles:
+        raise ValueError(f"{asked[0]} is of quantiles: ask for them with --interval 0.9 or --quantiles 0.05,0.5,0.95.")
 
 
 def read_limit(text: str, *, task: Task | None = None) -> Limit:

@@ -171,12 +171,16 @@ def answers_frame(
     """Returns the outputs of an exported model as a table.
 
     Args:
-        outputs: ``label`` (num_rows,) and ``probabilities`` (num_rows, num_classes), or ``prediction`` (num_rows,).
+        outputs: ``label`` (num_rows,) and ``probabilities`` (num_rows, num_classes), or ``prediction`` (num_rows,)
+            and, with intervals, ``lower`` and ``upper``.
         schema: What the target is.
         index: Index of the table; None for 0, 1, ...
     """
     if "prediction" in outputs:
-        return pd.DataFrame({"prediction": outputs["prediction"].astype(np.float64)}, index=index)
+        named = {name: outputs[name] for name in ("prediction", "lower", "upper") if name in outputs}
+        for number, level in enumerate(schema.target.quantiles if "quantiles" in outputs else ()):
+            named[f"quantile {level:g}"] = outputs["quantiles"][:, number]
+        return pd.DataFrame({name: values.astype(np.float64) for name, values in named.items()}, index=index)
     columns: dict[str, Any] = {"label": outputs["label"]}
     for number, label in enumerate(schema.target.classes):
         columns[f"probability of {label}"] = outputs["probabilities"][:, number]

@@ -65,7 +65,12 @@ def check_goals(config: ExperimentConfig, schema: DatasetSchema) -> None:
         ConfigError: One is unknown, or none for this task; the message names the nearest.
     """
     with told_as_config_error():
-        read_goals(config.search.objective, limits=config.search.limits, task=schema.target.task)
+        read_goals(
+            config.search.objective,
+            limits=config.search.limits,
+            task=schema.target.task,
+            quantiles=bool(schema.target.quantiles),
+        )
 
 
 def goals_of(directory: RunDirectory, config: ExperimentConfig) -> SearchGoals:
@@ -74,7 +79,11 @@ def goals_of(directory: RunDirectory, config: ExperimentConfig) -> SearchGoals:
     ratio = read_json(directory.manifest_file)["data"]["imbalance_ratio"] or 1.0
     with told_as_config_error():
         return read_goals(
-            config.search.objective, limits=config.search.limits, task=schema.target.task, imbalance_ratio=ratio
+            config.search.objective,
+            limits=config.search.limits,
+            task=schema.target.task,
+            imbalance_ratio=ratio,
+            quantiles=bool(schema.target.quantiles),
         )
 
 

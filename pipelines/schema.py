@@ -57,7 +57,7 @@ class FeatureSpec:
         raw_type: Type of the column in the exported signature.
         reason: Why this kind, or why the column is not used, with the numbers that led to it.
         used: False when the column is dropped.
-        integer: The source holds integers or booleans (an int64 feature in tf.Example).
+        integer: The source holds integers or booleans, or whole numbers with gaps (an int64 feature in tf.Example).
         datetime_format: strptime format of a datetime column that is not ISO 8601; None for ISO 8601.
         target_encoded: Beside its id a category brings the mean target that it had in training.
     """
@@ -104,6 +104,9 @@ class TargetSpec:
         task: What is predicted.
         classes: Class labels as text, in the order of the class ids; empty for regression.
         reason: Why this task.
+        quantiles: Levels of a quantile regression, rising; empty for any other task.
+        columns: The target columns where there are several; `name` then joins them. Empty for one.
+        label_values: For several labels, what each one's column says when it does not hold and when it does.
     """
 
     name: str
@@ -111,6 +114,14 @@ class TargetSpec:
     task: Task
     classes: tuple[str, ...] = ()
     reason: str = ""
+    quantiles: tuple[float, ...] = ()
+    columns: tuple[str, ...] = ()
+    label_values: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The target columns."""
+        return self.columns or (self.name,)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -119,6 +130,9 @@ class TargetSpec:
             "task": self.task.value,
             "classes": list(self.classes),
             "reason": self.reason,
+            "quantiles": list(self.quantiles),
+            "columns": list(self.columns),
+            "label_values": [list(pair) for pair in self.label_values],
         }
 
     @classmethod
@@ -133,7 +147,9 @@ class TargetSpec:
         """
         values = checked_fields(cls, record)
         values["task"] = _member(Task, values["task"], "task")
-        values["classes"] = tuple(values.get("classes", ()))
+        for name in ("classes", "quantiles", "columns"):
+            values[name] = tuple(values.get(name, ()))
+        values["label_values"] = tuple((str(no), str(yes)) for no, yes in values.get("label_values", ()))
         return cls(**values)
 
 

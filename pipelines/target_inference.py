@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -82,6 +84,28 @@ def infer_target(table: pa.Table, target: str, *, task: Task | None = None) -> T
     if guess is Task.REGRESSION:
         return _regression(array, target, reason=reason)
     return _classification(array, target, task=guess, reason=reason)
+
+
+def with_quantiles(target: TargetSpec, quantiles: tuple[float, ...]) -> TargetSpec:
+    """Return the target as that of a quantile regression.
+
+    Args:
+        target: What is predicted.
+        quantiles: The levels, rising; () leaves the target as it is.
+
+    Raises:
+        DataError: The target is not one number.
+    """
+    if not quantiles:
+        return target
+    if target.task is not Task.REGRESSION or target.columns:
+        what = f"that of {len(target.columns)} columns" if target.columns else f"the target {target.name!r}"
+        raise DataError(
+            f"Quantiles and intervals are those of one number, but {what} is that of a {target.task} task "
+            f"({target.reason}); leave --quantiles and --interval out, or give --task regression where it is a number."
+        )
+    reason = f"{target.reason}; at the quantiles {', '.join(map(str, quantiles))}"
+    return replace(target, quantiles=quantiles, reason=reason)
 
 
 def _check_rows(array: pa.Array, target: str) -> None:

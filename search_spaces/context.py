@@ -76,6 +76,8 @@ class TableContext:
         sample: Rows that the network is going to train on; None where a space is only declared or measured. What a
             space declares and the shapes that it builds do not depend on it.
         judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
+        num_targets: Values that a regression predicts.
+        quantiles: Levels of a quantile regression, rising; empty for any other task.
     """
 
     task: Task
@@ -87,11 +89,20 @@ class TableContext:
     num_replicas: int = 1
     sample: TableSample | None = None
     judged_by_labels: bool = False
+    num_targets: int = 1
+    quantiles: tuple[float, ...] = ()
 
     @property
     def num_outputs(self) -> int:
-        """Width of the network's last layer: one logit a class, one logit for two classes, one value."""
-        return self.num_classes if self.task is Task.MULTICLASS else 1
+        """Width of the last layer: one logit a class or label, one for two classes, one value a target or quantile."""
+        if self.task in (Task.MULTICLASS, Task.MULTILABEL):
+            return self.num_classes
+        return 1 if self.task is Task.BINARY else len(self.quantiles) or self.num_targets
+
+    @property
+    def answers_values(self) -> bool:
+        """Whether outputs are values of the target itself: those of a regression that is not one of quantiles."""
+        return not self.task.is_classification and not self.quantiles
 
     def global_batch(self, batch_size: int) -> int:
         """Rows of one step over all replicas, for a searched `batch_size`.

@@ -19,7 +19,7 @@ from search_spaces.layers.piecewise_linear_embedding import BinRule, PiecewiseLi
 from search_spaces.layers.quantile_normal import QuantileNormal, suggested_quantiles
 from search_spaces.layers.token_attention import GatedLinearUnit, Queries, TokenAttention
 from search_spaces.layers.tokens import ClassToken, FeatureBias, LinearEmbedding
-from search_spaces.losses import loss_for
+from search_spaces.losses import loss_of
 from search_spaces.optimizers import FusedAdamW
 from search_spaces.recipe import CLIP_NORM, learning_rate_factor, learning_rate_schedule
 from search_spaces.tabular import HyperParameters, TabularSpace, dense_head
@@ -129,7 +129,7 @@ class FTTransformerSpace(TabularSpace):
         decaying = [layer for layer in model.layers if isinstance(layer, (TokenAttention, layers.Dense))]
         kept = {v.path for layer in decaying for v in layer.trainable_variables if len(v.shape) > 1}
         optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in kept])
-        loss = loss_for(context.num_outputs, classification=context.task.is_classification)
+        loss = loss_of(context)
         model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
 
     def _tokens(self, inputs: Mapping[str, Any], hp: HyperParameters) -> Any:

@@ -7,6 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from pipelines.schema import Task
+from search_spaces.context import TableContext
+from search_spaces.quantiles import PinballLoss
+
 
 @keras.saving.register_keras_serializable(package="tamiz")
 class SmoothedCrossentropy(keras.losses.Loss):
@@ -82,6 +86,20 @@ class MemberLoss(keras.losses.Loss):
     def from_config(cls, config: dict[str, Any]) -> MemberLoss:
         """Builds the loss that `get_config` described."""
         return cls(**{**config, "loss": keras.losses.deserialize(config["loss"])})
+
+
+def loss_of(context: TableContext, *, smoothing: float = 0.0) -> keras.losses.Loss:
+    """Returns the loss of a network whose last layer has ``context.num_outputs`` linear units.
+
+    Args:
+        context: The table and the task.
+        smoothing: Label smoothing in [0, 1); ignored by regression.
+    """
+    if context.quantiles:
+        return PinballLoss(context.quantiles)
+    if context.task is Task.MULTILABEL:
+        return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
+    return loss_for(context.num_outputs, classification=context.task.is_classification, smoothing=smoothing)
 
 
 def loss_for(num_outputs: int, *, classification: bool, smoothing: float = 0.0) -> keras.losses.Loss:

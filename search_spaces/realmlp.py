@@ -25,7 +25,7 @@ from search_spaces.layers.periodic_embedding import PeriodicEmbedding, PeriodicF
 from search_spaces.layers.robust_scale_smooth_clip import RobustScaleSmoothClip
 from search_spaces.layers.selected_columns import SelectedColumns
 from search_spaces.layers.target_range import TargetRange
-from search_spaces.losses import loss_for
+from search_spaces.losses import loss_of
 from search_spaces.optimizers import GroupedAdamW
 from search_spaces.recipe import learning_rate_factor
 from search_spaces.schedules import FlatCosine, LogCycles
@@ -84,7 +84,7 @@ class RealMLPSpace(TabularSpace):
                 x = FadingDropout(hp.get("dropout"), total_steps=total_steps)(x)
         # float32 even under mixed precision: a float16 softmax overflows.
         output = NtkDense(self.context.num_outputs, dtype="float32", name="head")(x)
-        return output if self.context.task.is_classification else TargetRange(dtype="float32", name="range")(output)
+        return TargetRange(dtype="float32", name="range")(output) if self.context.answers_values else output
 
     def compile(self, model: keras.Model, hp: HyperParameters) -> None:
         """Compiles with Adam at a rate of each group of variables."""
@@ -101,12 +101,7 @@ class RealMLPSpace(TabularSpace):
         )
         dense = [layer for layer in model.layers if isinstance(layer, NtkDense)]
         optimizer.exclude_from_weight_decay(var_list=[layer.bias for layer in dense])
-        classification = context.task.is_classification
-        loss = loss_for(
-            context.num_outputs,
-            classification=classification,
-            smoothing=hp.get("label_smoothing") if classification else 0.0,
-        )
+        loss = loss_of(context, smoothing=hp.get("label_smoothing") if context.task.is_classification else 0.0)
         model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
 
     def _features(self, inputs: Mapping[str, Any], hp: HyperParameters) -> Any:

@@ -12,7 +12,7 @@ import keras
 import keras_tuner
 
 from search_spaces.context import TableContext
-from search_spaces.losses import loss_for
+from search_spaces.losses import loss_of
 from search_spaces.optimizers import FusedAdamW, FusedRMSprop, FusedSGD
 from search_spaces.schedules import WarmupCosine
 
@@ -101,12 +101,7 @@ def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: 
     optimizer = build_optimizer(hp, context)
     # Decay pulls weight matrices towards zero; on biases, scales and shifts it only hurts.
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
-    classification = context.task.is_classification
-    loss = loss_for(
-        context.num_outputs,
-        classification=classification,
-        smoothing=hp.get("label_smoothing") if classification else 0.0,
-    )
+    loss = loss_of(context, smoothing=hp.get("label_smoothing") if context.task.is_classification else 0.0)
     # XLA on CPU compiles for longer than a small network trains.
     model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
     return model

@@ -28,7 +28,7 @@ from search_spaces.layers.one_hot import OneHotColumns
 from search_spaces.layers.piecewise_linear_embedding import PiecewiseLinearEmbedding
 from search_spaces.layers.quantile_normal import QuantileNormal, suggested_quantiles
 from search_spaces.layers.selected_columns import SelectedColumns
-from search_spaces.losses import MemberLoss, loss_for
+from search_spaces.losses import MemberLoss, loss_of
 from search_spaces.network_size import usual_tabm_size
 from search_spaces.optimizers import FusedAdamW
 from search_spaces.recipe import CLIP_NORM, learning_rate_factor, learning_rate_schedule
@@ -105,11 +105,8 @@ class TabMSpace(TabularSpace):
         optimizer = FusedAdamW(rate, weight_decay=decay, epsilon=1e-8, global_clipnorm=CLIP_NORM)
         decayed = {v.path for layer in model.layers if isinstance(layer, _DECAYED) for v in [layer.kernel]}
         optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.path not in decayed])
-        classification = context.task.is_classification
-        loss = loss_for(context.num_outputs, classification=classification)
-        model.compile(
-            optimizer=optimizer, loss=MemberLoss(loss, num_outputs=context.num_outputs), jit_compile=False
-        )
+        loss = MemberLoss(loss_of(context), num_outputs=context.num_outputs)
+        model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
 
     def _features(self, inputs: Mapping[str, Any], hp: HyperParameters) -> tuple[Any, tuple[int, ...]]:
         """Returns the features side by side (batch, num_features), and how many of them belong to each column."""

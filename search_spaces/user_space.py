@@ -20,7 +20,8 @@ import tensorflow as tf
 from pipelines.schema import Task
 from search_spaces.catalogue import SPACES, SpaceError, load_attribute
 from search_spaces.context import TableContext
-from search_spaces.losses import loss_for
+from search_spaces.losses import MemberLoss, loss_for, loss_of
+from search_spaces.quantiles import PinballLoss
 
 MAX_ONE_HOT = 64
 
@@ -35,6 +36,9 @@ PROBABILITY_LOSSES = frozenset(
     }
 )
 """Names of Keras losses that take probabilities unless told otherwise."""
+
+
+_RAW_QUANTILES = (PinballLoss, MemberLoss, type(None))
 
 
 class InputForm(StrEnum):
@@ -151,8 +155,9 @@ def checked_model(
 
 def _default_loss(model: keras.Model, width: int, context: TableContext) -> Any:
     if answers_logits(model, context.task):
-        return loss_for(width, classification=context.task.is_classification)
-    return "binary_crossentropy" if width == 1 else "sparse_categorical_crossentropy"
+        return loss_of(context) if width == context.num_outputs else loss_for(width, classification=True)
+    independent = width == 1 or context.task is Task.MULTILABEL
+    return "binary_crossentropy" if independent else "sparse_categorical_crossentropy"
 
 
 def answers_logits(model: keras.Model, task: Task) -> bool:
@@ -163,7 +168,8 @@ def answers_logits(model: keras.Model, task: Task) -> bool:
     loss of its own is taken to answer logits.
     """
     if not task.is_classification:
-        return True
+        # Quantiles are raw outputs for tamiz's own loss, and what they are for any other.
+        return not _has_several_outputs(model) or isinstance(getattr(model, "loss", None), _RAW_QUANTILES)
     if _takes_logits(getattr(model, "loss", None)) is False:
         return False
     if not getattr(model, "outputs", None):
@@ -171,6 +177,11 @@ def answers_logits(model: keras.Model, task: Task) -> bool:
     last = _last_layer(model)
     activation = getattr(getattr(last, "activation", None), "__name__", "linear")
     return not isinstance(last, keras.layers.Softmax) and activation not in ("softmax", "sigmoid")
+
+
+def _has_several_outputs(model: keras.Model) -> bool:
+    outputs = getattr(model, "outputs", None) or []
+    return len(outputs) == 1 and (outputs[0].shape[-1] or 1) > 1
 
 
 def _takes_logits(loss: Any) -> bool | None:

@@ -76,7 +76,9 @@ class EncodedRows:
         )
 
 
-def constant(train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: int = 0) -> Predictions:
+def constant(
+    train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: int = 0, levels: tuple[float, ...] = ()
+) -> Predictions:
     """The classes' frequencies in training, or the mean of the target, for every test row.
 
     Args:
@@ -84,10 +86,12 @@ def constant(train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: 
         test: rows to answer.
         task: binary, multiclass or regression.
         num_classes: number of classes; 0 for regression.
+        levels: quantiles of a regression to answer beside the mean, rising; () for none.
     """
     if task is Task.REGRESSION:
         mean = np.average(train.y.astype(np.float64), weights=train.weights)
-        return _regression(train, test, np.full(test.num_rows, mean))
+        errors = train.y.astype(np.float64) - mean
+        return _with_quantiles(_regression(train, test, np.full(test.num_rows, mean)), errors, levels)
     counts = np.bincount(train.y.astype(np.intp), weights=train.weights, minlength=num_classes).astype(np.float64)
     return _classification(test, task, np.tile(counts / counts.sum(), (test.num_rows, 1)))
 
@@ -99,6 +103,7 @@ def linear(
     task: Task,
     cardinalities: tuple[int, ...],
     num_classes: int = 0,
+    levels: tuple[float, ...] = (),
     seed: int = 0,
 ) -> Predictions:
     """Logistic regression with a light L2 penalty, or ridge regression, on the encoded features.
@@ -113,6 +118,7 @@ def linear(
         task: binary, multiclass or regression.
         cardinalities: ids of each categorical feature lie in [0, cardinality).
         num_classes: number of classes; 0 for regression.
+        levels: quantiles of a regression to answer beside the value, by those of the errors in training.
         seed: chooses the rows where not all are fitted.
 
     Raises:
@@ -123,7 +129,7 @@ def linear(
     if train.num_rows > max_rows:
         train = train.take(np.random.default_rng(seed).choice(train.num_rows, size=max_rows, replace=False))
     if not width or (task.is_classification and (train.y == train.y[0]).all()):
-        return constant(train, test, task=task, num_classes=num_classes)
+        return constant(train, test, task=task, num_classes=num_classes, levels=levels)
     mean = train.numeric.mean(axis=0, dtype=np.float64)
     deviation = train.numeric.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0
@@ -134,7 +140,9 @@ def linear(
         # Reaching the iteration limit is expected here, and no business of the user's.
         warnings.simplefilter("ignore")
         if task is Task.REGRESSION:
-            return _regression(train, test, _ridge(features, train, test_features))
+            answers = _ridge(features, train, scipy.sparse.vstack([test_features, features], format="csr"))
+            errors = train.y.astype(np.float64) - answers[test.num_rows :]
+            return _with_quantiles(_regression(train, test, answers[: test.num_rows]), errors, levels)
         probabilities = _logistic(features, train, test_features, num_classes)
     return _classification(test, task, probabilities)
 
@@ -192,6 +200,15 @@ def _one_hot(
     return scipy.sparse.csr_array(
         scipy.sparse.hstack([scipy.sparse.csr_array(numeric), one_hot], format="csr")
     )
+
+
+def _with_quantiles(
+    predictions: Predictions, errors: NDArray[np.float64], levels: tuple[float, ...]
+) -> Predictions:
+    if not levels or predictions.values is None:
+        return predictions
+    found = predictions.values[:, np.newaxis] + np.quantile(errors, levels)
+    return dataclasses.replace(predictions, quantiles=found, levels=levels)
 
 
 def _classification(test: EncodedRows, task: Task, probabilities: NDArray[np.float64]) -> Predictions:

@@ -47,6 +47,7 @@ class Needs(enum.StrEnum):
     LABELS = "labels"
     PROBABILITIES = "probabilities"
     VALUES = "values"
+    QUANTILES = "quantiles"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Metric:
         needs: labels, probabilities (classification) or values (regression).
         function: predictions to a function of row weights (see `weighted`).
         description: one line for people.
+        selects: whether a search may follow it alone; a wide interval always covers more, a narrow one less.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Metric:
     needs: Needs
     function: Callable[[Predictions], weighted.Weighted]
     description: str
+    selects: bool = True
 
     def value(self, predictions: Predictions) -> float:
         """The metric on all rows; NaN where it is not defined (say, ROC-AUC on rows of a single class).
@@ -86,7 +89,7 @@ class Metric:
 
     def fits(self, task: Task) -> bool:
         """True if the metric is defined for the task."""
-        if self.needs is Needs.VALUES:
+        if self.needs in (Needs.VALUES, Needs.QUANTILES):
             return task is Task.REGRESSION
         return task in (Task.BINARY, Task.MULTICLASS)
 
@@ -139,6 +142,14 @@ _ALL = (
     Metric("mae", _LESS, Needs.VALUES, weighted.mae, "mean absolute error, in the target's units"),
     Metric("r2", _MORE, Needs.VALUES, weighted.r2, "share of the target's variance explained"),
     Metric("mape", _LESS, Needs.VALUES, weighted.mape, "mean absolute error as a share of the target"),
+    Metric("pinball", _LESS, Needs.QUANTILES, weighted.pinball, "mean pinball loss of the quantiles"),
+    Metric(
+        "coverage", _MORE, Needs.QUANTILES, weighted.coverage, "share of rows inside the interval", selects=False
+    ),
+    Metric(
+        "interval_width", _LESS, Needs.QUANTILES, weighted.interval_width, "mean width of the interval", selects=False
+    ),
+    Metric("interval_score", _LESS, Needs.QUANTILES, weighted.interval_score, "width, and by how much rows miss it"),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
@@ -161,12 +172,14 @@ _ALIASES = {
 
 
 def metrics_for(task: Task) -> tuple[Metric, ...]:
-    """The metrics defined for a task, in the order of reports.
+    """The metrics defined for a task, those of quantiles left out, in the order of reports.
 
     Raises:
         ValueError: no metric is defined for the task yet.
     """
-    metrics = tuple(metric for metric in METRICS.values() if metric.fits(task))
+    metrics = tuple(
+        metric for metric in METRICS.values() if metric.fits(task) and metric.needs is not Needs.QUANTILES
+    )
     if not metrics:
         raise ValueError(
             f"expected a binary, multiclass or regression task, got {task.value}; "
@@ -194,24 +207,28 @@ def compute_metrics(predictions: Predictions, *, metrics: tuple[Metric, ...] | N
 
 def available_metrics(predictions: Predictions) -> tuple[Metric, ...]:
     """The task's metrics that these predictions have the material for (labels alone rank nothing)."""
-    return tuple(
-        metric
-        for metric in metrics_for(predictions.task)
-        if metric.needs is not Needs.PROBABILITIES or predictions.probabilities is not None
-    )
+    known = metrics_for(predictions.task)
+    if predictions.probabilities is None:
+        known = tuple(metric for metric in known if metric.needs is not Needs.PROBABILITIES)
+    if predictions.quantiles is not None:
+        known += tuple(metric for metric in METRICS.values() if metric.needs is Needs.QUANTILES)
+    return known
 
 
-def default_objective(task: Task, *, imbalance_ratio: float = 1.0) -> Objective:
+def default_objective(task: Task, *, imbalance_ratio: float = 1.0, quantiles: bool = False) -> Objective:
     """The metric a search follows unless told otherwise, with the reason.
 
     Args:
         task: binary, multiclass or regression.
         imbalance_ratio: rows of the most frequent class over rows of the rarest, >= 1.
+        quantiles: whether the regression is one of quantiles.
 
     Raises:
         ValueError: no metric is defined for the task yet.
     """
     metrics_for(task)
+    if quantiles:
+        return Objective(METRICS["pinball"], "quantiles: each is best where its own share of the rows lies below it")
     if task is Task.REGRESSION:
         return Objective(METRICS["rmse"], "regression: errors in the target's units, large ones weigh more")
     imbalanced = imbalance_ratio > IMBALANCE_LIMIT

@@ -25,6 +25,8 @@ class Predictions:
         values: `(num_rows,)` predicted values of a regression. None for classification.
         mape_epsilon: the least |y| that MAPE divides by, in the target's units (see `metrics.mape_epsilon`).
         weights: `(num_rows,)` how much each row counts, at least 0 and not all 0; None for all alike.
+        quantiles: `(num_rows, num_levels)` predicted quantiles of a regression, rising; None for no quantiles.
+        levels: what the quantiles are, rising in (0, 1); () for none.
 
     Raises:
         ValueError: shapes that do not fit, a missing answer, or numbers that are not finite.
@@ -37,6 +39,8 @@ class Predictions:
     values: NDArray[np.floating] | None = None
     mape_epsilon: float = 0.0
     weights: NDArray[np.floating] | None = None
+    quantiles: NDArray[np.floating] | None = None
+    levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in (Task.BINARY, Task.MULTICLASS, Task.REGRESSION):
@@ -93,6 +97,7 @@ class Predictions:
             labels=None if self.labels is None else self.labels[rows],
             values=None if self.values is None else self.values[rows],
             weights=None if self.weights is None else self.weights[rows],
+            quantiles=None if self.quantiles is None else self.quantiles[rows],
         )
 
     def _check_weights(self) -> None:
@@ -114,6 +119,9 @@ class Predictions:
         _check_shape("values", self.values, (self.num_rows,))
         _check_finite("y", self.y)
         _check_finite("values", self.values)
+        if self.quantiles is not None:
+            _check_shape("quantiles", self.quantiles, (self.num_rows, len(self.levels)))
+            _check_finite("quantiles", self.quantiles)
 
     def _check_classes(self) -> None:
         if not np.issubdtype(self.y.dtype, np.integer):

@@ -203,6 +203,37 @@ def mape(predictions: Predictions) -> Weighted:
     return _mean(np.abs(_errors(predictions)) / np.maximum(size, predictions.mape_epsilon))
 
 
+# -- quantiles -------------------------------------------------------------------------------------------
+
+
+def pinball(predictions: Predictions) -> Weighted:
+    """Mean over rows and quantiles of the pinball loss, in the target's units."""
+    found, levels = _quantiles(predictions)
+    errors = predictions.y.astype(np.float64)[:, np.newaxis] - found
+    return _mean(np.maximum(levels * errors, (levels - 1.0) * errors).mean(axis=1))
+
+
+def coverage(predictions: Predictions) -> Weighted:
+    """Share of rows whose true value is between the outermost quantiles."""
+    found, _ = _quantiles(predictions)
+    y = predictions.y.astype(np.float64)
+    return _mean(((y >= found[:, 0]) & (y <= found[:, -1])).astype(np.float64))
+
+
+def interval_width(predictions: Predictions) -> Weighted:
+    """Mean distance of the outermost quantiles, in the target's units."""
+    found, _ = _quantiles(predictions)
+    return _mean(found[:, -1] - found[:, 0])
+
+
+def interval_score(predictions: Predictions) -> Weighted:
+    """Width plus what misses it, weighted by how rare misses should be (Gneiting and Raftery 2007, equation 43)."""
+    found, levels = _quantiles(predictions)
+    y, miss = predictions.y.astype(np.float64), 2.0 / (1.0 - (levels[-1] - levels[0]))
+    low, high = found[:, 0], found[:, -1]
+    return _mean(high - low + miss * (np.maximum(low - y, 0.0) + np.maximum(y - high, 0.0)))
+
+
 # -- pieces ----------------------------------------------------------------------------------------------
 
 
@@ -216,6 +247,12 @@ def _errors(predictions: Predictions) -> Float64:
     if predictions.values is None:
         raise ValueError("expected a regression for this metric, got a classification; choose another metric")
     return predictions.values.astype(np.float64) - predictions.y.astype(np.float64)
+
+
+def _quantiles(predictions: Predictions) -> tuple[Float64, Float64]:
+    if predictions.quantiles is None:
+        raise ValueError("expected quantiles for this metric, got single values; ask for them with --interval 0.9")
+    return predictions.quantiles.astype(np.float64), np.asarray(predictions.levels)
 
 
 def _mean(per_row: Float64) -> Weighted:

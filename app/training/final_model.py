@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.data_stage import read_arrow
 from app.errors import WorkerError
+from app.evaluation.conformal import interval_margin
 from app.evaluation.metrics import mape_epsilon
 from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
@@ -136,7 +137,12 @@ def train_final_model(
     temporary.replace(directory.model_file)
     write_json(directory.best / "answers.json", answers.to_json())
     del model
-    return load_final_model(trainer, directory), trained
+    final = load_final_model(trainer, directory)
+    if answers.quantiles:
+        held_out = trainer.predict(final.model, answers, trainer.data.validation)
+        final = replace(final, answers=replace(answers, interval_margin=interval_margin(held_out)))
+        write_json(directory.best / "answers.json", final.answers.to_json())
+    return final, trained
 
 
 def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:

@@ -204,9 +204,9 @@ class Network:
     def _rescaled(self, predicted: dict[str, Any]) -> dict[str, Any]:
         """Brings predictions from the units of the rows that the graph was made for to those of the present rows."""
         made, now = self._graph_answers, self.answers
-        if "values" in predicted and made != now:
-            standardised = (predicted["values"].astype(np.float64) - made.target_mean) / made.target_scale
-            predicted["values"] = (standardised * now.target_scale + now.target_mean).astype(np.float32)
+        for name in {"values", "quantiles"} & set(predicted) if made != now else ():
+            standardised = (predicted[name].astype(np.float64) - made.target_mean) / np.asarray(made.target_scale)
+            predicted[name] = (standardised * np.asarray(now.target_scale) + now.target_mean).astype(np.float32)
         return predicted
 
     @property

@@ -297,7 +297,8 @@ class Trainer:
         Raises:
             NonFiniteError: The loss became NaN or infinite.
         """
-        rows = self.data.development
+        # Intervals are widened by what the validation rows say, which must not have been learned from.
+        rows = self.data.training if self.data.schema.target.quantiles else self.data.development
         part = TrainingPart(data=self.data, rows=rows, features=tensors(rows.features))
         network = self.network(values, part, num_rows=rows.num_rows, seed=seed)
         trained = 0
@@ -384,4 +385,6 @@ def _as_predictions(
         values=joined.get("values"),
         mape_epsilon=mape_epsilon,
         weights=rows.weights,
+        quantiles=joined.get("quantiles"),
+        levels=answers.quantiles,
     )

@@ -78,17 +78,23 @@ class TrialData:
             num_training_rows=num_training_rows,
             max_epochs=max_epochs,
             num_replicas=num_replicas,
+            num_targets=len(target.names),
+            quantiles=target.quantiles,
         )
 
     def answer_form(self, *, logits: bool) -> AnswerForm:
         """Returns how a network's raw output becomes an answer."""
+        target = self.schema.target
         return AnswerForm(
-            task=self.schema.target.task,
-            classes=self.schema.target.classes,
+            task=target.task,
+            classes=target.classes,
             logits=logits,
             class_weights=self.class_weights,
             target_mean=self.target_mean,
             target_scale=self.target_scale,
+            outputs=target.columns,
+            label_values=target.label_values,
+            quantiles=target.quantiles,
         )
 
     def training_target(self, rows: EncodedRows) -> NDArray[Any]:

@@ -13,8 +13,10 @@ from typing import Any, final
 import tensorflow as tf
 
 from app.training.packing.layers import Scene, hidden_layer, permute, product, shared_product
+from pipelines.schema import Task
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
+from search_spaces.quantiles import pinball, rising
 from search_spaces.recipe import CLIP_NORM
 
 STATISTICS_MOMENTUM = 0.9
@@ -283,12 +285,14 @@ class PackGraph:
     ) -> tf.Tensor:
         """Returns the loss of every member, (num_members,): those of `search_spaces.losses.loss_for`."""
         smoothing = settings["smoothing"][:, tf.newaxis, tf.newaxis]
-        if not self.context.task.is_classification:
-            rows = tf.square(output - target[tf.newaxis])[..., 0]
+        if self.context.quantiles:
+            rows = pinball(target[tf.newaxis], rising(output, self.context.quantiles), self.context.quantiles)
+        elif not self.context.task.is_classification:
+            rows = tf.reduce_mean(tf.square(output - target[tf.newaxis]), axis=-1)
+        elif self.context.task is Task.MULTILABEL:
+            rows = tf.reduce_mean(_binary_losses(output, target, smoothing), axis=-1)
         elif self.context.num_outputs == 1:
-            truth = tf.cast(target[tf.newaxis], tf.float32)
-            truth = truth * (1.0 - smoothing) + 0.5 * smoothing
-            rows = (tf.maximum(output, 0.0) - output * truth + tf.math.softplus(-tf.abs(output)))[..., 0]
+            rows = _binary_losses(output, target, smoothing)[..., 0]
         else:
             classes = self.context.num_outputs
             truth = tf.one_hot(target[:, 0], classes)[tf.newaxis] * (1.0 - smoothing) + smoothing / classes
@@ -329,6 +333,13 @@ class PackGraph:
         width = tf.shape(weights["head"])[1]
         mask: tf.Tensor = tf.sequence_mask(tf.cast(settings["width"], tf.int32), width, dtype=tf.float32)[:, tf.newaxis]
         return mask
+
+
+def _binary_losses(output: tf.Tensor, target: tf.Tensor, smoothing: tf.Tensor) -> tf.Tensor:
+    """Returns the cross-entropy of every logit, (num_members, batch, num_outputs)."""
+    truth = tf.cast(target[tf.newaxis], tf.float32)
+    truth = truth * (1.0 - smoothing) + 0.5 * smoothing
+    return tf.maximum(output, 0.0) - output * truth + tf.math.softplus(-tf.abs(output))
 
 
 def _flat(block: tf.Tensor) -> tf.Tensor:

@@ -252,6 +252,8 @@ class PackTrainer:
                 labels=own.get("label_ids"),
                 values=own.get("values"),
                 weights=rows.weights,
+                quantiles=own.get("quantiles"),
+                levels=self._answers.quantiles,
             )
             value = objective.value(predictions)
             scalars = {

@@ -66,12 +66,19 @@ class Experiment:
 
 
 def prepare(
-    path: Path, task: str, *, rare: bool = False, weighting: str = "auto", weighted: bool = False
+    path: Path,
+    task: str,
+    *,
+    rare: bool = False,
+    weighting: str = "auto",
+    weighted: bool = False,
+    levels: tuple[float, ...] = (),
 ) -> Experiment:
     from app.training.trial_data import load_trial_data
 
     weight = "count" if weighted else ""
-    config = ExperimentConfig(name=path.name, data=DataConfig(target="outcome", task=task, weight=weight))
+    data = DataConfig(target="outcome", task=task, weight=weight, quantiles=levels)
+    config = ExperimentConfig(name=path.name, data=data)
     directory = RunDirectory(path)
     path.mkdir()
     frame = make_frame(task, rare=rare)
@@ -99,12 +106,17 @@ def experiments(tmp_path_factory: pytest.TempPathFactory, placement: Any) -> Cal
     folder = tmp_path_factory.mktemp("experiments")
 
     def experiment(
-        task: str, *, rare: bool = False, weighting: str = "auto", weighted: bool = False
+        task: str,
+        *,
+        rare: bool = False,
+        weighting: str = "auto",
+        weighted: bool = False,
+        levels: tuple[float, ...] = (),
     ) -> Experiment:
-        key = (task, rare, weighting, weighted)
+        key = (task, rare, weighting, weighted, levels)
         if key not in made:
-            place = folder / f"{task}-{rare}-{weighting}-{weighted}"
-            made[key] = prepare(place, task, rare=rare, weighting=weighting, weighted=weighted)
+            place = folder / f"experiment-{len(made)}"
+            made[key] = prepare(place, task, rare=rare, weighting=weighting, weighted=weighted, levels=levels)
         return made[key]
 
     return experiment
@@ -124,10 +136,11 @@ def make_trainer(experiments: Callable[..., Experiment], placement: Any) -> Call
         rare: bool = False,
         weighting: str = "auto",
         weighted: bool = False,
+        levels: tuple[float, ...] = (),
         max_epochs: int = 6,
     ) -> Any:
         return Trainer(
-            experiments(task, rare=rare, weighting=weighting, weighted=weighted).data,
+            experiments(task, rare=rare, weighting=weighting, weighted=weighted, levels=levels).data,
             space_name=space,
             objective=METRICS[OBJECTIVES[task]],
             placement=placement,
