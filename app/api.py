@@ -33,9 +33,9 @@ def search(
     objective: str = "",
     features: Mapping[str, str] | None = None,
     weight: str = "",
-    folds: int | None = None,
     interval: float = 0.0,
     quantiles: Sequence[float] = (),
+    folds: int | None = None,
     limits: Sequence[str] = (),
     start_from: Sequence[str | Path] = (),
     workers: int = 0,
@@ -58,11 +58,11 @@ def search(
             as ``"roc_auc,latency"``.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
         weight: Column that says how much a row counts, in the loss and in all metrics.
+        interval: Share of the rows that prediction intervals of a regression should hold, such as 0.9; 0 for none.
+        quantiles: Quantiles of a regression to predict instead, such as ``(0.05, 0.5, 0.95)``.
         limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``.
         start_from: Earlier runs on like data, whose best configurations are tried first.
         workers: Worker processes; 0 takes one.
-        interval: Share of the rows that prediction intervals of a regression should hold, such as 0.9; 0 for none.
-        quantiles: Quantiles of a regression to predict instead, such as ``(0.05, 0.5, 0.95)``.
         folds: Folds of the cross-validation that judges trials; 1 judges them on the validation rows; by default small
             tables get folds where the time allows it.
         seed: Seed of every random choice; 42 by default.
@@ -85,11 +85,11 @@ def search(
             objective=objective,
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
             weight=weight,
+            interval=interval,
+            quantiles=",".join(map(str, quantiles)),
             folds=folds,
             seed=seed,
             limits=tuple(limits),
-            interval=interval,
-            quantiles=",".join(map(str, quantiles)),
             start_from=tuple(map(str, start_from)),
             execution=ExecutionArguments(workers=workers),
         ),

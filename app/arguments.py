@@ -41,10 +41,10 @@ class SearchArguments:
         group: Group column.
         time_column: Column that orders the splits.
         weight: Column that says how much a row counts.
-        missing: Texts that mean a missing value.
-        encoding: Encoding of the file.
         quantiles: Levels with commas between them, such as ``0.05,0.5,0.95``.
         interval: Share of the rows that the interval should hold, such as ``0.9``; 0 for none.
+        missing: Texts that mean a missing value.
+        encoding: Encoding of the file.
         delimiter: Delimiter of the file.
         epochs: Epochs of a trial at full budget.
         folds: Folds of the cross-validation, 1 for none, 0 for automatic; None leaves the setting as it is.
@@ -69,10 +69,10 @@ class SearchArguments:
     group: str = ""
     time_column: str = ""
     weight: str = ""
-    missing: tuple[str, ...] = ()
-    encoding: str = ""
     quantiles: str = ""
     interval: float = 0.0
+    missing: tuple[str, ...] = ()
+    encoding: str = ""
     delimiter: str = ""
     epochs: int = 0
     folds: int | None = None
@@ -175,6 +175,7 @@ def experiment_config(
             group=arguments.group,
             time_column=arguments.time_column,
             weight=arguments.weight,
+            quantiles=_quantiles(arguments.quantiles, arguments.interval),
             missing_values=arguments.missing,
             encoding=arguments.encoding,
             delimiter=arguments.delimiter,
@@ -225,16 +226,6 @@ def _budget(arguments: SearchArguments) -> dict[str, Any]:
     return {"seconds": 0.0, "trials": arguments.trials} if arguments.trials else {}
 
 
-def _feature(text: str) -> tuple[str, str]:
-    name, separator, kind = text.rpartition("=")
-    if not separator or not name:
-        raise ConfigError(f"feature is {text!r}: expected NAME=KIND, such as zip=categorical")
-            quantiles=_quantiles(arguments.quantiles, arguments.interval),
-    return name, kind
-
-
-def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(device.strip().upper() for name in names for device in name.split(","))
 def _quantiles(text: str, interval: float) -> tuple[float, ...]:
     """The levels that were asked for, with the median among them; () for none."""
     if text and interval:
@@ -251,3 +242,12 @@ def _quantiles(text: str, interval: float) -> tuple[float, ...]:
     return tuple(sorted(levels | {0.5})) if levels else ()
 
 
+def _feature(text: str) -> tuple[str, str]:
+    name, separator, kind = text.rpartition("=")
+    if not separator or not name:
+        raise ConfigError(f"feature is {text!r}: expected NAME=KIND, such as zip=categorical")
+    return name, kind
+
+
+def _devices(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(device.strip().upper() for name in names for device in name.split(","))

@@ -77,6 +77,7 @@ class DataConfig:
         group: Column whose rows must stay together in one split; empty for none.
         time_column: Column that orders the splits; empty for none.
         weight: Column that says how much a row counts in the loss and the metrics; empty for none.
+        quantiles: Levels of a quantile regression, rising, 0.5 among them; empty for none.
         missing_values: Further texts that mean a missing value.
         encoding: Text encoding of a CSV file; empty recognises it.
         delimiter: Delimiter of a CSV file; empty recognises it.
@@ -84,7 +85,6 @@ class DataConfig:
         test_share: Share of the rows that is sealed for the report, in (0, 0.5).
     """
 
-        quantiles: Levels of a quantile regression, rising, 0.5 among them; empty for none.
     source: str = ""
     target: str = ""
     task: str = "auto"
@@ -92,6 +92,7 @@ class DataConfig:
     group: str = ""
     time_column: str = ""
     weight: str = ""
+    quantiles: tuple[float, ...] = ()
     missing_values: tuple[str, ...] = ()
     encoding: str = ""
     delimiter: str = ""
@@ -105,9 +106,16 @@ class DataConfig:
             ConfigError: A share is out of range, or the task is unknown.
         """
         for name in ("validation_share", "test_share"):
-    quantiles: tuple[float, ...] = ()
             if not 0.0 < getattr(self, name) < 0.5:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
+        levels = self.quantiles
+        if levels and not (
+            list(levels) == sorted(set(levels)) and levels[0] > 0.0 and levels[-1] < 1.0 and 0.5 in levels[1:-1]
+        ):
+            raise ConfigError(
+                f"quantiles are {', '.join(map(str, levels))}: expected rising levels between 0 and 1, one below 0.5, "
+                f"0.5 itself and one above, such as 0.05, 0.5, 0.95"
+            )
         known = ("auto", "binary", "multiclass", "regression")
         if self.task not in known:
             hint = did_you_mean(self.task, known)
@@ -121,14 +129,6 @@ class SearchConfig:
     Attributes:
         space: Name of a space, or ``module:build``.
         algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``hyperband``, ``asha``,
-        levels = self.quantiles
-        if levels and not (
-            list(levels) == sorted(set(levels)) and levels[0] > 0.0 and levels[-1] < 1.0 and 0.5 in levels[1:-1]
-        ):
-            raise ConfigError(
-                f"quantiles are {', '.join(map(str, levels))}: expected rising levels between 0 and 1, one below 0.5, "
-                f"0.5 itself and one above, such as 0.05, 0.5, 0.95"
-            )
             ``bohb``, or a scheduler and a sampler such as ``asha+random``.
         objective: Validation metric to select by; ``auto`` takes the task's own. More after commas (metrics,
             ``latency``, ``num_parameters``, ``size``) are minimised or maximised beside it.

@@ -123,6 +123,7 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     check_columns(source.table, target=data.target, overrides=overrides | ignored)
     table, note = drop_rows_without_target(source.table, data.target)
     target = infer_target(table, data.target, task=None if data.task == "auto" else Task(data.task))
+    target = with_quantiles(target, data.quantiles)
     splits = assign_splits(
         table,
         target,
@@ -160,7 +161,6 @@ def _folds(
     """Deals the rows that are not sealed to folds, if folds are to judge the trials.
 
     Raises:
-    target = with_quantiles(target, data.quantiles)
         DataError: The user asked for folds that the rows do not allow.
     """
     data, asked = config.data, config.search.folds
