@@ -29,10 +29,12 @@ from tf_serving.server.logs import LOGGER
 from tf_serving.server.metrics import MONITORING_PATH, Metrics
 from tf_serving.server.model_store import ModelStore
 from tf_serving.server.ports import bind
+from tf_serving.server.prediction_log import PredictionLogs
 from tf_serving.server.preflight import Preflight
 from tf_serving.server.rest import Rest
 from tf_serving.server.settings import ServerSettings
 from tf_serving.server.status import ConfigurationError, ServingError
+from tf_serving.server.worker_metrics import WorkerMetrics
 
 WAIT_SECONDS = 0.5
 
@@ -44,18 +46,22 @@ class Server:
     Args:
         settings: All of it.
         preflight: Loads a version in another process first; None to go without.
+        metrics_folder: Where the processes of one server share their metrics; None for a single one.
 
     Raises:
         ConfigurationError: Settings, files or ports that cannot be used.
     """
 
-    def __init__(self, settings: ServerSettings, *, preflight: Preflight | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, *, preflight: Preflight | None = None, metrics_folder: Path | None = None
+    ) -> None:
         self.settings = settings
         self._tls = read_tls(Path(settings.ssl_config_file)) if settings.ssl_config_file else None
         self._context = _tls_context(self._tls) if self._tls is not None else None
         self._configs = configured_models(settings)
         monitoring_path = _monitoring_path(settings)
         self.metrics = Metrics()
+        self._worker_metrics = WorkerMetrics(self.metrics, metrics_folder) if metrics_folder is not None else None
         self._preflight = preflight
         loader = VersionLoader(settings, metrics=self.metrics, preflight=self._preflight)
         # After everything that may be wrong with files, so that nothing is left open.
@@ -63,14 +69,21 @@ class Server:
         if self._preflight is not None:
             self._preflight.start()
         self.store = ModelStore(settings, loader=loader, metrics=self.metrics)
+        self._logs = PredictionLogs(self.metrics)
         self.inference = Inference(
             self.store,
             extensions=settings.extensions,
             metrics=self.metrics,
             max_rows=settings.limits.batch_rows,
+            logs=self._logs,
         )
         self.models = Models(self.store)
-        self._rest = Rest(self.inference, settings=settings, monitoring_path=monitoring_path)
+        self._rest = Rest(
+            self.inference,
+            settings=settings,
+            monitoring_path=monitoring_path,
+            metrics_page=(self._worker_metrics or self.metrics).page,
+        )
         self._http = HttpServer(
             self._rest.answer,
             is_quick=self._rest.is_quick,
@@ -107,6 +120,9 @@ class Server:
             self._load_models()
         except ServingError as error:
             raise ConfigurationError(f"Failed to start server. Error: {error.code.name}: {error.message}") from error
+        self._logs.configure(self._configs)
+        if self._worker_metrics is not None:
+            self._worker_metrics.start()
         for background in self.settings.extensions.background:
             background.start(self.models)
         if self._grpc is not None:
@@ -145,6 +161,7 @@ class Server:
         """
         missing = self.store.configure(configs)
         self._configs = configs
+        self._logs.configure(configs)
         return missing
 
     def stop(self) -> None:
@@ -169,6 +186,9 @@ class Server:
             self._poller.join(seconds)
         for background in self.settings.extensions.background:
             background.close()
+        self._logs.close()
+        if self._worker_metrics is not None:
+            self._worker_metrics.close()
         if self._preflight is not None:
             self._preflight.close()
         self.store.close()

@@ -72,6 +72,7 @@ class Batcher:
         if rows > limit:
             return self._split(signature, inputs, outputs, rows, limit, timeout)
         if self._model.is_short(signature.name):
+            self._count_batch(rows, rows, waits=(0.0,))
             return self._run(signature, inputs, outputs, timeout=timeout)
         task = _Task(inputs, rows)
         queue = self._queue(_key(signature, inputs, outputs))
@@ -144,15 +145,9 @@ class Batcher:
         self, batch: list[_Task], signature: ServedSignature, outputs: tuple[str, ...], timeout: float
     ) -> None:
         now = perf_counter()
-        pool = self.parameters.thread_pool_name
-        for member in batch:
-            self._metrics.queuing_latency.observe((now - member.entered) * 1e6, pool)
         rows = sum(member.rows for member in batch)
-        self._metrics.input_batch_size.observe(rows, pool)
         size = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows)
-        self._metrics.processed_batch_size.observe(size, pool)
-        if size != rows:
-            self._metrics.padding_size.observe(size - rows, str(size))
+        self._count_batch(rows, size, waits=[now - member.entered for member in batch])
         if len(batch) == 1 and size == rows:
             batch[0].outputs = self._run(signature, batch[0].inputs, outputs, timeout=timeout)
             return
@@ -167,6 +162,15 @@ class Batcher:
                     member.outputs = self._run(signature, member.inputs, outputs, timeout=timeout)
                 except ServingError as error:
                     member.error = error
+
+    def _count_batch(self, rows: int, size: int, *, waits: Sequence[float]) -> None:
+        metrics, pool = self._metrics, self.parameters.thread_pool_name
+        for seconds in waits:
+            metrics.queuing_latency.observe(seconds * 1e6, pool)
+        metrics.input_batch_size.observe(rows, pool)
+        metrics.processed_batch_size.observe(size, pool)
+        if size != rows:
+            metrics.padding_size.observe(size - rows, str(size))
 
     def _run_together(
         self,

@@ -86,6 +86,19 @@ class VersionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestSampling:
+    """Which requests of a model are logged, and where.
+
+    Attributes:
+        filename_prefix: Beginning of the files' absolute path.
+        rate: Share of the requests, in [0, 1].
+    """
+
+    filename_prefix: str
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One model of the server.
 
@@ -94,14 +107,14 @@ class ModelConfig:
         base_path: Directory of the versions.
         policy: Which versions.
         labels: Version by label.
-        logging: LoggingConfig, or None.
+        sampling: Of the requests that are logged, or None.
     """
 
     name: str
     base_path: Path
     policy: VersionPolicy = VersionPolicy()
     labels: Mapping[str, int] = field(default_factory=dict)
-    logging: Any = None
+    sampling: RequestSampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +192,7 @@ def model_configs(message: Any) -> tuple[ModelConfig, ...]:
             base_path=Path(entry.base_path),
             policy=_policy(entry),
             labels={label: int(version) for label, version in entry.version_labels.items()},
-            logging=entry.logging_config if entry.HasField("logging_config") else None,
+            sampling=_sampling(entry) if entry.HasField("logging_config") else None,
         )
     return tuple(configs.values())
 
@@ -189,6 +202,11 @@ def _check_model(entry: Any) -> None:
         raise ConfigurationError(
             f"Expected a model name of letters, digits, '_', '-' and '.' (at most 128, not starting with '.'), "
             f"got {entry.name[:80]!r}"
+        )
+    if "://" in entry.base_path:
+        raise ConfigurationError(
+            f"base_path of model {entry.name} is {entry.base_path}: only folders of this machine are read; mount or "
+            "copy it"
         )
     if not entry.base_path.startswith("/"):
         raise ConfigurationError(
@@ -213,6 +231,25 @@ def _policy(entry: Any) -> VersionPolicy:
     if not policy.specific.versions:
         raise ConfigurationError(f"Model {entry.name} asks for specific versions and names none")
     return VersionPolicy("specific", versions=tuple(policy.specific.versions))
+
+
+def _sampling(entry: Any) -> RequestSampling | None:
+    collector = entry.logging_config.log_collector_config
+    rate = entry.logging_config.sampling_config.sampling_rate
+    if not rate:
+        return None
+    if not 0 < rate <= 1:
+        raise ConfigurationError(f"sampling_rate of model {entry.name} is {rate:g}: expected a share in [0, 1]")
+    if collector.type not in ("", "tfrecord"):
+        raise ConfigurationError(
+            f"Model {entry.name} asks for a log collector of type {collector.type!r}: here is only 'tfrecord'"
+        )
+    if not collector.filename_prefix.startswith("/"):
+        raise ConfigurationError(
+            f"filename_prefix of the log of model {entry.name} must be an absolute path, was "
+            f"{collector.filename_prefix!r}"
+        )
+    return RequestSampling(collector.filename_prefix, rate)
 
 
 def read_batching_parameters(path: Path) -> BatchingParameters:

@@ -15,12 +15,10 @@ from tf_serving.server.settings import Limits, ServerSettings
 from tf_serving.server.status import ConfigurationError
 
 NOT_FOR_US = {
-    "grpc_channel_arguments": "the limits have flags of their own",
     "rest_api_max_body": "say --max_body_bytes",
     "num_load_threads": "versions load one after another",
     "num_unload_threads": "every version drains in a thread of its own",
     "flush_filesystem_caches": "files are read once",
-    "tensorflow_session_parallelism": "use the intra and inter op flags",
     "tensorflow_session_config_file": "use the intra and inter op flags",
     "platform_config_file": "there is one platform",
     "per_process_gpu_memory_fraction": "set TensorFlow's own variables",
@@ -111,6 +109,12 @@ def parse_flags(arguments: Sequence[str]) -> CommandLine:
         limits=Limits(**limit_values),
         extensions=build_extensions(BeyondOptions(**{name: values[name] for name in beyond if name in values})),
     )
+    if unknown:
+        notes.append(usage())
+    if settings.strict_compat and settings.port and settings.port == settings.rest_api_port:
+        # TensorFlow Serving goes on without REST, and says so in its log.
+        notes.append(f"--port and --rest_api_port must differ, both are {settings.port}; REST is off")
+        settings = dataclasses.replace(settings, rest_api_port=0)
     return CommandLine(_checked(settings), notes=tuple(notes))
 
 
@@ -150,6 +154,10 @@ def _value(name: str, text: str, default: Any) -> Any:
 def _checked(settings: ServerSettings) -> ServerSettings:
     if not settings.port and not settings.grpc_socket_path and not settings.rest_api_port:
         raise ConfigurationError("At least one of --port, --grpc_socket_path and --rest_api_port has to be set.")
+    if settings.strict_compat and not settings.port and not settings.grpc_socket_path:
+        raise ConfigurationError(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        )
     if settings.port and settings.port == settings.rest_api_port:
         raise ConfigurationError(f"--port and --rest_api_port must differ, both are {settings.port}")
     for name in ("port", "rest_api_port"):
@@ -164,6 +172,20 @@ def _checked(settings: ServerSettings) -> ServerSettings:
         raise ConfigurationError(
             "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
         )
+    if settings.workers > 1 and settings.admin_token:
+        raise ConfigurationError(
+            "--admin_token needs one process: HandleReloadConfigRequest would reach one of the --workers only; change "
+            "the --model_config_file and let all of them poll it"
+        )
+    threads = ("session_parallelism", "intra_op_parallelism", "inter_op_parallelism")
+    if all(getattr(settings, f"tensorflow_{name}") for name in threads):
+        raise ConfigurationError(
+            "--tensorflow_session_parallelism has no effect beside --tensorflow_intra_op_parallelism and "
+            "--tensorflow_inter_op_parallelism; leave one out"
+        )
+    for part in filter(None, settings.grpc_channel_arguments.split(",")):
+        if "=" not in part:
+            raise ConfigurationError(f"--grpc_channel_arguments is key=value,key=value; {part!r} has no value")
     if settings.log_format not in ("auto", "json", "text"):
         raise ConfigurationError(f"--log_format is auto, json or text, not {settings.log_format!r}")
     return settings

@@ -76,6 +76,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", 2**31 - 1),
                 ("grpc.max_metadata_size", settings.limits.header_bytes),
                 ("grpc.so_reuseport", int(settings.workers > 1)),
+                *_channel_arguments(settings.grpc_channel_arguments),
             ],
             maximum_concurrent_rpcs=None if settings.strict_compat else settings.limits.queue,
         )
@@ -213,6 +214,8 @@ class GrpcServer:
         return infer
 
     def _acquire(self, spec: Any, headers: dict[str, str]) -> ServedVersion:
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
         version = spec.version.value if choice == "version" else None
         label = spec.version_label if choice == "version_label" else None
@@ -309,6 +312,12 @@ class GrpcServer:
                 )
 
 
+def _channel_arguments(text: str) -> list[tuple[str, int | str]]:
+    """Return ``key=value,key=value`` as options of gRPC; whole numbers are numbers."""
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    return [(key, int(value) if value.lstrip("-").isdigit() else value) for key, _, value in pairs]
+
+
 def _new_id() -> str:
     return f"g{os.getpid():x}-{next(_IDS):x}"
 
@@ -319,8 +328,6 @@ def _model_spec(request: Any, method: str) -> Any:
         return request.tasks[0].model_spec
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
-    if not request.model_spec.name:
-        raise invalid("ModelSpec has no name specified.")
     return request.model_spec
 
 

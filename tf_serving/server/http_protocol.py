@@ -11,7 +11,6 @@ import itertools
 import os
 import ssl
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ import httptools
 
 from tf_serving.server.access_log import log_answer
 from tf_serving.server.extensions import HttpRequest, HttpResponse
-from tf_serving.server.json_text import error_body
+from tf_serving.server.http_bodies import decompressed, json_error
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.metrics import Metrics
 from tf_serving.server.settings import Limits
@@ -38,11 +37,6 @@ _ID_PREFIX = f"{os.getpid():x}-{time.time_ns() // 1_000_000:x}"
 
 Answer = Callable[[HttpRequest], HttpResponse]
 IsQuick = Callable[[HttpRequest], bool]
-
-
-def json_error(status: int, message: str, *headers: tuple[str, str]) -> HttpResponse:
-    """Return an answer that is not OK."""
-    return HttpResponse(status, error_body(message), headers=headers)
 
 
 @final
@@ -262,12 +256,12 @@ class _Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         encoding = headers.get("content-encoding", "")
         if encoding and body:
-            decompressed = _decompressed(body, encoding, self._limits.decompressed_bytes)
-            if isinstance(decompressed, HttpResponse):
-                self._waiting.append(decompressed)
+            content = decompressed(body, encoding, limit=self._limits.decompressed_bytes)
+            if isinstance(content, HttpResponse):
+                self._waiting.append(content)
                 self._next()
                 return
-            body = decompressed
+            body = content
         request = HttpRequest(method, path, query, headers, body, self._peer, request_id)
         self._waiting.append((request, keep_alive))
         if len(self._waiting) >= MAX_PIPELINED:
@@ -389,20 +383,3 @@ class _Connection(asyncio.Protocol):
 
 def _too_large(limit: int) -> HttpResponse:
     return json_error(413, f"Body is larger than {limit} bytes")
-
-
-def _decompressed(body: bytes, encoding: str, limit: int) -> bytes | HttpResponse:
-    if encoding.strip().lower() in ("identity", ""):
-        return body
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        return json_error(415, f"Content-Encoding {encoding[:40]!r} is not supported; use gzip or none")
-    inflater = zlib.decompressobj(31)
-    try:
-        content = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        return json_error(400, "Failed to uncompress the gzip body")
-    if len(content) > limit:
-        return json_error(413, f"Decompressed body is larger than {limit} bytes")
-    if not inflater.eof:
-        return json_error(400, "Failed to uncompress the gzip body")
-    return content

@@ -1,4 +1,4 @@
-"""A resolved request to an answer: extensions around batching around the model. No TensorFlow here."""
+"""A resolved request to an answer: extensions around batching around the model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tf_serving.server.extensions import Arrays, Call, Extensions, SignatureView
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.metrics import Metrics
 from tf_serving.server.model_store import ModelStore
+from tf_serving.server.prediction_log import LoggedCall, PredictionLogs
 from tf_serving.server.served_version import ServedVersion
 from tf_serving.server.signatures import ServedSignature, check_inputs, num_rows
 from tf_serving.server.status import Code, ServingError, invalid
@@ -26,11 +27,15 @@ class Inference:
         extensions: Around the model.
         metrics: To count.
         max_rows: Most rows of one request.
+        logs: Of models whose configuration asks for one.
     """
 
-    def __init__(self, store: ModelStore, *, extensions: Extensions, metrics: Metrics, max_rows: int) -> None:
+    def __init__(
+        self, store: ModelStore, *, extensions: Extensions, metrics: Metrics, max_rows: int, logs: PredictionLogs
+    ) -> None:
         self.store = store
         self.metrics = metrics
+        self.logs = logs
         self._extensions = extensions
         self._max_rows = max_rows
         self._has_hooks = bool(extensions.hooks)
@@ -86,8 +91,16 @@ class Inference:
             self.metrics.example_counts.observe(rows, version.name)
             self.metrics.example_count_total.add(version.name, by=rows)
         if self._has_hooks:
-            return self._run_with_hooks(version, signature, inputs, outputs, context)
-        return self._run_model(version, signature, inputs, outputs, context)
+            call = _call(version, signature, inputs, outputs, context)
+            answer = self._around(call, lambda: self._run_model(version, signature, inputs, outputs, context))
+        else:
+            answer = self._run_model(version, signature, inputs, outputs, context)
+        sampling = self.logs.samplings.get(version.name)
+        if sampling is not None:
+            self.logs.take(
+                LoggedCall(context.method, version.name, version.number, signature, inputs, answer, sampling)
+            )
+        return answer
 
     def _run_model(
         self,
@@ -105,33 +118,15 @@ class Inference:
         self.metrics.model_seconds(version.name, version.version_text, seconds)
         return answer
 
-    def _run_with_hooks(
-        self,
-        version: ServedVersion,
-        signature: ServedSignature,
-        inputs: Arrays,
-        outputs: tuple[str, ...],
-        context: RequestContext,
-    ) -> Arrays:
-        call = Call(
-            model=version.name,
-            version=version.number,
-            signature=signature.name,
-            method=context.method,
-            protocol=context.protocol,
-            inputs=inputs,
-            outputs=outputs,
-            headers=context.headers,
-            request_id=context.request_id,
-            row_format=context.row_format,
-        )
+    def _around(self, call: Call, run: Callable[[], Arrays]) -> Arrays:
+        """Return what a hook or the model answers; every hook sees it."""
         started = perf_counter()
         answer: Arrays | None = None
         error: ServingError | None = None
         try:
             answer = self._before(call)
             if answer is None:
-                answer = self._run_model(version, signature, inputs, outputs, context)
+                answer = run()
         except ServingError as raised:
             error = raised
             raise
@@ -214,6 +209,27 @@ class RequestContext:
         if left <= 0:
             raise ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification")
         return left
+
+
+def _call(
+    version: ServedVersion,
+    signature: ServedSignature,
+    inputs: Arrays,
+    outputs: tuple[str, ...],
+    context: RequestContext,
+) -> Call:
+    return Call(
+        model=version.name,
+        version=version.number,
+        signature=signature.name,
+        method=context.method,
+        protocol=context.protocol,
+        inputs=inputs,
+        outputs=outputs,
+        headers=context.headers,
+        request_id=context.request_id,
+        row_format=context.row_format,
+    )
 
 
 @final

@@ -27,6 +27,8 @@ _MESSAGES = {
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
 }
 _STRINGS_OR_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
+# Inf and -NaN, which TensorFlow Serving's parser takes too; strings are matched so that they are passed over.
+_UNUSUAL_NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"?|-NaN\b|\bInf\b')
 _WHITESPACE = " \t\n\r"
 
 
@@ -94,6 +96,8 @@ def _parse_slowly(body: bytes, max_depth: int) -> Any:
     if start == len(text):
         # With the offset only where there were bytes: an empty body is refused before its parser runs.
         raise invalid("JSON Parse error: The document is empty" + (f". at offset: {len(body)}" if body else ""))
+    if "Inf" in text or "-NaN" in text:
+        text = _UNUSUAL_NUMBERS.sub(_usual, text)
     # orjson stops at 1,024 levels; its words do not say so, and the standard library would recurse.
     _check_text_depth(text, max_depth)
     try:
@@ -105,6 +109,10 @@ def _parse_slowly(body: bytes, max_depth: int) -> Any:
         raise _parse_error("Number too big to be stored in double.", 0) from None
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error} at offset: 0") from None
+
+
+def _usual(match: re.Match[str]) -> str:
+    return {"-NaN": "NaN", "Inf": "Infinity"}.get(match[0], match[0])
 
 
 def _check_text_depth(text: str, max_depth: int) -> None:

@@ -60,8 +60,8 @@ class LoadOptions:
             prefer_tflite=settings.prefer_tflite_model,
             warm_up=settings.enable_model_warmup,
             iterations=max(1, settings.num_request_iterations_for_warmup),
-            intra_op=settings.tensorflow_intra_op_parallelism,
-            inter_op=settings.tensorflow_inter_op_parallelism,
+            intra_op=settings.tensorflow_intra_op_parallelism or settings.tensorflow_session_parallelism,
+            inter_op=settings.tensorflow_inter_op_parallelism or settings.tensorflow_session_parallelism,
             timeout_ms=settings.rest_api_timeout_in_ms,
         )
 

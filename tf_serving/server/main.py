@@ -12,9 +12,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from tf_serving.server.flags import parse_flags, usage
 from tf_serving.server.logs import LOGGER, set_up
@@ -23,9 +25,12 @@ from tf_serving.server.preflight_child import fork_child
 from tf_serving.server.quiet import find_devices, import_tensorflow
 from tf_serving.server.settings import Limits, ServerSettings
 from tf_serving.server.status import ConfigurationError
+from tf_serving.server.worker_metrics import keep_counts
 
 WORKER = "TAMIZ_SERVING_WORKER"
 """Holds the id of the process that watches; it may be gone before a worker can ask who its parent is."""
+METRICS_FOLDER = "TAMIZ_SERVING_METRICS_FOLDER"
+FAILED = "Failed to start server. Error:"
 RESTART_SECONDS = 1.0
 PARENT_SECONDS = 0.5
 
@@ -36,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Without the program's name; those of the process when missing.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        command = parse_flags(sys.argv[1:] if arguments is None else arguments)
+        command = parse_flags(given)
     except ConfigurationError as error:
-        print(str(error), file=sys.stderr)
-        return 2
+        return _failed(error, strict={"--strict_compat", "--strict-compat"}.intersection(given) != set())
     for note in command.notes:
         print(note, file=sys.stderr)
     if command.version:
@@ -88,19 +93,28 @@ def _serve(settings: ServerSettings, stop: threading.Event) -> int:
     find_devices()
     server: Server | None = None
     try:
-        server = Server(settings, preflight=preflight)
+        folder = os.environ.get(METRICS_FOLDER)
+        server = Server(settings, preflight=preflight, metrics_folder=Path(folder) if folder else None)
         _start_until(server, stop)
     except ConfigurationError as error:
-        print(str(error), file=sys.stderr)
         if server is not None:
             server.stop()
         elif preflight is not None:
             preflight.close()
-        return 255 if settings.strict_compat else 2
+        return _failed(error, strict=settings.strict_compat)
     stop.wait()
     LOGGER.info("Draining")
     server.stop()
     return 0
+
+
+def _failed(error: ConfigurationError, *, strict: bool) -> int:
+    """Say why the server does not start; return the exit code."""
+    text = str(error)
+    if strict and not text.startswith(FAILED):
+        text = f"{FAILED} INVALID_ARGUMENT: {text}"
+    print(text, file=sys.stderr)
+    return 255 if strict else 2
 
 
 def _end_with_parent(parent: int, stop: threading.Event) -> None:
@@ -118,11 +132,26 @@ def _start_until(server: object, stop: threading.Event) -> None:
 
 
 def _supervise(settings: ServerSettings, stop: threading.Event) -> int:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="tamiz-metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        cannot = ConfigurationError(f"Workers need a folder to share their metrics, and none can be made: {error}")
+        return _failed(cannot, strict=settings.strict_compat)
+    with folder:
+        return _watch_workers(settings, stop, Path(folder.name))
+
+
+def _watch_workers(settings: ServerSettings, stop: threading.Event, metrics_folder: Path) -> int:
     command = [sys.executable, "-m", "tf_serving.server", *as_flags(settings)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        WORKER: str(os.getpid()),
+        METRICS_FOLDER: str(metrics_folder),
+    }
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, env={**environment, WORKER: str(os.getpid())})
+        return subprocess.Popen(command, env=environment)
 
     workers = [start() for _ in range(settings.workers)]
     started = [time.monotonic()] * len(workers)
@@ -136,6 +165,7 @@ def _supervise(settings: ServerSettings, stop: threading.Event) -> int:
                 stop.set()
                 break
             LOGGER.error("Worker %d ended with code %d and is started again", index, worker.returncode)
+            keep_counts(metrics_folder, worker.pid)
             stop.wait(max(0.0, RESTART_SECONDS - (time.monotonic() - started[index])))
             workers[index], started[index] = start(), time.monotonic()
     for worker in workers:

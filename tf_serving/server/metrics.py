@@ -148,6 +148,7 @@ class Metrics:
         self.connections = Gauge("tamiz_connections", "Open REST connections.", **registry)
         self.available = Gauge("tamiz_model_available", "1 while a version answers.", ["model", "version"], **registry)
         self.load_seconds = Gauge("tamiz_model_load_seconds", "Time to load.", ["model", "version"], **registry)
+        Gauge("tamiz_processes", "Processes behind this port.", **registry).set(1)
         # Its values come from the monitoring of requests; the name is taken so that dashboards can be made.
         self.drift = Gauge(
             "tamiz_drift_score", "Distance from training data.", ["model", "feature", "test"], **registry

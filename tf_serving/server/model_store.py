@@ -7,6 +7,7 @@ preserving policy has it; the old one goes when its last request is answered.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -44,6 +45,7 @@ class _Failure:
 @dataclass(slots=True)
 class _Model:
     config: ModelConfig
+    labels: Mapping[str, int] = field(default_factory=dict)
     versions: dict[int, ServedVersion] = field(default_factory=dict)
     failures: dict[int, _Failure] = field(default_factory=dict)
     warned: bool = False
@@ -102,9 +104,7 @@ class ModelStore:
     def _find(self, name: str, version: int | None, label: str | None, choose: Choice | None) -> ServedVersion:
         model = self._served.get(name)
         if label is not None:
-            if model is None:
-                raise _not_found(name, None)
-            if label not in model.labels:
+            if model is None or label not in model.labels:
                 raise ServingError(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
             version = model.labels[label]
         found: ServedVersion | None = None
@@ -143,7 +143,8 @@ class ModelStore:
         Models load first, then labels are set, so one configuration may bring a version and its label.
 
         Raises:
-            ServingError: FAILED_PRECONDITION where a label points at a version that is not available.
+            ServingError: FAILED_PRECONDITION where a label points at a version that is not available; all labels of
+                that model then stay as they were.
         """
         with self._changing:
             wanted = {config.name: config for config in configs}
@@ -158,7 +159,7 @@ class ModelStore:
                 self._served = {key: value for key, value in self._served.items() if key != name}
                 self._unload(model, list(model.versions))
             for config in configs:
-                self._check_labels(config)
+                self._set_labels(config)
             return [name for name in wanted if not self._models[name].versions]
 
     def poll(self) -> None:
@@ -283,19 +284,22 @@ class ModelStore:
         versions = {
             number: model.versions[number] for number in sorted(model.versions, reverse=True) if number not in without
         }
-        labels = dict(model.config.labels)
-        self._served = {**self._served, name: ServedModel(name, versions, labels)}
+        self._served = {**self._served, name: ServedModel(name, versions, model.labels)}
 
-    def _check_labels(self, config: ModelConfig) -> None:
+    def _set_labels(self, config: ModelConfig) -> None:
+        model = self._models[config.name]
         for label, number in config.labels.items():
-            if number in self._models[config.name].versions:
+            if number in model.versions or model.labels.get(label) == number:
                 continue
-            if not self._settings.allow_version_labels_for_unavailable_models:
+            # A label that is new may be ahead of its version where that is allowed; one that moves never is.
+            if label in model.labels or not self._settings.allow_version_labels_for_unavailable_models:
                 raise ServingError(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label to version {number} of model {config.name}, which is not currently "
                     f"available for inference (label {label})",
                 )
+        model.labels = dict(config.labels)
+        self._publish(config.name)
 
     def _set_state(self, name: str, status: VersionStatus) -> None:
         states = self._states.setdefault(name, {})
@@ -316,11 +320,15 @@ def _not_found(name: str, version: int | None) -> ServingError:
 
 def _versions(base_path: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
-    for entry in sorted(base_path.iterdir()):
+    with os.scandir(base_path) as listed:
+        entries = sorted(listed, key=lambda entry: entry.name)
+    for entry in entries:
         if _VERSION.fullmatch(entry.name) and int(entry.name) < 1 << 63 and entry.is_dir():
             if int(entry.name) in found:
                 LOGGER.warning("Duplicate version directories for %d under %s", int(entry.name), base_path)
-            found[int(entry.name)] = entry
+            found[int(entry.name)] = Path(entry.path)
+    # Moved away after it was listed, its links would look like files: that is no reason to unload anything.
+    base_path.stat()
     return found
 
 

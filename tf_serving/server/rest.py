@@ -6,7 +6,7 @@ import json
 import re
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, final
+from typing import Any, Protocol, final
 from urllib.parse import unquote
 
 from google.protobuf import json_format
@@ -14,7 +14,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tf_serving.server.examples import classifications, regressions, serialized_examples
 from tf_serving.server.extensions import Extensions, HttpRequest, HttpResponse
-from tf_serving.server.http_protocol import json_error
+from tf_serving.server.http_bodies import json_error
 from tf_serving.server.inference import Inference, Models, RequestContext
 from tf_serving.server.json_answers import write_classifications, write_outputs, write_regressions
 from tf_serving.server.json_predict import read_inputs, signature_name
@@ -37,6 +37,13 @@ QUICK_BODY_BYTES = 65_536
 """Larger bodies are read in a thread, so that the event loop goes on."""
 
 
+class MetricsPage(Protocol):
+    """Makes the text that Prometheus reads."""
+
+    def __call__(self, *, compatible_only: bool) -> bytes:
+        """Return the page, or only what TensorFlow Serving has of it."""
+
+
 class _Path:
     """What a path of an inference request says."""
 
@@ -57,13 +64,22 @@ class Rest:
         inference: Runs models.
         settings: Of the server.
         monitoring_path: Of the metrics page, or None.
+        metrics_page: Makes that page.
     """
 
-    def __init__(self, inference: Inference, *, settings: ServerSettings, monitoring_path: str | None) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        *,
+        settings: ServerSettings,
+        monitoring_path: str | None,
+        metrics_page: MetricsPage,
+    ) -> None:
         self._inference = inference
         self._store = inference.store
         self._settings = settings
         self._monitoring_path = monitoring_path
+        self._metrics_page = metrics_page
         self._extensions: Extensions = settings.extensions
         self._routes = [(route, re.compile(route.pattern)) for route in self._extensions.routes]
         self._timeout = settings.rest_api_timeout_in_ms / 1000
@@ -123,19 +139,20 @@ class Rest:
                 if not route.open:
                     self._admit(request)
                 return route.handler(request, match.groupdict(), self._models)
-        if request.method == "OPTIONS":
-            return self._preflight(request)
         if request.method in ("GET", "HEAD") and not self._settings.strict_compat:
             health = self._health(request.path)
             if health is not None:
                 return health
         if request.path == self._monitoring_path and request.method == "GET":
-            page = self._inference.metrics.page(compatible_only=self._settings.strict_compat)
+            page = self._metrics_page(compatible_only=self._settings.strict_compat)
             return HttpResponse(200, page, "text/plain")
         if not re.match(r"/v1/.*", request.path, re.IGNORECASE):
             if self._monitoring_path and request.path.startswith("/monitoring/"):
-                return HttpResponse(400, f"Unexpected path: {request.path}".encode(), "text/plain")
+                text = f"Unexpected path: {request.path}. Should be {self._monitoring_path}"
+                return HttpResponse(400, text.encode(), "text/plain")
             return HttpResponse(404, _NOT_FOUND, "text/html")
+        if request.method == "OPTIONS":
+            return self._preflight(request)
         match = _STATUS.fullmatch(request.path) if request.method == "GET" else None
         if match is None:
             raise invalid(f"Malformed request: {request.method} {request.path}")

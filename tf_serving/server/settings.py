@@ -74,6 +74,8 @@ class ServerSettings:
         enable_signature_method_name_check: Whether classify and regress ask for signatures made for them.
         enable_serialization_as_tensor_content: Whether gRPC answers carry ``tensor_content``.
         enable_grpc_healthcheck_service: Whether grpc.health.v1 is served.
+        grpc_channel_arguments: Options of gRPC, ``key=value,key=value``.
+        tensorflow_session_parallelism: Threads of both kinds, where the two following say nothing.
         tensorflow_intra_op_parallelism: Threads within an operation; 0 is for TensorFlow to choose.
         tensorflow_inter_op_parallelism: Threads between operations; 0 is for TensorFlow to choose.
         host: Address to listen on.
@@ -117,6 +119,8 @@ class ServerSettings:
     enable_signature_method_name_check: bool = False
     enable_serialization_as_tensor_content: bool = False
     enable_grpc_healthcheck_service: bool = True
+    grpc_channel_arguments: str = ""
+    tensorflow_session_parallelism: int = 0
     tensorflow_intra_op_parallelism: int = 0
     tensorflow_inter_op_parallelism: int = 0
     host: str = "127.0.0.1"

@@ -6,6 +6,7 @@ import pytest
 
 from tf_serving.server.config_files import (
     BatchingParameters,
+    RequestSampling,
     VersionPolicy,
     read_batching_parameters,
     read_model_config,
@@ -15,11 +16,23 @@ from tf_serving.server.config_files import (
 from tf_serving.server.status import ConfigurationError
 
 MODEL = 'name: "m" base_path: "/m" model_platform: "tensorflow"'
+LOGGED = (
+    MODEL + ' logging_config { log_collector_config { type: "%s" filename_prefix: "%s" } '
+    "sampling_config { sampling_rate: %s } }"
+)
 
 
 def model_config(path: Path, *configs: str) -> Path:
     path.write_text("model_config_list { %s }" % " ".join(f"config {{ {config} }}" for config in configs))  # noqa: UP031
     return path
+
+
+def test_logging_is_off_without_a_rate(tmp_path: Path) -> None:
+    path = tmp_path / "models.config"
+    (one,) = read_model_config(model_config(path, LOGGED % ("", "/logs/m", 0.25)))
+    assert one.sampling == RequestSampling("/logs/m", 0.25)
+    (one,) = read_model_config(model_config(path, LOGGED % ("", "", 0)))
+    assert one.sampling is None
 
 
 def test_models_policies_and_labels(tmp_path: Path) -> None:
@@ -50,6 +63,10 @@ def test_models_policies_and_labels(tmp_path: Path) -> None:
             "ModelServerConfig::model_platform, model name is m",
         ),
         ([MODEL.replace("tensorflow", "onnx")], "Model m requests unsupported platform onnx"),
+        ([MODEL.replace('"/', '"gs://bucket/')], "only folders of this machine are read; mount or copy it"),
+        ([LOGGED % ("tfrecord", "/logs/m", 1.5)], "sampling_rate of model m is 1.5: expected a share in [0, 1]"),
+        ([LOGGED % ("kafka", "/logs/m", 1)], "log collector of type 'kafka': here is only 'tfrecord'"),
+        ([LOGGED % ("", "logs/m", 1)], "filename_prefix of the log of model m must be an absolute path, was 'logs/m'"),
         (['name: "../m" base_path: "/m"'], "Expected a model name of letters"),
         ([MODEL + " model_version_policy { specific {} }"], "asks for specific versions and names none"),
         (["nme: 1"], "Error parsing text-format tensorflow.serving.ModelServerConfig"),

@@ -27,7 +27,8 @@ def test_a_command_line_of_tensorflow_serving_can_be_moved_over() -> None:
     assert not settings.enable_model_warmup
     assert settings.rest_api_timeout_in_ms == 500
     assert settings.file_system_poll_wait_seconds == 30
-    assert [note.partition(" ")[0] for note in command.notes] == ["--num_load_threads", "--grpc_channel_arguments"]
+    assert settings.grpc_channel_arguments == "grpc.max_send_message_length=1"
+    assert [note.partition(" ")[0] for note in command.notes] == ["--num_load_threads"]
 
 
 def test_settings_survive_the_way_to_a_worker() -> None:
@@ -56,6 +57,19 @@ def test_settings_survive_the_way_to_a_worker() -> None:
         ([MODEL, "--enable_batching=maybe"], "--enable_batching is true or false, not 'maybe'"),
         ([MODEL, "--drain_seconds=soon"], "--drain_seconds is a number, not 'soon'"),
         ([MODEL, "--host"], "--host needs a value"),
+        ([MODEL, "--workers=2", "--admin_token=t"], "--admin_token needs one process"),
+        (
+            [MODEL, "--grpc_channel_arguments=a=1,b"],
+            "--grpc_channel_arguments is key=value,key=value; 'b' has no value",
+        ),
+        (
+            [MODEL, *(f"--tensorflow_{name}_parallelism=2" for name in ("session", "intra_op", "inter_op"))],
+            "--tensorflow_session_parallelism has no effect beside",
+        ),
+        (
+            [MODEL, "--strict_compat", "--port=0"],
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+        ),
     ],
 )
 def test_a_bad_flag_is_refused_in_words(flags: list[str], message: str) -> None:
@@ -66,7 +80,13 @@ def test_a_bad_flag_is_refused_in_words(flags: list[str], message: str) -> None:
 
 def test_strict_compatibility_goes_on_after_an_unknown_flag() -> None:
     command = parse_flags([MODEL, "--strict_compat", "--unheard_of=1"])
-    assert command.notes == ("unknown argument: --unheard_of=1",)
+    assert command.notes == ("unknown argument: --unheard_of=1", usage())
+
+
+def test_strict_compatibility_goes_on_without_rest_where_both_ports_are_the_same() -> None:
+    command = parse_flags([MODEL, "--strict_compat", "--port=8501"])
+    assert (command.settings.port, command.settings.rest_api_port) == (8501, 0)
+    assert command.notes == ("--port and --rest_api_port must differ, both are 8501; REST is off",)
 
 
 def test_every_flag_is_in_the_usage() -> None:

@@ -209,6 +209,10 @@ def test_metadata(stubs: Any) -> None:
     request = get_model_metadata_pb2.GetModelMetadataRequest()
     call = stubs[0].GetModelMetadata
     assert failure(lambda: call(request)) == ("INVALID_ARGUMENT", "Missing ModelSpec")
+    request.model_spec.version.value = 1
+    request.metadata_field.append("signature_def")
+    assert failure(lambda: call(request)) == ("INVALID_ARGUMENT", "ModelSpec has no name specified.")
+    request.Clear()
     request.model_spec.name = HALF
     assert failure(lambda: call(request)) == (
         "INVALID_ARGUMENT",

@@ -98,6 +98,29 @@ def test_a_version_that_does_not_load_leaves_the_old_one(swapping: Any, models: 
     wait_for(lambda: running.server.models.available("m") == (30,))
 
 
+def test_a_version_that_is_deleted_while_it_serves_gives_way_to_the_one_before(swapping: Any, models: Path) -> None:
+    running, base = swapping
+    (old,) = running.server.models.available("m")
+    answers: list[Any] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answers.append(running.http.predict("m", {"instances": [0.0]}))
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        copy_version(models / "half_plus_two" / "2", base / "31")
+        wait_for(lambda: running.server.models.available("m") == (31,))
+        shutil.rmtree(base / "31")
+        wait_for(lambda: running.server.models.available("m") == (old,))
+    finally:
+        stop.set()
+        asker.join()
+    assert {str(answer) for answer in answers} <= {"(200, {'predictions': [2.0]})", "(200, {'predictions': [3.0]})"}
+
+
 def test_a_base_path_that_goes_away_changes_nothing(swapping: Any) -> None:
     running, base = swapping
     away = base.with_name("away")
@@ -184,6 +207,28 @@ def test_reload_serves_exactly_what_it_names(run_server: Callable[..., Any], mod
     assert raised.value.message.startswith(
         "Request to assign label to version 3 of model half, which is not currently available for inference"
     )
+    # What cannot be had leaves the labels as they were.
+    assert running.server.models.labels("half") == {"old": 1, "new": 2}
     latest = ModelConfig("half", half.base_path)
     assert running.server.reload((latest, ModelConfig("none", models / "missing"))) == ["none"]
     assert running.server.models.available("half") == (2,)
+
+
+def test_a_new_label_may_be_ahead_of_its_version_where_allowed_and_a_moved_one_never(
+    run_server: Callable[..., Any], models: Path
+) -> None:
+    base = models / "half_plus_two"
+    running = run_server(
+        model_name="half", model_base_path=str(base), allow_version_labels_for_unavailable_models=True, port=0
+    )
+
+    def label(**labels: int) -> list[str]:
+        missing: list[str] = running.server.reload((ModelConfig("half", base, labels=labels),))
+        return missing
+
+    assert label(stable=2, next=3) == []
+    answer = running.http("POST", "/v1/models/half/labels/next:predict", {"instances": [0.0]})
+    assert answer[:2] == (404, {"error": "Servable not found for request: Specific(half, 3)"})
+    with pytest.raises(ServingError, match="Request to assign label to version 4 of model half"):
+        label(stable=4)
+    assert running.server.models.labels("half") == {"stable": 2, "next": 3}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,32 +59,93 @@ def workers_of(started: subprocess.Popen[str]) -> list[int]:
     return [int(child) for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
 
 
-def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
+def ok_count(port: int) -> float:
+    """What the metrics of all workers say."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/monitoring/prometheus/metrics", timeout=20) as answer:
+        page = answer.read().decode()
+    found = re.search(r':tensorflow:serving:request_count\{model_name="half",status="OK"\} (\d+)', page)
+    return float(found[1]) if found else 0.0
+
+
+class Load:
+    """Clients that ask one request after another, each on a connection of its own."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}/v1/models/half:predict"
+        self._stop = threading.Event()
+        self.answers: list[bytes] = []
+        self.lost: list[OSError | http.client.HTTPException] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(2)]
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with urllib.request.urlopen(self._url, b'{"instances": [0.0]}', timeout=20) as answer:
+                    self.answers.append(answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(error)
+                time.sleep(0.01)
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_worker_killed_under_load_is_replaced_and_nobody_gets_a_wrong_answer(
     models: Path, new_port: Callable[[], int]
 ) -> None:
-    rest, grpc = new_port(), new_port()
-    flags = (
-        "--model_name=half", f"--model_base_path={models}/half_plus_two", "--allow-unverified",
-        f"--port={grpc}", f"--rest_api_port={rest}", "--enable_preflight=false",
-    )  # fmt: skip
-    body = b'{"instances": [0.0]}'
-    with process(*flags, "--workers=2") as started:
+    rest = new_port()
+    with process(
+        "--model_name=half", f"--model_base_path={models}/half_plus_two", "--allow-unverified", "--workers=2",
+        f"--port={new_port()}", f"--rest_api_port={rest}", "--enable_preflight=false",
+    ) as started:  # fmt: skip
         wait_until_ready(started, rest)
-        first = workers_of(started)
-        os.kill(first[0], signal.SIGKILL)
-        while len(workers_of(started)) < 2 or first[0] in workers_of(started):
-            time.sleep(0.05)
-        wait_until_ready(started, rest)
+        with Load(rest) as load:
+            wait_until(lambda: ok_count(rest) > 20)
+            first, before = workers_of(started), ok_count(rest)
+            # Both are there before one dies: else the port would be nobody's for a while.
+            wait_until(lambda: all(Path(f"/proc/{worker}/task").exists() for worker in first))
+            os.kill(first[0], signal.SIGKILL)
+            wait_until(lambda: len(workers_of(started)) == 2 and first[0] not in workers_of(started))
+            wait_until_ready(started, rest)
+            answered = len(load.answers)
+            wait_until(lambda: len(load.answers) > answered + 20)
+        assert set(load.answers) == {b'{\n    "predictions": [3.0\n    ]\n}'}
+        # Only what the dead worker had begun is lost, and its clients hear of it.
+        assert all(isinstance(error, ConnectionError | urllib.error.URLError) for error in load.lost)
+        # The counts of the dead worker are still in the sum.
+        assert ok_count(rest) >= before
         workers = workers_of(started)
         started.send_signal(signal.SIGKILL)
         _, log = started.communicate(timeout=60)  # ends when the workers have ended, too
         assert "Worker 0 ended with code -9 and is started again" in log
-        deadline = time.monotonic() + 20
-        while any(Path(f"/proc/{worker}/fd").exists() for worker in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    with process(*flags) as started:
+        wait_until(lambda: not any(Path(f"/proc/{worker}/fd").exists() for worker in workers))
+
+
+def test_a_process_starts_and_drains_on_sigterm(models: Path, new_port: Callable[[], int]) -> None:
+    rest, grpc = new_port(), new_port()
+    body = b'{"instances": [0.0]}'
+    with process(
+        "--model_name=half", f"--model_base_path={models}/half_plus_two", "--allow-unverified",
+        f"--port={grpc}", f"--rest_api_port={rest}",
+    ) as started:  # fmt: skip
         wait_until_ready(started, rest)
+        # The process that tried the model before is a copy of the server made at its start.
+        (child,) = workers_of(started)
+        assert Path(f"/proc/{child}/cmdline").read_bytes() == Path(f"/proc/{started.pid}/cmdline").read_bytes()
         with socket.create_connection(("127.0.0.1", rest), timeout=20) as connection:
             head = b"POST /v1/models/half:predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
             # Half a request is there when the signal comes: it is accepted, so it is answered.
@@ -94,6 +159,7 @@ def test_a_process_starts_drains_on_sigterm_and_comes_back_after_a_kill(
         assert b"Connection: close" in answer
         _, log = started.communicate(timeout=60)
         assert started.returncode == 0
+        assert not Path(f"/proc/{child}/fd").exists()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     messages = [line["message"] for line in lines]
     assert f"Serving half (version 2): REST on http://127.0.0.1:{rest}/v1/models, gRPC on 127.0.0.1:{grpc}" in messages
@@ -135,6 +201,7 @@ def test_the_exit_code_says_whether_it_started(
         assert main(flags) == 2
         assert main([*flags, "--strict_compat"]) == 255
         assert main(["--no_such_flag"]) == 2
+        assert main(["--strict-compat"]) == 255
         assert main(["--version"]) == 0
         assert main(["--help"]) == 0
     finally:
@@ -142,6 +209,10 @@ def test_the_exit_code_says_whether_it_started(
             signal.signal(number, handler)
     printed = capsys.readouterr()
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in printed.err
+    assert (
+        "Failed to start server. Error: INVALID_ARGUMENT: Both server_options.model_base_path and "
+        "server_options.model_config_file are empty!" in printed.err
+    )
     assert "TensorFlow ModelServer: " in printed.out
     assert "--model_config_file" in printed.out
 

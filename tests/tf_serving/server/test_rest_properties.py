@@ -27,11 +27,24 @@ bodies = st.one_of(
 names = st.sampled_from(["half_plus_two", "types", "pair", "none", "%00", "..", "%2e%2e%2f", "a" * 300])
 places = st.sampled_from(["", "/versions/1", "/versions/99", "/labels/stable", "/labels/%ff", "/versions/" + "9" * 60])
 verbs = st.sampled_from([":predict", ":classify", ":regress", "", "/metadata", ":Predict", "/", ":predict/"])
-paths = st.builds("/v1/models/{}{}{}".format, names, places, verbs) | st.text(max_size=20).map("/{}".format)
+pages = (
+    "/healthz",
+    "/readyz",
+    "/v1/healthz",
+    "/v1/models",
+    "/monitoring/prometheus/metrics",
+    "/monitoring/",
+    "/v1/shadow",
+)
+paths = (
+    st.builds("/v1/models/{}{}{}".format, names, places, verbs)
+    | st.sampled_from(pages)
+    | st.text(max_size=20).map("/{}".format)
+)
 methods = st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"])
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(method=methods, path=paths, body=bodies)
 def test_no_request_is_an_internal_error(server: Any, method: str, path: str, body: bytes) -> None:
     request = HttpRequest(method, path, "", {}, body, "127.0.0.1", "id")

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hmac
 import os
-import queue
 import random
 import re
 import secrets
-import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +25,7 @@ import pyarrow.parquet as pq
 from tf_serving.server.extensions import Arrays, Call, ModelsView
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.status import ConfigurationError, ServingError
+from tf_serving.server.work_queue import WorkQueue
 
 QUEUE_REQUESTS = 1024
 CLOSE_SECONDS = 10.0
@@ -75,8 +74,15 @@ class RequestLog:
 
     def __init__(self, settings: LogSettings) -> None:
         self._settings = settings
-        self._queue: queue.Queue[tuple[float, Call, Arrays, float] | None] = queue.Queue(QUEUE_REQUESTS)
-        self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
+        self._queue: WorkQueue[tuple[float, Call, Arrays, float]] = WorkQueue(
+            self._work,
+            name="request-log",
+            most=QUEUE_REQUESTS,
+            tick=self._flush_in_time,
+            tick_seconds=min(1.0, settings.file_seconds),
+            finish=self._flush,
+        )
+        self._next_flush = float("inf")
         self._parts: dict[tuple[str, int, pa.Schema], list[pa.Table]] = {}
         self._last_complaint = float("-inf")
         self._num_files = 0
@@ -108,16 +114,12 @@ class RequestLog:
             raise ConfigurationError(
                 f"No model takes {min(wanted)!r}, which the request log is to hash or leave out; is it misspelt?"
             )
-        self._thread.start()
+        self._next_flush = monotonic() + self._settings.file_seconds
+        self._queue.start()
 
     def close(self) -> None:
         """Write what is there and end."""
-        if self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=CLOSE_SECONDS)
-            except queue.Full:
-                return
-            self._thread.join(CLOSE_SECONDS)
+        self._queue.close(seconds=CLOSE_SECONDS)
 
     def before(self, call: Call) -> Arrays | None:
         """Answer nothing."""
@@ -130,31 +132,21 @@ class RequestLog:
             return
         if self._settings.sample < 1.0 and random.random() >= self._settings.sample:
             return
-        try:
-            self._queue.put_nowait((time(), call, outputs, seconds))
-        except queue.Full:
+        if not self._queue.offer((time(), call, outputs, seconds)):
             self.dropped += 1
 
-    def _work(self) -> None:
-        next_flush = monotonic() + self._settings.file_seconds
-        while True:
-            try:
-                entry = self._queue.get(timeout=max(0.05, next_flush - monotonic()))
-            except queue.Empty:
-                entry = ()  # type: ignore[assignment]
-            if entry is None:
-                self._flush()
-                return
-            if entry:
-                try:
-                    self._add(*entry)
-                except Exception:
-                    self.dropped += 1
-                    LOGGER.exception("A request could not be logged", extra={"request_id": entry[1].request_id})
-            rows = sum(table.num_rows for tables in self._parts.values() for table in tables)
-            if monotonic() >= next_flush or rows >= self._settings.file_rows or len(self._parts) > MAX_FILES_OPEN:
-                self._flush()
-                next_flush = monotonic() + self._settings.file_seconds
+    def _work(self, entry: tuple[float, Call, Arrays, float]) -> None:
+        try:
+            self._add(*entry)
+        except Exception:
+            self.dropped += 1
+            LOGGER.exception("A request could not be logged", extra={"request_id": entry[1].request_id})
+
+    def _flush_in_time(self) -> None:
+        rows = sum(table.num_rows for tables in self._parts.values() for table in tables)
+        if monotonic() >= self._next_flush or rows >= self._settings.file_rows or len(self._parts) > MAX_FILES_OPEN:
+            self._flush()
+            self._next_flush = monotonic() + self._settings.file_seconds
 
     def _add(self, moment: float, call: Call, outputs: Arrays, seconds: float) -> None:
         table = self._table(moment, call, outputs, seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
 import re
 import threading
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 from tf_serving.server.extensions import Arrays, Call, HttpRequest, HttpResponse, ModelsView, Route
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.status import ConfigurationError, ServingError
+from tf_serving.server.work_queue import WorkQueue
 
 QUEUE_REQUESTS = 256
 CLOSE_SECONDS = 5.0
@@ -71,25 +71,19 @@ class Shadow:
     def __init__(self, versions: Mapping[str, int], *, tolerance: float = 1e-3) -> None:
         self._versions = dict(versions)
         self._tolerance = tolerance
-        self._queue: queue.Queue[tuple[Call, int, Arrays] | None] = queue.Queue(QUEUE_REQUESTS)
+        self._queue: WorkQueue[tuple[Call, int, Arrays]] = WorkQueue(self._work, name="shadow", most=QUEUE_REQUESTS)
         self._models: ModelsView | None = None
         self._lock = threading.Lock()
         self._counts: dict[str, ShadowCounts] = {}
-        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
 
     def start(self, models: ModelsView) -> None:
         """Begin."""
         self._models = models
-        self._thread.start()
+        self._queue.start()
 
     def close(self) -> None:
         """End after the requests that wait, or in a few seconds."""
-        if self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=CLOSE_SECONDS)
-            except queue.Full:
-                return
-            self._thread.join(CLOSE_SECONDS)
+        self._queue.close(seconds=CLOSE_SECONDS)
 
     def before(self, call: Call) -> Arrays | None:
         """Answer nothing: the shadow never does."""
@@ -102,9 +96,7 @@ class Shadow:
         version = self._versions.get(call.model, self._versions.get(""))
         if version is None or version == call.version or outputs is None or error is not None:
             return
-        try:
-            self._queue.put_nowait((call, version, outputs))
-        except queue.Full:
+        if not self._queue.offer((call, version, outputs)):
             with self._lock:
                 self._of(call.model).dropped += 1
 
@@ -126,15 +118,14 @@ class Shadow:
     def _of(self, model: str) -> ShadowCounts:
         return self._counts.setdefault(model, ShadowCounts())
 
-    def _work(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            call, version, outputs = entry
-            try:
-                self._compare(call, version, outputs)
-            except Exception:
-                LOGGER.exception("The shadow failed", extra={"request_id": call.request_id})
-                with self._lock:
-                    self._of(call.model).failed += 1
+    def _work(self, entry: tuple[Call, int, Arrays]) -> None:
+        call, version, outputs = entry
+        try:
+            self._compare(call, version, outputs)
+        except Exception:
+            LOGGER.exception("The shadow failed", extra={"request_id": call.request_id})
+            with self._lock:
+                self._of(call.model).failed += 1
 
     def _compare(self, call: Call, version: int, outputs: Arrays) -> None:
         if self._models is None:

@@ -139,7 +139,7 @@ def test_requests_are_logged_without_what_is_left_out(beyond: Any) -> None:
     log = next(one for one in beyond.running.server.settings.extensions.background if hasattr(one, "written"))
     with Client(beyond.address, options=ClientOptions(api_key=KEY, headers={"x-request-id": "to be found"})) as client:
         client.predict("penguins", {"island": ["Torgersen"], "bill length": [12.5], "body_mass": [3]}, version=1)
-    while not log._queue.empty():
+    while not log._queue.is_empty:
         time.sleep(0.01)
     time.sleep(0.1)
     log._flush()
