@@ -11,6 +11,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving_load import free_port
+
 LOAD = """
 import numpy as np
 import tensorflow as tf
@@ -140,16 +142,16 @@ PEERS = {
 }
 
 
-def peer_command(name: str, folder: Path, version: Path, port: int) -> list[str]:
-    """Install a peer where it is not yet, write its program and return the command that runs it.
+def peer_command(name: str, *, folder: Path, environments: Path, version: Path) -> tuple[int, list[str]]:
+    """Install a peer where it is not yet, write its program; return a free port and the command that listens on it.
 
     Args:
         name: Of the peer.
-        folder: For environments and programs.
+        folder: For programs.
+        environments: For virtual environments.
         version: Directory of the SavedModel.
-        port: To listen on.
     """
-    python = folder / f"venv-{name}" / "bin" / "python"
+    python = environments / f"venv-{name}" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[name].packages], check=True)
@@ -161,9 +163,10 @@ def peer_command(name: str, folder: Path, version: Path, port: int) -> list[str]
             text=True,
         ).stdout.strip()
         Path(site, "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    port = free_port()
     constants = f"VERSION = {str(version)!r}\nPORT = {port}\nFOLDER = {str(folder)!r}\n"
     load = f"VERSION = {str(version)!r}\n{LOAD}"
     program = folder / f"peer_{name}.py"
     constants += f"LOAD_TEXT = {load!r}\nMODEL_TEXT = {MLFLOW_MODEL!r}\n"
     program.write_text(constants + ("" if name == "ray" else LOAD) + PEERS[name].program)
-    return [str(python), str(program)]
+    return port, [str(python), str(program)]
