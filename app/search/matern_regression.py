@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_solve, lapack, solve_triangular
 from scipy.optimize import minimize
 
@@ -134,6 +135,7 @@ def fit(inputs: Array, targets: Array, *, max_evaluations: int = 30) -> Kernel:
         max_evaluations: of the likelihood and its gradient, each O(n³).
     """
     dimension = inputs.shape[1]
+    pairs = _Pairs.of(inputs)
     length_mean = _LENGTH_PRIOR[0] + 0.5 * math.log(max(dimension, 1))
     means = np.array([length_mean] * dimension + [_SIGNAL_PRIOR[0], _NOISE_PRIOR[0]])
     deviations = np.array([_LENGTH_PRIOR[1]] * dimension + [_SIGNAL_PRIOR[1], _NOISE_PRIOR[1]])
@@ -143,7 +145,7 @@ def fit(inputs: Array, targets: Array, *, max_evaluations: int = 30) -> Kernel:
     ]
 
     def loss(theta: Array) -> tuple[float, Array]:
-        value, gradient = _negative_log_likelihood(theta, inputs, targets)
+        value, gradient = _negative_log_likelihood(theta, pairs, targets)
         scaled = (theta - means) / deviations
         return value + 0.5 * float(scaled @ scaled), gradient + scaled / deviations
 
@@ -154,42 +156,66 @@ def fit(inputs: Array, targets: Array, *, max_evaluations: int = 30) -> Kernel:
     return Kernel(lengths=np.exp(theta[:-2]), signal=float(np.exp(theta[-2])), noise=float(np.exp(theta[-1])))
 
 
-def _negative_log_likelihood(theta: Array, inputs: Array, targets: Array) -> tuple[float, Array]:
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """The p = n (n - 1) / 2 pairs of n points.
+
+    Attributes:
+        lower: (p,) rows of a matrix (n, n) below its diagonal.
+        upper: (p,) columns there.
+        places: (p,) positions in the matrix when it is stored by columns, as LAPACK does.
+        squares: (d, p) squared differences in each column.
+    """
+
+    lower: NDArray[np.intp]
+    upper: NDArray[np.intp]
+    places: NDArray[np.intp]
+    squares: Array
+
+    @classmethod
+    def of(cls, inputs: Array) -> _Pairs:
+        """The pairs of inputs (n, d)."""
+        lower, upper = np.tril_indices(len(inputs), -1)
+        columns = np.ascontiguousarray(inputs.T)
+        squares = (np.take(columns, lower, axis=1) - np.take(columns, upper, axis=1)) ** 2
+        return cls(lower, upper, lower + upper * len(inputs), squares)
+
+
+def _negative_log_likelihood(theta: Array, pairs: _Pairs, targets: Array) -> tuple[float, Array]:
     """Minus the log marginal likelihood at logarithms (d + 2,), and its gradient, without the constant."""
-    # Most of a decision is spent here, so arrays (n, n) are overwritten rather than allocated. LAPACK wants columns
-    # first: the transpose of a symmetric matrix is a view that saves its copy.
+    # Most of a decision is spent here: each pair is computed once, and LAPACK reads half of a matrix only.
+    n = len(targets)
     signal, noise = math.exp(theta[-2]), math.exp(theta[-1])
-    scaled = inputs / np.exp(theta[:-2])
-    a = _squared_distances(scaled, scaled)
+    scales = np.exp(-2.0 * theta[:-2])
+    a = scales @ pairs.squares
     a *= 5.0
     np.sqrt(a, out=a)
     decay = np.exp(-a)
     decay *= signal
-    pairs = decay * a
-    covariance = pairs * a
+    slopes = decay * a
+    covariance = slopes * a
     covariance *= 1.0 / 3.0
-    pairs += decay
-    covariance += pairs
-    matrix = covariance.copy()
-    matrix.flat[:: len(matrix) + 1] += noise + _JITTER
-    factor, failed = lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
+    slopes += decay
+    covariance += slopes
+    matrix = np.zeros((n, n), order="F")
+    flat = matrix.ravel(order="K")
+    flat[pairs.places] = covariance
+    flat[:: n + 1] = signal + noise + _JITTER
+    factor, failed = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
     if failed:
         return 1e25, np.zeros_like(theta)
     weights, _ = lapack.dpotrs(factor, targets, lower=1)
     value = 0.5 * float(targets @ weights) + float(np.log(np.diagonal(factor)).sum())
-    # Only the lower triangle is the inverse; `slope` (n, n) takes it twice, half of it on the diagonal.
-    triangle, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    slope = np.tril(triangle)
-    slope += slope.T
-    slope.flat[:: len(slope) + 1] *= 0.5
-    slope -= weights[:, None] * weights
-    by_signal = 0.5 * float(np.vdot(slope, covariance))
-    by_noise = 0.5 * noise * float(np.trace(slope))
-    # dk/dlog(l_i) = 5/3 s (1 + a) exp(-a) ((x_i - x'_i) / l_i)²; the sum over pairs becomes two matrix products.
-    pairs *= slope
-    pairs *= 5.0 / 3.0
-    by_length = pairs.sum(axis=1) @ (scaled * scaled) - np.einsum("ij,ij->j", scaled, pairs @ scaled)
-    return value, np.concatenate([by_length, [by_signal, by_noise]])
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    inverse = inverse.ravel(order="K")
+    # K⁻¹ - α αᵀ, of which equation 5.9 takes half the trace with dK: a pair counts twice, the diagonal once.
+    beside = inverse[pairs.places] - weights[pairs.lower] * weights[pairs.upper]
+    diagonal = 0.5 * float((inverse[:: n + 1] - weights * weights).sum())
+    by_signal = float(beside @ covariance) + signal * diagonal
+    # dk/dlog(l_i) = 5/3 s (1 + a) exp(-a) ((x_i - x'_i) / l_i)².
+    slopes *= beside
+    by_length = (5.0 / 3.0) * scales * (pairs.squares @ slopes)
+    return value, np.concatenate([by_length, [by_signal, noise * diagonal]])
 
 
 def _covariance(kernel: Kernel, left: Array, right: Array) -> Array:

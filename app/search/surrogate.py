@@ -21,7 +21,7 @@ from app.search.space import Space
 
 # A decision costs O(n³). With these limits it stays below 200 ms on one core however long the search is: the kernel is
 # fitted on few points (its few numbers are well known by then), the posterior uses more.
-_MOST_FITTED = 128
+_MOST_FITTED = 80
 _MOST_CONDITIONED = 400
 
 LEAST_LOSSES = 3  # below, there is nothing to fit

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.search.matern_regression import Forecast, Kernel, _negative_log_likelihood, condition, extend, fit
+from app.search.matern_regression import Forecast, Kernel, _negative_log_likelihood, _Pairs, condition, extend, fit
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.random((40, 3))
@@ -12,13 +12,23 @@ KERNEL = Kernel(lengths=np.array([0.5, 1.0, 2.0]), signal=1.3, noise=0.01)
 
 def test_gradient_equals_finite_differences() -> None:
     theta = np.log([0.4, 0.9, 1.7, 1.2, 0.05])
-    _, gradient = _negative_log_likelihood(theta, INPUTS, TARGETS)
+    pairs = _Pairs.of(INPUTS)
+    _, gradient = _negative_log_likelihood(theta, pairs, TARGETS)
     for index in range(len(theta)):
         step = np.zeros_like(theta)
         step[index] = 1e-6
-        up, _ = _negative_log_likelihood(theta + step, INPUTS, TARGETS)
-        down, _ = _negative_log_likelihood(theta - step, INPUTS, TARGETS)
+        up, _ = _negative_log_likelihood(theta + step, pairs, TARGETS)
+        down, _ = _negative_log_likelihood(theta - step, pairs, TARGETS)
         assert np.isclose(gradient[index], (up - down) / 2e-6, rtol=1e-4, atol=1e-4)
+
+
+def test_likelihood_is_the_textbook_formula() -> None:
+    theta = np.log([0.5, 1.0, 2.0, 1.3, 0.01])
+    value, _ = _negative_log_likelihood(theta, _Pairs.of(INPUTS), TARGETS)
+    posterior = condition(KERNEL, INPUTS, TARGETS)
+    matrix = posterior.factor @ posterior.factor.T
+    expected = 0.5 * TARGETS @ np.linalg.solve(matrix, TARGETS) + 0.5 * np.linalg.slogdet(matrix)[1]
+    assert np.isclose(value, expected)
 
 
 def test_posterior_is_the_textbook_formula() -> None:
