@@ -13,8 +13,17 @@ SPACES: Mapping[str, str] = {
     "resnet": "search_spaces.tabular:ResNetSpace",
     "tabm": "search_spaces.tabm:TabMSpace",
     "tabm-mini": "search_spaces.tabm:tabm_mini",
+    "tabular": "search_spaces.families:FamiliesSpace",
 }
 """Name of a space -> ``module:attribute`` of its class."""
+
+MLP = "mlp"
+
+FAMILIES: tuple[str, ...] = (MLP, "resnet", "tabm", "tabm-mini", "realmlp", "ft_transformer")
+"""The spaces that ``tabular`` searches over."""
+
+FAMILY = "family"
+"""The parameter of ``tabular`` that chooses among them."""
 
 
 class SpaceError(ValueError):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 
+from search_spaces.catalogue import FAMILY, MLP
+
 Value = bool | int | float | str
 
-PACK_PARAMETERS: tuple[str, ...] = ("batch_size", "width")
+PACK_PARAMETERS: tuple[str, ...] = (FAMILY, "batch_size", "width")
 """Parameters that a sampler holds alike in a batch of suggestions so that they fill a pack."""
 
 MAX_PACK = 16
@@ -26,7 +28,8 @@ _LIMITS: Mapping[int, int] = {SMALL_WIDTH: MAX_PACK, 128: MAX_PACK, 256: 8}
 
 _WIDEST_LIMIT = 4
 
-_PACKABLE = frozenset({"mlp"})
+_PACKABLE = frozenset({MLP, "tabular"})
+"""Spaces of which some networks can share a graph."""
 
 
 def pack_shape(space_name: str, hyperparameters: Mapping[str, Value]) -> Hashable | None:
@@ -36,7 +39,7 @@ def pack_shape(space_name: str, hyperparameters: Mapping[str, Value]) -> Hashabl
         space_name: Name of the space, or ``module:attribute`` of a space of the user's own.
         hyperparameters: The active parameters.
     """
-    if space_name not in _PACKABLE:
+    if space_name not in _PACKABLE or hyperparameters.get(FAMILY, MLP) != MLP:
         return None
     batch_size, width = hyperparameters.get("batch_size"), hyperparameters.get("width")
     if not isinstance(batch_size, int) or not isinstance(width, int):

@@ -4,12 +4,19 @@ from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, pack_limit, pac
 
 
 def test_what_a_sampler_holds_alike_makes_trials_of_one_shape() -> None:
-    one = {"batch_size": 32, "width": 128, "depth": 1, "optimizer": "sgd"}
-    other = {"batch_size": 32, "width": 128, "depth": 4, "optimizer": "adamw", "residual": True}
+    one = {"family": "mlp", "batch_size": 32, "width": 128, "depth": 1, "optimizer": "sgd"}
+    other = {"family": "mlp", "batch_size": 32, "width": 128, "depth": 4, "optimizer": "adamw", "residual": True}
     assert set(PACK_PARAMETERS) <= set(one)
     assert pack_shape("mlp", one) == pack_shape("mlp", other) is not None
     assert pack_shape("mlp", one) != pack_shape("mlp", one | {"batch_size": 64})
     assert pack_shape("mlp", one) != pack_shape("mlp", one | {"width": 256})
+
+
+def test_of_the_space_over_all_families_one_trains_in_packs() -> None:
+    one = {"batch_size": 32, "width": 64}
+    assert pack_shape("tabular", one | {"family": "mlp"}) is not None
+    assert pack_shape("tabular", one | {"family": "realmlp"}) is None
+    assert why_alone("tabular") == ""
 
 
 def test_narrow_networks_share_packs() -> None:
