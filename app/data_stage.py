@@ -32,6 +32,8 @@ from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, 
 from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
 from pipelines.target_inference import drop_rows_without_target, infer_target, with_quantiles
 
+Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
+
 SPLIT_COLUMN = "__tamiz_split__"
 """Column of the stored development rows that tells training from validation."""
 
