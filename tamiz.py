@@ -21,6 +21,7 @@ from app.search.space import Boolean, Categorical, Float, Int, Space
 from app.view import ConsoleView, SilentView, View
 from pipelines.errors import DataError
 from pipelines.schema import DatasetSchema, FeatureKind, Task
+from pipelines.sources import Origin
 
 __all__ = [
     "Boolean",
@@ -33,6 +34,7 @@ __all__ = [
     "FeatureKind",
     "Float",
     "Int",
+    "Origin",
     "SilentView",
     "Space",
     "TamizError",

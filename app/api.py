@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-import pyarrow as pa
 from rich.console import Console
 
-from app.arguments import Changes, ExecutionArguments, SearchArguments, experiment_config
+from app.arguments import Changes, DataArguments, ExecutionArguments, SearchArguments, experiment_config
 from app.config import ExperimentConfig, parse_duration
+from app.data_stage import source_of
 from app.execution.executors import make_executor
 from app.experiment import Experiment, begin, launch
 from app.experiment import prepare as prepare_data
 from app.experiment import resume as resume_run
 from app.view import ConsoleView, SilentView, View
+from pipelines.sources import DataLike, Origin, Source, open_source, with_joins
 
 
 def search(
-    data: str | Path | pd.DataFrame | pa.Table,
+    data: DataLike | Origin,
     *,
     target: str,
     time: str = "",
@@ -46,7 +47,9 @@ def search(
     """Searches, trains, tests, exports and verifies a model for a table.
 
     Args:
-        data: A file (.csv, .tsv, .txt, each also .gz; .parquet) or a table in memory.
+        data: Files, folders, patterns or URLs (CSV, Parquet, Arrow, JSON lines, Excel, NumPy, TFRecord; see
+            docs/sources.md), ``tfds:NAME/CONFIG``, a DataFrame, an Arrow table, a function that returns a
+            tf.data.Dataset, or an `Origin` for the rest: a query to a database, joins.
         target: Column to predict.
         time: Wall-clock budget of everything, such as ``"5m"``; without it and without `trials`, 10 minutes.
         trials: Number of trials; 0 for no limit.
@@ -97,11 +100,11 @@ def search(
     )
     with contextlib.closing(make_executor(settings.execution)) as executor:
         path, view = _place(run, settings), _view(verbose)
-        return launch(data, settings, path=path, executor=executor, view=view, started=started)
+        return launch(_source(data, settings), settings, path=path, executor=executor, view=view, started=started)
 
 
 def prepare(
-    data: str | Path | pd.DataFrame | pa.Table,
+    data: DataLike | Origin,
     *,
     target: str,
     run: str | Path | None = None,
@@ -114,7 +117,7 @@ def prepare(
     then searches, trains, tests, exports and verifies.
 
     Args:
-        data: A file or a table in memory, as for `search`.
+        data: As for `search`.
         target: Column to predict.
         run: Run directory; by default ``runs/<name>``, numbered if that is taken.
         config: Settings, or a TOML file with them; without, a search of 10 minutes.
@@ -127,7 +130,7 @@ def prepare(
     settings = _settings(data, SearchArguments(target=target), config)
     view = _view(verbose)
     with contextlib.closing(make_executor(settings.execution)) as executor:
-        directory = prepare_data(data, settings, path=_place(run, settings), view=view)
+        directory = prepare_data(_source(data, settings), settings, path=_place(run, settings), view=view)
         return begin(directory, settings, executor=executor, view=view)
 
 
@@ -164,13 +167,36 @@ def resume(
 
 
 def _settings(
-    data: str | Path | pd.DataFrame | pa.Table,
+    data: DataLike | Origin,
     arguments: SearchArguments,
     config: str | Path | ExperimentConfig | None,
 ) -> ExperimentConfig:
-    in_memory = isinstance(data, (pd.DataFrame, pa.Table))
+    if isinstance(data, Origin):
+        size = str(data.max_bytes) if data.max_bytes else ""
+        given = DataArguments(
+            places=data.places, sql=data.sql, url=data.url, joins=data.joins, data_dir=data.data_dir, max_file_size=size
+        )
+    else:
+        given = DataArguments(places=_places(data))
     base = Path(config) if isinstance(config, (str, Path)) else config
-    return experiment_config(replace(arguments, source="" if in_memory else str(data)), base=base)
+    return experiment_config(replace(arguments, data=given), base=base)
+
+
+def _places(data: DataLike) -> tuple[str, ...]:
+    if isinstance(data, str | os.PathLike):
+        return (os.fspath(data),)
+    if isinstance(data, list | tuple):
+        return tuple(os.fspath(place) for place in data)
+    return ()
+
+
+def _source(data: DataLike | Origin, settings: ExperimentConfig) -> Source:
+    if isinstance(data, Origin):
+        return source_of(settings.data, url=data.url)
+    if _places(data):
+        return source_of(settings.data)
+    given = settings.data
+    return with_joins(open_source(data), given.joins, data_dir=given.data_dir, max_bytes=given.max_file_size)
 
 
 def _place(run: str | Path | None, settings: ExperimentConfig) -> Path:

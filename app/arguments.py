@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.config import (
+    DataConfig,
     ExecutionConfig,
     ExecutorKind,
     ExperimentConfig,
@@ -19,6 +20,7 @@ from app.config import (
     read_config,
 )
 from app.errors import ConfigError
+from pipelines.addresses import is_path, shown_database, shown_place
 
 _Option = TypeVar("_Option", bound=StrEnum)
 
@@ -28,7 +30,7 @@ class SearchArguments:
     """What a user gave; an empty value leaves the setting as it is.
 
     Attributes:
-        source: File of the table; empty for one in memory.
+        data: Where the table is.
         target: Column to predict.
         time: Wall-clock budget, such as ``10m``.
         trials: Number of trials.
@@ -56,7 +58,7 @@ class SearchArguments:
         execution: Who runs the trials.
     """
 
-    source: str = ""
+    data: DataArguments = field(default_factory=lambda: DataArguments())
     target: str = ""
     time: str = ""
     trials: int = 0
@@ -82,6 +84,60 @@ class SearchArguments:
     start_from: tuple[str, ...] = ()
     keep: int = 0
     execution: ExecutionArguments = field(default_factory=lambda: ExecutionArguments())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataArguments:
+    """Where a user has data; an empty value leaves the setting as it is.
+
+    Attributes:
+        places: Files, folders, patterns or URLs, ``tfds:NAME/CONFIG`` or ``python:module:function``.
+        sql: Query to a database.
+        url: SQLAlchemy's URL of the database, with its password if it has one.
+        joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
+        data_dir: Folder of prepared tensorflow-datasets.
+        max_file_size: Size such as ``10GB``.
+    """
+
+    places: tuple[str, ...] = ()
+    sql: str = ""
+    url: str = ""
+    joins: tuple[str, ...] = ()
+    data_dir: str = ""
+    max_file_size: str = ""
+
+    def applied(self, data: DataConfig) -> DataConfig:
+        """Returns the settings with what was given; the database's password stays out of them.
+
+        A run is resumed from anywhere, and must find the same files: paths become absolute.
+
+        Raises:
+            ConfigError: The size is none.
+        """
+        places = tuple(map(_settled, self.places))
+        size = parse_bytes(self.max_file_size, option="max-file-size") if self.max_file_size else 0
+        joins = []
+        for text in self.joins:
+            place, _, key = text.rpartition(":")
+            joins.append(f"{_settled(place)}:{key}")
+        if places or self.sql:
+            data = replace(data, source="", more_sources=(), sql="", url="")
+        return replace(
+            data,
+            **_given(
+                source=places[0] if places else "",
+                more_sources=places[1:],
+                sql=self.sql,
+                url=shown_database(self.url),
+                joins=tuple(joins),
+                data_dir=str(Path(self.data_dir).absolute()) if self.data_dir else "",
+                max_file_size=size,
+            ),
+        )
+
+
+def _settled(place: str) -> str:
+    return str(Path(place).absolute()) if place and is_path(place) else shown_place(place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +221,9 @@ def experiment_config(
     """
     base = ExperimentConfig() if base is None else read_config(base) if isinstance(base, Path) else base
     data = replace(
-        base.data,
+        arguments.data.applied(base.data),
         features={**base.data.features, **dict(_feature(text) for text in arguments.features)},
         **_given(
-            # A run is resumed from anywhere, and must find the same file.
-            source=str(Path(arguments.source).absolute()) if arguments.source else "",
             target=arguments.target,
             task=arguments.task,
             group=arguments.group,
@@ -191,14 +245,14 @@ def experiment_config(
             algorithm=arguments.algorithm,
             objective=arguments.objective,
             limits=arguments.limits,
-            # As the source: a resumed search may run from elsewhere.
+            # As the data: a resumed search may run from elsewhere.
             start_from=tuple(str(Path(run).absolute()) for run in arguments.start_from),
         ),
         folds=base.search.folds if arguments.folds is None else arguments.folds,
         seed=base.search.seed if arguments.seed is None else arguments.seed,
     )
     training = replace(base.training, **_given(max_epochs=arguments.epochs, devices=_devices(arguments.devices)))
-    stem = Path(data.source).name.split(".")[0] if data.source else data.target
+    stem = Path(data.source).name.split(".")[0].rstrip("*-") if data.source else data.target
     name = arguments.name or (base.name if base.name != ExperimentConfig().name else name_from(stem))
     execution = execution_config(base.execution, arguments.execution)
     keep = arguments.keep or base.keep

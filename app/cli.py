@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 STARTED = time.time()
 """When the command began; the time budget counts from here."""
 
+DATA_HELP = "Files, folders, patterns, URLs, tfds:NAME, python:module:function; see docs/sources.md."
+URL_HELP = "Database, such as sqlite:///x.db; with a password better in the variable TAMIZ_SQL_URL."
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -60,7 +63,7 @@ def mendable_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
 @app.command()
 @mendable_errors
 def search(
-    data: Annotated[Path, typer.Argument(help="Table: .csv, .tsv, .txt (each also .gz) or .parquet.")],
+    data: Annotated[list[str] | None, typer.Argument(help=DATA_HELP, show_default=False)] = None,
     target: Annotated[str, typer.Option(help="Column to predict.")] = "",
     time_: Annotated[str, typer.Option("--time", help="Wall-clock budget of everything: 90s, 10m, 1h30m.")] = "",
     trials: Annotated[int, typer.Option(min=0, help="Number of trials; 0: no limit.")] = 0,
@@ -77,6 +80,11 @@ def search(
     interval: Annotated[float, typer.Option(help="Prediction intervals that hold this share of rows: 0.9.")] = 0.0,
     weight: Annotated[str, typer.Option(help="Column that says how much a row counts.")] = "",
     missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,
+    sql: Annotated[str, typer.Option(help="Query to the database at --url.")] = "",
+    url: Annotated[str, typer.Option(help=URL_HELP, envvar="TAMIZ_SQL_URL", show_envvar=False)] = "",
+    join: Annotated[list[str] | None, typer.Option(help="Table to look up: customers.csv:customer_id.")] = None,
+    data_dir: Annotated[str, typer.Option(help="Folder of prepared tensorflow-datasets, for tfds:NAME.")] = "",
+    max_file_size: Annotated[str, typer.Option(help="What a file may have, also unpacked: 10GB.")] = "",
     encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
@@ -95,14 +103,18 @@ def search(
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options here win.")] = None,
 ) -> None:
     """Search, train, test, export and verify a model for a table."""
-    from app.arguments import ExecutionArguments, SearchArguments, experiment_config
+    from app.arguments import DataArguments, ExecutionArguments, SearchArguments, experiment_config
 
+    given = DataArguments(
+        places=tuple(data or ()), sql=sql, url=url, joins=tuple(join or ()), data_dir=data_dir,
+        max_file_size=max_file_size,
+    )  # fmt: skip
     execution = ExecutionArguments(
         executor=executor, workers=workers, placement=placement, worker_memory=worker_memory,
         ray_address=ray_address, packing=packing,
     )  # fmt: skip
     arguments = SearchArguments(
-        source=str(data), target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
+        data=given, target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
         delimiter=delimiter, epochs=epochs, folds=folds, seed=seed,
@@ -110,17 +122,18 @@ def search(
         keep=keep, execution=execution,
     )  # fmt: skip
     settings = experiment_config(arguments, base=config)
-    _launch(data, settings, run or Path("runs") / settings.name)
+    _launch(settings, run or Path("runs") / settings.name, url=url)
 
 
-def _launch(data: Path, settings: ExperimentConfig, run: Path) -> None:
+def _launch(settings: ExperimentConfig, run: Path, *, url: str) -> None:
     from app.execution.executors import make_executor
 
     # The worker imports TensorFlow, which takes seconds, while this process imports pandas and reads the data.
     with contextlib.closing(make_executor(settings.execution)) as executor:
+        from app.data_stage import source_of
         from app.experiment import launch
 
-        launch(data, settings, path=run, executor=executor, view=_view(), started=STARTED)
+        launch(source_of(settings.data, url=url), settings, path=run, executor=executor, view=_view(), started=STARTED)
 
 
 @app.command()
@@ -158,21 +171,34 @@ def resume(
 @mendable_errors
 def predict(
     run: Annotated[Path, typer.Argument(help="Run directory with an exported model.")],
-    data: Annotated[Path, typer.Argument(help="Table with the raw columns; the target may be missing.")],
     output: Annotated[str, typer.Option(help=".parquet, .csv, FILE.db[#TABLE] or a database URL[#TABLE].")],
+    data: Annotated[list[str] | None, typer.Argument(help="Data with the raw columns, as for search.")] = None,
+    sql: Annotated[str, typer.Option(help="Query to the database at --url.")] = "",
+    url: Annotated[str, typer.Option(help=URL_HELP, envvar="TAMIZ_SQL_URL", show_envvar=False)] = "",
+    join: Annotated[list[str] | None, typer.Option(help="Table to look up [default: those of the search].")] = None,
+    data_dir: Annotated[str, typer.Option(help="Folder of prepared tensorflow-datasets, for tfds:NAME.")] = "",
+    max_file_size: Annotated[str, typer.Option(help="What a file may have, also unpacked: 10GB.")] = "",
     key: Annotated[str, typer.Option(help="Column written beside the answers; the key of a table.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the table if there is one.")] = False,
     chunk_rows: Annotated[int, typer.Option(min=1, help="Rows in memory at once.")] = 50_000,
 ) -> None:
     """Answer new rows with the exported model, however many there are."""
     from app.answer_files import check_output
+    from app.arguments import DataArguments
+    from app.config import DataConfig
+    from app.data_stage import source_of
     from app.experiment import load
     from app.prediction import BatchSettings
 
     check_output(output)
+    given = DataArguments(
+        places=tuple(data or ()), sql=sql, url=url, joins=tuple(join or ()), data_dir=data_dir,
+        max_file_size=max_file_size,
+    )  # fmt: skip
     settings = BatchSettings(key=key, chunk_rows=chunk_rows, replace=replace)
     with load(run) as experiment:
-        num_rows = experiment.predict_file(data, output=output, settings=settings)
+        source = source_of(given.applied(DataConfig()), url=url)
+        num_rows = experiment.predict_file(source, output=output, settings=settings)
     _view().say(f"{num_rows:,} answers written to {output}")
 
 

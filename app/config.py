@@ -70,7 +70,14 @@ class DataConfig:
     """Which data, and what is known about it beforehand.
 
     Attributes:
-        source: File the table was read from; empty for a table given in memory.
+        source: File, folder, pattern or URL of the table, ``tfds:NAME/CONFIG`` or ``python:module:function``; empty
+            for a table given in memory or by a database.
+        more_sources: Further files of the same table.
+        sql: Query to a database.
+        url: SQLAlchemy's URL of the database, without its password.
+        joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
+        data_dir: Folder of prepared tensorflow-datasets; empty for its default.
+        max_file_size: Bytes that a file may have, also unpacked; 0 limits only how much a file may grow when unpacked.
         target: Column to predict.
         task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
         features: Column -> kind that overrides the inference (``ignore`` drops the column).
@@ -86,6 +93,12 @@ class DataConfig:
     """
 
     source: str = ""
+    more_sources: tuple[str, ...] = ()
+    sql: str = ""
+    url: str = ""
+    joins: tuple[str, ...] = ()
+    data_dir: str = ""
+    max_file_size: int = 0
     target: str = ""
     task: str = "auto"
     features: Mapping[str, str] = field(default_factory=dict)
@@ -343,8 +356,12 @@ def parse_milliseconds(text: str) -> float:
     return milliseconds
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, *, option: str = "memory") -> int:
     """Returns the bytes that ``4GB``, ``512MiB`` or ``1e9`` stand for.
+
+    Args:
+        text: What the user gave.
+        option: What it is, for the message.
 
     Raises:
         ConfigError: The text is no size above zero.
@@ -352,7 +369,7 @@ def parse_bytes(text: str) -> int:
     found = BYTES_PATTERN.fullmatch(text.strip())
     size = int(float(found[1]) * BYTE_UNITS[found[2].lower()]) if found else 0
     if size <= 0:
-        raise ConfigError(f"memory is {text!r}: expected a size such as 4GB or 512MB")
+        raise ConfigError(f"{option} is {text!r}: expected a size such as 4GB or 512MB")
     return size
 
 

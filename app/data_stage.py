@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from app.config import ExperimentConfig, did_you_mean
+from app.config import DataConfig, ExperimentConfig, did_you_mean
 from app.errors import ConfigError, RunDirectoryError
 from app.evaluation.metrics import imbalance_ratio
 from app.fold_choice import FoldChoice, choose_folds
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
+from pipelines.addresses import is_path
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
 from pipelines.inference import check_columns, infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
+from pipelines.row_hash import hash_rows
 from pipelines.row_weights import check_split_weights, row_weights
 from pipelines.schema import DatasetSchema, FeatureKind, RawType, TargetSpec, Task
-from pipelines.sources import DEFAULT_MISSING_VALUES, ReadOptions, SourceTable, read_table
+from pipelines.sources import (
+    DEFAULT_MISSING_VALUES,
+    DataLike,
+    Origin,
+    ReadOptions,
+    Source,
+    SourceTable,
+    open_source,
+)
 from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
 from pipelines.target_inference import drop_rows_without_target, infer_target, with_quantiles
-
-Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | pa.Table
 
 SPLIT_COLUMN = "__tamiz_split__"
 """Column of the stored development rows that tells training from validation."""
@@ -90,18 +98,45 @@ def read_options(config: ExperimentConfig, *, schema: DatasetSchema | None = Non
     )
 
 
-def read_source(source: Source, config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> SourceTable:
+def source_of(data: DataConfig, *, url: str = "") -> Source:
+    """Returns the source that settings name.
+
+    Args:
+        data: The settings.
+        url: URL of the database with its password, which settings do not hold.
+
+    Raises:
+        DataError: No data is named, or several sources at once.
+    """
+    places = (data.source, *data.more_sources) if data.source else ()
+    if not places and not data.sql:
+        raise DataError("Expected data: name a file, a folder, a pattern or a URL, or a query with --sql and --url.")
+    return open_source(
+        Origin(
+            places=places,
+            sql=data.sql,
+            url=url or data.url,
+            joins=data.joins,
+            data_dir=data.data_dir,
+            max_bytes=data.max_file_size,
+        )
+    )
+
+
+def read_source(
+    source: DataLike, config: ExperimentConfig, *, schema: DatasetSchema | None = None
+) -> SourceTable:
     """Reads a source as the settings say.
 
     Args:
-        source: A file or a table in memory.
+        source: What the user calls data.
         config: The settings.
         schema: As for `read_options`.
 
     Raises:
         DataError: It cannot be read.
     """
-    return read_table(source, options=read_options(config, schema=schema))
+    return open_source(source).read(read_options(config, schema=schema))
 
 
 def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
@@ -227,21 +262,25 @@ def write_config(directory: RunDirectory, config: ExperimentConfig) -> None:
     write_atomically(directory.config_file, config.to_toml())
 
 
-def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: Source | None) -> None:
+def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: DataLike | None) -> None:
     """Checks that an experiment goes on with the data it began with.
 
     Args:
         directory: The experiment.
         config: Its settings.
-        source: The data, if given again; None looks at the file it came from, if that is still there.
+        source: The data, if given again; None looks at the files it came from, if they are still there. Databases and
+            web servers move on, and are not asked again.
 
     Raises:
         RunDirectoryError: The data has changed.
     """
     if source is None:
-        if not config.data.source or not Path(config.data.source).is_file():
+        if not _is_there(config.data):
             return  # the rows are in the run directory; there is nothing to compare them with
-        source = config.data.source
+        source = source_of(config.data)
+    elif isinstance(source, str | os.PathLike):
+        moved = replace(config.data, source=os.fspath(source), more_sources=(), sql="", url="")
+        source = source_of(moved)
     found = read_source(source, config)
     expected = read_json(directory.manifest_file)["data"]["fingerprint"]
     if found.fingerprint != expected:
@@ -250,6 +289,13 @@ def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: S
             f"expected {expected[:12]}…): restore the data, start a new search on it, or go on with the rows that the "
             f"search began with (--stored-rows)"
         )
+
+
+def _is_there(data: DataConfig) -> bool:
+    """Whether all that the data was read from lies on this machine, and still does."""
+    tables = [join.rpartition(":")[0] for join in data.joins]
+    places = [data.source, *data.more_sources, *tables]
+    return all(place and is_path(place) and bool(Path(place).exists() or glob.glob(place)) for place in places)
 
 
 def protocol(schema: DatasetSchema, config: ExperimentConfig) -> str:
@@ -289,6 +335,19 @@ def _check_weight(table: pa.Table, target: str, weight: str) -> None:
     row_weights(table, weight)
 
 
+def split_prints(table: pa.Table, splits: NDArray[np.int8]) -> dict[str, str]:
+    """Returns a SHA-256 of the rows of each split, the same in whatever order they stand.
+
+    Args:
+        table: The rows.
+        splits: ``Split`` values of shape ``(num_rows,)``.
+    """
+    hashes = hash_rows(table, columns=table.column_names)
+    return {
+        split.name.lower(): hashlib.sha256(np.sort(hashes[splits == split]).tobytes()).hexdigest() for split in Split
+    }
+
+
 def _imbalance(data: PreparedData) -> float | None:
     """Rows of the most frequent class over rows of the rarest in training; None for a regression."""
     if not data.schema.target.task.is_classification:
@@ -309,6 +368,8 @@ def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]
         "data": {
             "description": data.source.description,
             "fingerprint": data.source.fingerprint,
+            "files": [asdict(file) for file in data.source.files],
+            "splits_sha256": split_prints(data.table, data.splits),
             "rows": {split.name.lower(): int((data.splits == split).sum()) for split in Split},
             "columns": data.source.table.num_columns,
             "training_rows_sha256": data.preprocessing.rows_sha256,

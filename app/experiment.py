@@ -18,7 +18,7 @@ from rich.console import Console
 
 from app.arguments import Changes
 from app.config import ExperimentConfig
-from app.data_stage import Source, check_same_data, prepare_data, read_source, write_config, write_data
+from app.data_stage import check_same_data, prepare_data, read_source, write_config, write_data
 from app.errors import RunDirectoryError, told_as_disk_error
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
@@ -45,17 +45,18 @@ from app.summary import data_found
 from app.view import ConsoleView, View
 from app.warm_start_stage import add_result, enqueue
 from pipelines.schema import DatasetSchema
+from pipelines.sources import DataLike
 from tf_serving.model_versions import versions
 from tf_serving.verify import VerificationProcess
 
 
 def launch(
-    source: Source, config: ExperimentConfig, *, path: Path, executor: Executor, view: View, started: float
+    source: DataLike, config: ExperimentConfig, *, path: Path, executor: Executor, view: View, started: float
 ) -> Experiment:
     """Runs an experiment from its data to its report.
 
     Args:
-        source: A file or a table in memory.
+        source: What the user calls data.
         config: The settings.
         path: The run directory, which must be free.
         executor: Runs whatever needs TensorFlow; it imports it while the data is read here.
@@ -71,7 +72,7 @@ def launch(
         return run(directory, config, executor=executor, view=view, started=started)
 
 
-def prepare(source: Source, config: ExperimentConfig, *, path: Path, view: View) -> RunDirectory:
+def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: View) -> RunDirectory:
     """Reads the data, says what is in it, and puts it into a new run directory; arguments and errors as `launch`."""
     check_settings(config)
     if warning := workers_warning(config.execution):
@@ -104,7 +105,7 @@ def resume(
     *,
     view: View,
     changes: Changes | None = None,
-    source: Source | None = None,
+    source: DataLike | None = None,
     stored_rows: bool = False,
 ) -> Experiment:
     """Goes on with an experiment that was interrupted or killed.
@@ -274,7 +275,7 @@ class Experiment:
         """Searches, trains, tests, exports and verifies, or goes on with what is left of it."""
         return resume(self.directory.path, view=view or ConsoleView(Console()), stored_rows=True)
 
-    def predict(self, data: Source) -> pd.DataFrame:
+    def predict(self, data: DataLike) -> pd.DataFrame:
         """Returns what the exported model answers, one row for each of `data`.
 
         Args:
@@ -291,11 +292,11 @@ class Experiment:
             self._predictor = Predictor(self.saved_model, schema=self.schema, config=self.config)
         return self._predictor.predict(data)
 
-    def predict_file(self, source: str | Path, *, output: str | Path, settings: BatchSettings | None = None) -> int:
-        """Writes what the exported model answers to a file of any length, with bounded memory; returns the rows.
+    def predict_file(self, data: DataLike, *, output: str | Path, settings: BatchSettings | None = None) -> int:
+        """Writes what the exported model answers to a source of any length, with bounded memory; returns the rows.
 
         Args:
-            source: A file with the raw columns; the target may be missing.
+            data: A source with the raw columns; the target may be missing.
             output: A .parquet or .csv file, ``FILE.db[#TABLE]``, or a database URL with ``#TABLE`` behind it.
             settings: Key column, rows in memory at once, whether a table may be replaced.
 
@@ -305,7 +306,7 @@ class Experiment:
         """
         if self._predictor is None:
             self._predictor = Predictor(self.saved_model, schema=self.schema, config=self.config)
-        return self._predictor.predict_file(Path(source), output=output, settings=settings)
+        return self._predictor.predict_file(data, output=output, settings=settings)
 
     def export(self, path: str | Path) -> Path:
         """Copies the exported SavedModel to ``path/<version>`` and returns that folder.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.answer_files import answer_writer, check_output
 from app.config import ExperimentConfig
-from app.data_stage import Source, read_options, read_source
+from app.data_stage import read_options
 from app.errors import ConfigError, WorkerError
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import Predict, Predicted
@@ -23,7 +23,7 @@ from pipelines.column_values import has_leading_zeros, plain_array, require_colu
 from pipelines.errors import DataError
 from pipelines.raw_columns import raw_columns
 from pipelines.schema import DatasetSchema
-from pipelines.sources.chunks import Chunk, read_chunks
+from pipelines.sources import Chunk, DataLike, Source, open_source, with_joins
 
 CHUNK_ROWS = 50_000
 """Rows of a file that are in memory at once."""
@@ -62,31 +62,35 @@ class Predictor:
         self._saved_model, self._schema, self._config = saved_model, schema, config
         self._executor = LocalExecutor()
 
-    def predict(self, data: Source) -> pd.DataFrame:
+    def predict(self, data: DataLike) -> pd.DataFrame:
         """Returns one row of answers for each row of `data`.
 
         Raises:
             DataError: A column is missing or of another type.
             WorkerError: The model cannot be loaded.
         """
-        table = read_source(data, self._config, schema=self._schema).table
+        options = read_options(self._config, schema=self._schema)
+        table = open_source(data).read(options).table
+        if not self._names <= set(table.column_names):
+            table = self._with_joins(open_source(table)).read(options).table
         return self._answers(table, index=data.index if isinstance(data, pd.DataFrame) else None)
 
-    def predict_file(self, source: Path, *, output: str | Path, settings: BatchSettings | None = None) -> int:
-        """Writes one row of answers for each row of a file, however long it is; returns how many.
+    def predict_file(self, data: DataLike, *, output: str | Path, settings: BatchSettings | None = None) -> int:
+        """Writes one row of answers for each row of a source, however long it is; returns how many.
 
         Args:
-            source: A .csv, .tsv, .txt (each also .gz) or .parquet file.
+            data: Files, a query, or whatever else is data.
             output: A .parquet or .csv file, ``FILE.db[#TABLE]``, or a database URL with ``#TABLE`` behind it.
             settings: How.
 
         Raises:
-            DataError: The file cannot be read, or a column is missing or of another type.
+            DataError: The source cannot be read, or a column is missing or of another type.
             RunDirectoryError: The answers cannot be written; nothing of them is left then.
             WorkerError: The model cannot be loaded.
         """
         settings = settings or BatchSettings()
         check_output(output)
+        source = open_source(data)
         num_rows = 0
         keys = _KeyColumn(settings.key)
         with answer_writer(output, key=settings.key, replace=settings.replace) as writer:
@@ -103,12 +107,19 @@ class Predictor:
         """Ends the process."""
         self._executor.close()
 
-    def _chunks(self, source: Path, settings: BatchSettings) -> Iterator[Chunk]:
-        names = {feature.name for feature in self._schema.used_features}
-        columns = names | ({settings.key} if settings.key else set())
+    @property
+    def _names(self) -> set[str]:
+        return {feature.name for feature in self._schema.used_features}
+
+    def _with_joins(self, source: Source) -> Source:
+        data = self._config.data
+        return with_joins(source, data.joins, data_dir=data.data_dir, max_bytes=data.max_file_size)
+
+    def _chunks(self, source: Source, settings: BatchSettings) -> Iterator[Chunk]:
+        columns = self._names | ({settings.key} if settings.key else set())
         options = read_options(self._config, schema=self._schema)
         options = replace(options, text_columns=(*options.text_columns, settings.key))
-        return read_chunks(source, options=options, chunk_rows=settings.chunk_rows, columns=columns)
+        return self._with_joins(source).chunks(options, chunk_rows=settings.chunk_rows, columns=columns)
 
     def _answers(self, table: pa.Table, *, index: pd.Index[Any] | None) -> pd.DataFrame:
         columns = raw_columns(table, self._schema)
@@ -154,15 +165,15 @@ def _as_integers(keys: pa.Array) -> pa.Array | None:
 
 
 @contextlib.contextmanager
-def _located(chunk: Chunk, source: Path) -> Iterator[None]:
-    """Says where in the file the rows are that a message counts from 1."""
+def _located(chunk: Chunk, source: Source) -> Iterator[None]:
+    """Says where in the source the rows are that a message counts from 1."""
     try:
         yield
     except DataError as error:
         if chunk.first_row == 0:
             raise
         last = chunk.first_row + chunk.table.num_rows
-        raise DataError(f"In the rows {chunk.first_row + 1:,} to {last:,} of {str(source)!r}: {error}") from error
+        raise DataError(f"In the rows {chunk.first_row + 1:,} to {last:,} of {source.name!r}: {error}") from error
 
 
 def answers_frame(

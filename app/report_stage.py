@@ -29,6 +29,7 @@ from app.search.trial import Failed, Resource, Trial
 from app.search_record import Progress, SearchRecord, read_progress
 from app.summary import test_result, what_next
 from app.view import View
+from pipelines.addresses import is_path
 from pipelines.data_report import DataProfile
 from pipelines.schema import DatasetSchema
 
@@ -55,8 +56,8 @@ def report(
 def next_commands(directory: RunDirectory, config: ExperimentConfig) -> list[NextCommand]:
     """Returns the commands to go on with."""
     run = shlex.quote(str(directory.path))
-    source = os.path.relpath(config.data.source) if config.data.source else "NEW_ROWS.csv"
-    data = shlex.quote(min(source, config.data.source or source, key=len))
+    source = config.data.source if config.data.source and is_path(config.data.source) else "NEW_ROWS.csv"
+    data = shlex.quote(min(os.path.relpath(source), source, key=len))
     return [
         NextCommand(command=f"tamiz board {run}", purpose="look at the trials in TensorBoard"),
         NextCommand(command=f"tamiz predict {run} {data} --output predictions.parquet", purpose="answer new rows"),

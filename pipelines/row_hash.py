@@ -7,17 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.column_values import TIMESTAMP, numbers_of, plain_array
 
+# A date, and perhaps a time, without a zone: what a database or a CSV file makes of a timestamp.
+_ISO_DATE = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)?$"
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
 
 
 def hash_rows(table: pa.Table, *, columns: Sequence[str], seed: int = 0) -> NDArray[np.uint64]:
     """Hash the content of every row.
 
-    Equal numbers hash equally whatever their type, so that the same rows from CSV, Parquet and a DataFrame agree.
+    Equal numbers hash equally whatever their type, and a date in ISO 8601 hashes as the timestamp that it stands for,
+    so that the same rows from CSV, Parquet, a database and a DataFrame agree.
 
     Args:
         table: The rows.
@@ -75,4 +79,21 @@ def _hash_text(array: pa.Array) -> NDArray[np.uint64]:
     if words.size == 0:
         return np.zeros(len(array), np.uint64)
     hashes = pd.util.hash_array(words, categorize=False)
+    dates = np.asarray(pc.match_substring_regex(encoded.dictionary, _ISO_DATE).to_numpy(zero_copy_only=False), bool)
+    if dates.any():
+        hashes[dates] = _hash_dates(encoded.dictionary.filter(pa.array(dates)), hashes[dates])
     return np.asarray(hashes[np.asarray(encoded.indices.fill_null(0))], dtype=np.uint64)
+
+
+def _hash_dates(text: pa.Array, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the hashes of timestamps for text that looks like one; 2020-02-31 is none, and keeps its hash."""
+    words = text.to_pylist()
+    try:
+        return mix(np.array(words, "datetime64[us]").view(np.uint64))
+    except ValueError:
+        if len(words) == 1:
+            return hashes
+    middle = len(words) // 2
+    return np.concatenate(
+        [_hash_dates(text[:middle], hashes[:middle]), _hash_dates(text[middle:], hashes[middle:])]
+    )

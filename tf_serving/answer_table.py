@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
+from pipelines.addresses import shown_database
+
 Key: TypeAlias = str | int
 
 DEFAULT_TABLE = "answers"
@@ -20,7 +22,6 @@ SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 MAX_KEYS = 10_000
 _KEYS_A_QUERY = 500  # below the number of parameters that any SQLite takes
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.ASCII)
-_PASSWORD = re.compile(r"(://[^:/@]*):[^@]*@")
 
 
 class AnswerTableError(ValueError):
@@ -42,7 +43,7 @@ class TablePlace:
     table: str
 
     def __str__(self) -> str:
-        place = str(self.file) if self.file is not None else _PASSWORD.sub(r"\1:***@", self.url)
+        place = str(self.file) if self.file is not None else shown_database(self.url)
         return f"table {self.table!r} of {place}"
 
 

@@ -1,140 +1,176 @@
-"""Where data comes from: every source ends as one Arrow table of plain types.
+"""Where data comes from: every source ends as Arrow tables of plain types, read whole or in chunks.
 
-A source of files is an entry of ``SOURCES``: a file ending and the function that reads it.
+``SOURCES`` holds the kinds of sources, ``FORMATS`` the formats of files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 
-from pipelines.errors import DataError, suggest_name
-from pipelines.sources.csv_file import parse_csv
-from pipelines.sources.memory import plain_source, table_from_frame
-from pipelines.sources.options import DEFAULT_MISSING_VALUES, Parsed, ReadOptions
-from pipelines.sources.parquet_file import parse_parquet
-from pipelines.sources.stored_bytes import read_stored_bytes, require_file
+from pipelines.addresses import NAMED_KINDS
+from pipelines.errors import DataError
+from pipelines.sources import dataset_function, tfds
+from pipelines.sources.dataset_function import DatasetSource
+from pipelines.sources.files import FileSource
+from pipelines.sources.formats import FORMATS
+from pipelines.sources.join import JoinedSource, join_of
+from pipelines.sources.memory import MemorySource
+from pipelines.sources.options import DEFAULT_MISSING_VALUES, ReadOptions
+from pipelines.sources.source import Chunk, FilePrint, Source, SourceTable
+from pipelines.sources.sql import SqlSource
+from pipelines.sources.tfds import TfdsSource
 
-__all__ = ["DEFAULT_MISSING_VALUES", "SOURCES", "ReadOptions", "SourceTable", "read_table"]
+__all__ = [
+    "DEFAULT_MISSING_VALUES",
+    "FORMATS",
+    "SOURCES",
+    "Chunk",
+    "DataLike",
+    "FilePrint",
+    "Origin",
+    "ReadOptions",
+    "Source",
+    "SourceTable",
+    "open_source",
+    "read_table",
+    "with_joins",
+]
 
-# File ending, without .gz, to the function that reads the bytes of such a file.
-SOURCES: dict[str, Callable[[bytes, ReadOptions], Parsed]] = {
-    ".csv": parse_csv,
-    ".tsv": parse_csv,
-    ".txt": parse_csv,
-    ".parquet": parse_parquet,
-    ".pq": parse_parquet,
-}
+DataLike: TypeAlias = (
+    str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame | pa.Table | Callable[[], Any] | Source
+)
+"""What a user may call data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceTable:
-    """A table that was read.
+class Origin:
+    """Where data comes from, in words that fit a command line.
 
     Attributes:
-        table: The rows, every column of a plain type (see ``pipelines.column_values``) or of one that is not read.
-        description: What was read, in words.
-        fingerprint: SHA-256 of the content, in hexadecimal digits.
-        notes: What was recognised that is not the plain default (encoding, delimiter, decimal comma ...).
+        places: Files, folders, patterns, URLs, ``tfds:NAME/CONFIG`` or ``python:module:function``.
+        sql: Query to a database.
+        url: SQLAlchemy's URL of the database.
+        joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
+        data_dir: Folder of prepared tensorflow-datasets; "" for its default.
+        max_bytes: How large a file may be, also unpacked; 0 for the automatic limit on what is unpacked.
     """
 
-    table: pa.Table
-    description: str
-    fingerprint: str
-    notes: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    sql: str = ""
+    url: str = ""
+    joins: tuple[str, ...] = ()
+    data_dir: str = ""
+    max_bytes: int = 0
 
 
-def read_table(
-    source: str | os.PathLike[str] | pd.DataFrame | pa.Table, *, options: ReadOptions | None = None
-) -> SourceTable:
+def _files(origin: Origin) -> Source:
+    return FileSource(origin.places, max_bytes=origin.max_bytes)
+
+
+def _tfds(origin: Origin) -> Source:
+    dataset = _only(origin.places).removeprefix(tfds.PREFIX)
+    return TfdsSource(dataset, data_dir=origin.data_dir, max_bytes=origin.max_bytes)
+
+
+def _function(origin: Origin) -> Source:
+    return DatasetSource(_only(origin.places).removeprefix(dataset_function.PREFIX))
+
+
+def _sql(origin: Origin) -> Source:
+    if origin.places:
+        raise DataError(f"Expected a query or a place of data, received both: --sql and {origin.places[0]!r}.")
+    return SqlSource(origin.sql, url=origin.url)
+
+
+# What the first word of a place, or an option, says; files are what nothing else is.
+SOURCES: Mapping[str, Callable[[Origin], Source]] = {
+    "sql": _sql,
+    "tfds": _tfds,
+    "python": _function,
+    "files": _files,
+}
+
+
+def open_source(data: DataLike | Origin) -> Source:
+    """Return the source that data comes from; nothing is read yet.
+
+    Args:
+        data: Paths or the other places of `Origin`, a DataFrame, an Arrow table, a function without arguments that
+            returns a tf.data.Dataset, or a source.
+
+    Raises:
+        DataError: It is none of these.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, pd.DataFrame | pa.Table):
+        return MemorySource(data)
+    if isinstance(data, Origin):
+        return _opened(data)
+    if isinstance(data, str | os.PathLike):
+        return _opened(Origin(places=(os.fspath(data),)))
+    if isinstance(data, list | tuple) and data and all(isinstance(place, str | os.PathLike) for place in data):
+        return _opened(Origin(places=tuple(os.fspath(place) for place in data)))
+    if callable(data):
+        return DatasetSource(data)
+    raise DataError(
+        "Expected paths or URLs, a DataFrame, an Arrow table or a function that returns a tf.data.Dataset, received "
+        f"{type(data).__name__}."
+    )
+
+
+def read_table(data: DataLike, *, options: ReadOptions | None = None) -> SourceTable:
     """Read a table into memory.
 
     Args:
-        source: Path of a .csv, .tsv, .txt (each also .gz) or .parquet file, a DataFrame, or an Arrow table.
+        data: As for `open_source`.
         options: How to read it; what is left open is recognised.
 
     Raises:
         DataError: The source is absent, empty, no table, or not what its name says.
     """
-    options = options or ReadOptions()
-    if isinstance(source, pd.DataFrame | pa.Table):
-        table = table_from_frame(source, options) if isinstance(source, pd.DataFrame) else source
-        name = "DataFrame" if isinstance(source, pd.DataFrame) else "Arrow table"
-        table = plain_source(table, name)
-        return SourceTable(table=table, description=_describe(name, table), fingerprint=_fingerprint(table))
-    if not isinstance(source, str | os.PathLike):
-        raise DataError(
-            f"Expected the path of a file, a DataFrame or an Arrow table, received {type(source).__name__}."
-        )
-    path = Path(source)
-    require_file(path)
-    read = reader_of(path)
-    content = read_stored_bytes(path)
-    parsed = read(content, options.named(str(path)))
-    table = plain_source(parsed.table, str(path))
-    return SourceTable(
-        table=table,
-        description=_describe(path.name, table),
-        fingerprint=hashlib.sha256(content).hexdigest(),
-        notes=parsed.notes,
-    )
+    return open_source(data).read(options)
 
 
-def reader_of(path: Path) -> Callable[[bytes, ReadOptions], Parsed]:
-    """Return the entry of ``SOURCES`` for a file.
+def _opened(origin: Origin) -> Source:
+    if origin.url and not origin.sql:
+        raise DataError("Expected a query for the database, as in --sql 'select * from customers'.")
+    kind = "sql" if origin.sql else "files"
+    for place in origin.places:
+        prefix = place.partition(":")[0]
+        kind = prefix if prefix in NAMED_KINDS else kind
+    return with_joins(SOURCES[kind](origin), origin.joins, data_dir=origin.data_dir, max_bytes=origin.max_bytes)
+
+
+def with_joins(source: Source, joins: Sequence[str], *, data_dir: str = "", max_bytes: int = 0) -> Source:
+    """Return a source whose rows look up tables.
 
     Args:
-        path: The file; only its name is looked at.
+        source: The rows.
+        joins: The tables, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``; none returns the source as it is.
+        data_dir: Folder of prepared tensorflow-datasets; "" for its default.
+        max_bytes: How large a file may be, also unpacked; 0 for the automatic limit on what is unpacked.
 
     Raises:
-        DataError: Its ending is not known.
+        DataError: A join has no key.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-1] if suffixes else ""
-    if suffix == ".gz" and len(suffixes) > 1:
-        suffix = suffixes[-2]
-    if suffix in SOURCES:
-        return SOURCES[suffix]
-    known = ", ".join(SOURCES)
-    raise DataError(
-        f"Expected a file that ends in one of {known} (or with .gz added), received {str(path)!r}."
-        f"{suggest_name(suffix, SOURCES) if suffix else ''} Rename or convert it."
-    )
+    found = []
+    for text in joins:
+        place, _, key = text.rpartition(":")
+        if not place:
+            raise DataError(f"Expected a table and its key, as in --join customers.csv:customer_id, received {text!r}.")
+        table = _opened(Origin(places=(place,), data_dir=data_dir, max_bytes=max_bytes))
+        found.append(join_of(key, source=table, place=place))
+    return JoinedSource(source, found) if found else source
 
 
-def _describe(name: str, table: pa.Table) -> str:
-    return f"{name}: {table.num_rows:,} rows, {table.num_columns:,} columns"
-
-
-def _fingerprint(table: pa.Table) -> str:
-    digest = hashlib.sha256()
-    # The Arrow stream holds names, types and values; slices and chunks of the table do not show in it.
-    with pa.PythonFile(_HashSink(digest), mode="w") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return digest.hexdigest()
-
-
-class _HashSink:
-    """A file that is only hashed."""
-
-    closed = False
-
-    def __init__(self, digest: hashlib._Hash) -> None:
-        self._digest = digest
-
-    def write(self, data: bytes) -> int:
-        """Add bytes to the hash."""
-        self._digest.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+def _only(places: Sequence[str]) -> str:
+    if len(places) > 1:
+        raise DataError(f"Expected one source, received {len(places)}: {places[0]!r} and {places[1]!r}.")
+    return places[0]

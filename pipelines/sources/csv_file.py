@@ -10,7 +10,9 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,8 +20,10 @@ import pyarrow.csv
 
 from pipelines.column_values import has_leading_zeros
 from pipelines.errors import DataError
-from pipelines.sources.memory import check_column_names
-from pipelines.sources.options import DELIMITERS, Parsed, ReadOptions
+from pipelines.sources.file_format import Content, unite
+from pipelines.sources.options import DELIMITERS, ReadOptions
+from pipelines.sources.source import Parsed
+from pipelines.sources.table_checks import check_column_names
 
 SAMPLE_BYTES = 1 << 16
 SAMPLE_ROWS = 200
@@ -39,35 +43,30 @@ _COMMA_NUMBER = re.compile(r"^\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*$")
 _POINT_NUMBER = re.compile(r"^\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*$")
 
 
-def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
-    """Read the bytes of a CSV file.
+@dataclass(frozen=True, slots=True)
+class _TextTable:
+    """A CSV file whose fields are still text."""
+
+    name: str
+    table: pa.Table
+    decimal: str
+    notes: tuple[str, ...]
+
+
+def parse_csv(contents: Iterable[Content], options: ReadOptions) -> Parsed:
+    """Read CSV files as one table; the type of a column depends on its values in all of them.
 
     Args:
-        content: The file.
-        options: How to read it; what is left open is recognised.
+        contents: The files.
+        options: How to read them; what is left open is recognised.
 
     Raises:
-        DataError: The bytes are no text, not in the encoding, or no table.
+        DataError: A file is no text, not in the encoding, or no table.
     """
-    text, encoding = _to_utf8(content, options)
-    first_line = 1 + text.count(b"\n", 0, len(text) - len(text.lstrip(b"\r\n")))
-    text = text.lstrip(b"\r\n")  # Arrow would take an empty line above the header for the header
-    sample = sample_lines(text)
-    if not sample:
-        raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
-    delimiter = options.delimiter or recognise_delimiter(sample)
-    rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:SAMPLE_ROWS]
-    if len(rows) == 1 and len(text) <= SAMPLE_BYTES:
-        raise DataError(f"Expected rows, but {options.name!r} has a header and no row below it.")
-    decimal = options.decimal or recognise_decimal(rows[1:], delimiter)
-    names, renamed = column_names_of(rows[0], options)
-    try:
-        table = _read_text_table(text, names, delimiter=delimiter)
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            _why_unreadable(text, error, delimiter=delimiter, name=options.name, line=first_line)
-        ) from error
-    _refuse_open_quote(text, table, name=options.name, line=first_line)
+    texts = [_read_text(content, options.named(content.name)) for content in contents]
+    table = unite([(text.name, text.table) for text in texts])
+    # A decimal point is read as well where another file has commas.
+    decimal = "," if any(text.decimal == "," for text in texts) else "."
     missing = pa.array(sorted(set(options.missing_values) | {""}))
 
     def convert(name: str) -> pa.ChunkedArray:
@@ -76,7 +75,32 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
 
     # Arrow computes without the interpreter's lock, so threads share the columns out.
     with ThreadPoolExecutor() as pool:
-        columns = dict(zip(names, pool.map(convert, names), strict=True))
+        columns = dict(zip(table.column_names, pool.map(convert, table.column_names), strict=True))
+    notes = dict.fromkeys(note for text in texts for note in text.notes)
+    rows = tuple(text.table.num_rows for text in texts)
+    return Parsed(table=pa.table(columns), notes=tuple(notes), part_rows=rows)
+
+
+def _read_text(content: Content, options: ReadOptions) -> _TextTable:
+    text, encoding = _to_utf8(content.data, options)
+    first_line = 1 + text.count(b"\n", 0, len(text) - len(text.lstrip(b"\r\n")))
+    text = text.lstrip(b"\r\n")  # Arrow would take an empty line above the header for the header
+    sample = sample_lines(text)
+    if not sample:
+        raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
+    delimiter = options.delimiter or recognise_delimiter(sample)
+    rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:SAMPLE_ROWS]
+    decimal = options.decimal or recognise_decimal(rows[1:], delimiter)
+    names, renamed = column_names_of(rows[0], options)
+    if len(rows) == 1 and len(text) <= SAMPLE_BYTES:
+        return _TextTable(options.name, _no_rows(names), decimal, ())  # Arrow wants a row
+    try:
+        table = _read_text_table(text, names, delimiter=delimiter)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            _why_unreadable(text, error, delimiter=delimiter, name=options.name, line=first_line)
+        ) from error
+    _refuse_open_quote(text, table, name=options.name, line=first_line)
     notes = []
     if encoding not in ("utf-8", options.encoding):
         notes.append(f"Encoding recognised as {encoding}.")
@@ -86,7 +110,7 @@ def parse_csv(content: bytes, options: ReadOptions) -> Parsed:
         notes.append("Decimal comma recognised.")
     if renamed:
         notes.append(f"{renamed} column(s) without a name were named by their position.")
-    return Parsed(pa.table(columns), tuple(notes))
+    return _TextTable(options.name, table, decimal, tuple(notes))
 
 
 def _to_utf8(content: bytes, options: ReadOptions) -> tuple[bytes, str]:
@@ -222,6 +246,10 @@ def column_names_of(header: list[str], options: ReadOptions) -> tuple[list[str],
     names = [name or f"column_{index + 1}" for index, name in enumerate(stripped)]
     check_column_names(names, options.name)
     return names, sum(not name for name in stripped)
+
+
+def _no_rows(names: list[str]) -> pa.Table:
+    return pa.schema([(name, pa.string()) for name in names]).empty_table()
 
 
 def _read_text_table(text: bytes, names: list[str], *, delimiter: str) -> pa.Table:

@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
+from typing import final
 
 import pandas as pd
 import pyarrow as pa
 
-from pipelines.column_values import plain_table
 from pipelines.errors import DataError
 from pipelines.sources.options import ReadOptions
+from pipelines.sources.source import Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.table_checks import check_column_names
 
 _NUMBER_TYPES = ("integer", "floating", "mixed-integer-float", "decimal", "complex")
 
 
-def plain_source(table: pa.Table, name: str) -> pa.Table:
-    """Return a table of plain types after the checks that hold for every source.
+@final
+class MemorySource(Source):
+    """A DataFrame or an Arrow table.
 
     Args:
-        table: What was read.
-        name: Name of the source in messages.
-
-    Raises:
-        DataError: There is no column or no row, or two columns have one name.
+        data: The rows; a DataFrame's index is left out.
     """
-    check_column_names(table.column_names, name)
-    if table.num_columns == 0:
-        raise DataError(f"Expected a table, but {name} has no columns; give a header and rows.")
-    if table.num_rows == 0:
-        raise DataError(f"Expected rows, but {name} has a header of {table.num_columns:,} columns and no row below it.")
-    return plain_table(table)
 
+    def __init__(self, data: pd.DataFrame | pa.Table) -> None:
+        self._data = data
 
-def check_column_names(names: Sequence[str], source: str) -> None:
-    """Refuse two columns of one name.
+    @property
+    def name(self) -> str:
+        """The kind of object."""
+        return "DataFrame" if isinstance(self._data, pd.DataFrame) else "Arrow table"
 
-    Args:
-        names: The column names.
-        source: Name of the source in messages.
+    def load(self, options: ReadOptions) -> Loaded:
+        """Return the rows as they are."""
+        table = table_from_frame(self._data, options) if isinstance(self._data, pd.DataFrame) else self._data
+        return Loaded(parsed=Parsed(table=table))
 
-    Raises:
-        DataError: A name occurs twice.
-    """
-    doubles = [name for name, count in Counter(names).items() if count > 1]
-    if doubles:
-        places = [str(index + 1) for index, name in enumerate(names) if name == doubles[0]]
-        raise DataError(
-            f"Expected different column names, but {doubles[0]!r} names the columns {', '.join(places)} of {source}; "
-            "rename all but one."
-        )
+    def stream(
+        self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
+    ) -> Iterator[pa.Table]:
+        """Yield one table; it is in memory anyway."""
+        del chunk_rows
+        table = self.load(options).parsed.table
+        yield table.select(wanted_columns(table.column_names, columns))
 
 
 def table_from_frame(frame: pd.DataFrame, options: ReadOptions) -> pa.Table:

@@ -1,11 +1,9 @@
-"""How a source is read, and what reading a file yields."""
+"""How a source is read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Self
-
-import pyarrow as pa
 
 from pipelines.errors import DataError
 
@@ -27,6 +25,8 @@ class ReadOptions:
         decimal: ``.`` or ``,``.
         missing_values: Texts that stand for a missing value in a text file, after blanks are stripped.
         text_columns: Columns that stay text even if they look like numbers; for data that an existing schema reads.
+        sheet: Sheet of an Excel workbook; "" for the first.
+        max_bytes: How large a file may be, also unpacked; 0 for the automatic limit on what is unpacked.
         name: Name of the source in messages.
     """
 
@@ -35,6 +35,8 @@ class ReadOptions:
     decimal: str | None = None
     missing_values: tuple[str, ...] = DEFAULT_MISSING_VALUES
     text_columns: tuple[str, ...] = ()
+    sheet: str = ""
+    max_bytes: int = 0
     name: str = "the data"
 
     def __post_init__(self) -> None:
@@ -46,16 +48,3 @@ class ReadOptions:
     def named(self, name: str) -> Self:
         """Return the same options for a source of this name."""
         return replace(self, name=name)
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What reading a file yields.
-
-    Attributes:
-        table: The rows.
-        notes: What was recognised that is not the plain default.
-    """
-
-    table: pa.Table
-    notes: tuple[str, ...] = ()

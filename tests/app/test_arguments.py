@@ -4,9 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from app.arguments import Changes, ExecutionArguments, SearchArguments, execution_config, experiment_config
+from app.arguments import (
+    Changes,
+    DataArguments,
+    ExecutionArguments,
+    SearchArguments,
+    execution_config,
+    experiment_config,
+)
 from app.config import DEFAULT_SECONDS, ExecutionConfig, ExecutorKind, Placement
 from app.errors import ConfigError
+
+
+def at(place: str) -> DataArguments:
+    return DataArguments(places=(place,))
+
 
 TOML = """
 name = "loans"
@@ -33,13 +45,13 @@ def file(tmp_path: Path) -> Path:
 
 def test_without_a_target_it_says_how_to_give_one() -> None:
     with pytest.raises(ConfigError, match="no target: say which column to predict with --target"):
-        experiment_config(SearchArguments(source="a.csv"))
+        experiment_config(SearchArguments(data=at("a.csv")))
 
 
 def test_the_name_comes_from_the_file_or_else_from_the_target() -> None:
-    assert experiment_config(SearchArguments(source="data/my table.csv.gz", target="y")).name == "my-table"
+    assert experiment_config(SearchArguments(data=at("data/my table.csv.gz"), target="y")).name == "my-table"
     assert experiment_config(SearchArguments(target="y")).name == "y"
-    assert experiment_config(SearchArguments(source="a.csv", target="y", name="b")).name == "b"
+    assert experiment_config(SearchArguments(data=at("a.csv"), target="y", name="b")).name == "b"
 
 
 def test_without_a_budget_there_is_the_default_one() -> None:
@@ -58,7 +70,7 @@ def test_time_and_trials_hold_both() -> None:
 
 
 def test_what_is_not_given_is_the_files(file: Path) -> None:
-    config = experiment_config(SearchArguments(source="a.csv"), base=file)
+    config = experiment_config(SearchArguments(data=at("a.csv")), base=file)
     assert (config.name, config.data.target, config.data.group) == ("loans", "paid", "customer")
     assert (config.search.space, config.search.seconds, config.search.seed) == ("resnet", 30.0, 7)
     assert config.training.max_epochs == 9
@@ -66,7 +78,7 @@ def test_what_is_not_given_is_the_files(file: Path) -> None:
 
 def test_the_source_is_kept_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert experiment_config(SearchArguments(source="a.csv", target="y")).data.source == str(tmp_path / "a.csv")
+    assert experiment_config(SearchArguments(data=at("a.csv"), target="y")).data.source == str(tmp_path / "a.csv")
 
 
 def test_what_is_given_wins_over_the_file(file: Path) -> None:

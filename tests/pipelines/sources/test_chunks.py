@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.sources import ReadOptions, read_table
-from pipelines.sources.chunks import read_chunks
+from pipelines.sources import ReadOptions, open_source, read_table
 
 
 def whole(path: Path, *, chunk_rows: int, options: ReadOptions | None = None) -> pa.Table:
-    chunks = list(read_chunks(path, options=options or ReadOptions(), chunk_rows=chunk_rows))
+    chunks = list(open_source(path).chunks(options, chunk_rows=chunk_rows))
     assert all(chunk.table.num_rows <= chunk_rows for chunk in chunks)
     starts = np.cumsum([0] + [chunk.table.num_rows for chunk in chunks])[:-1]
     assert [chunk.first_row for chunk in chunks] == starts.tolist()
@@ -67,9 +66,9 @@ def test_only_wanted_columns_are_read_unless_one_is_absent(tmp_path: Path, name:
     frame = pd.DataFrame({"a": [1], "b": [2], "c": [3]})
     path = tmp_path / name
     frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
-    (chunk,) = read_chunks(path, options=ReadOptions(), chunk_rows=10, columns=["c", "a"])
+    (chunk,) = open_source(path).chunks(chunk_rows=10, columns=["c", "a"])
     assert chunk.table.column_names == ["a", "c"]
-    (chunk,) = read_chunks(path, options=ReadOptions(), chunk_rows=10, columns=["c", "absent"])
+    (chunk,) = open_source(path).chunks(chunk_rows=10, columns=["c", "absent"])
     assert chunk.table.column_names == ["a", "b", "c"]
 
 
@@ -100,7 +99,7 @@ def test_any_text_comes_back(tmp_path: Path, rows: list[tuple[str, int]]) -> Non
         ("a,b\n1,größe\n".encode() + b"2,\xff\n", "data.csv", "0xFF at offset .* is none; name the right one"),
         (gzip.compress(b"a,b\n1,2\n" * 1000, mtime=0)[:-9], "data.csv.gz", "is cut off or broken"),
         (b"a,b\n1,2\n", "data.parquet", "Expected a Parquet file"),
-        (b"a,b\n1,2\n", "data.xlsx", "Expected a file that ends in one of .csv"),
+        (b"a,b\n1,2\n", "data.sas", "Expected a file that ends in one of .csv"),
     ],
 )
 def test_files_that_are_no_table_are_refused(tmp_path: Path, content: bytes, name: str, message: str) -> None:

@@ -13,10 +13,11 @@ import pyarrow as pa
 from pipelines.column_values import numbers_of, plain_array, require_column, truth_of
 from pipelines.errors import DataError
 from pipelines.raw_columns import text_bytes
-from pipelines.sources.csv_file import parse_csv
-from pipelines.sources.memory import plain_source
+from pipelines.sources.csv_format import CsvFormat
+from pipelines.sources.file_format import Content, FileFormat
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.parquet_file import parse_parquet
+from pipelines.sources.parquet_file import ParquetFormat
+from pipelines.sources.table_checks import plain_source
 from tf_serving.server.extensions import Arrays, SignatureView
 from tf_serving.server.status import ServingError, invalid
 
@@ -34,7 +35,7 @@ def read_csv_body(body: bytes, signature: SignatureView) -> Arrays:
     Raises:
         ServingError: The body is no table, or a column is absent or of another type.
     """
-    return _inputs(parse_csv, body, signature)
+    return _inputs(CsvFormat(), body, signature)
 
 
 def read_parquet_body(body: bytes, signature: SignatureView) -> Arrays:
@@ -47,7 +48,7 @@ def read_parquet_body(body: bytes, signature: SignatureView) -> Arrays:
     Raises:
         ServingError: As for ``read_csv_body``.
     """
-    return _inputs(parse_parquet, body, signature)
+    return _inputs(ParquetFormat(), body, signature)
 
 
 BODY_FORMATS = {
@@ -57,7 +58,7 @@ BODY_FORMATS = {
 }
 
 
-def _inputs(parse: Any, body: bytes, signature: SignatureView) -> Arrays:
+def _inputs(body_format: FileFormat, body: bytes, signature: SignatureView) -> Arrays:
     texts = tuple(name for name, (dtype, _) in signature.inputs.items() if dtype == _TEXT)
     for name, (_, shape) in signature.inputs.items():
         if shape is not None and len(shape) != 1:
@@ -65,7 +66,8 @@ def _inputs(parse: Any, body: bytes, signature: SignatureView) -> Arrays:
     try:
         if not body.strip():
             raise DataError(f"Expected a table, but {_NAME} is empty; give a header and rows.")
-        table = plain_source(parse(body, ReadOptions(text_columns=texts, name=_NAME)).table, _NAME)
+        parsed = body_format.parse([Content(_NAME, body)], ReadOptions(text_columns=texts, name=_NAME))
+        table = plain_source(parsed.table, _NAME)
         return {name: _column(table, name, dtype) for name, (dtype, _) in signature.inputs.items()}
     except DataError as error:
         raise invalid(str(error)) from None

@@ -1,4 +1,4 @@
-"""A file as a stream of tables: memory stays bounded however long the file is.
+"""A CSV file as a stream of tables: memory stays bounded however long the file is.
 
 For rows that an existing schema reads. The types of a CSV file's columns are found chunk by chunk here; the schema
 makes of them what it made of the whole column in training.
@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
-import zlib
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
-from pipelines.sources import reader_of
 from pipelines.sources.csv_file import (
     BYTE_ORDER_MARKS,
     SAMPLE_BYTES,
@@ -35,76 +28,31 @@ from pipelines.sources.csv_file import (
     sample_lines,
     wrong_encoding,
 )
-from pipelines.sources.memory import plain_source
+from pipelines.sources.file_format import first_line
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.parquet_file import parse_parquet
-from pipelines.sources.stored_bytes import require_file
+from pipelines.sources.source import wanted_columns
+from pipelines.sources.stored_file import StoredFile
 
 _READ_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 22
 """No row of a CSV file may be longer than this."""
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some consecutive rows of a file.
-
-    Attributes:
-        table: The rows; columns of plain types.
-        first_row: Number of the first of them, from 0.
-    """
-
-    table: pa.Table
-    first_row: int
-
-
-def read_chunks(
-    path: Path, *, options: ReadOptions, chunk_rows: int, columns: Collection[str] | None = None
-) -> Iterator[Chunk]:
-    """Yield the rows of a file in order.
+def stream_csv(file: StoredFile, options: ReadOptions, *, columns: Collection[str] | None) -> Iterator[pa.Table]:
+    """Yield the rows of a CSV file in order, in tables of some megabytes.
 
     Args:
-        path: A .csv, .tsv, .txt (each also .gz) or .parquet file.
+        file: The file.
         options: How to read it; what is left open is recognised as for a file that is read at once.
-        chunk_rows: Rows of a chunk at most.
         columns: Columns to read; None for all. Where one of them is absent, all are read.
 
     Raises:
         DataError: The file is absent, no table, or broken somewhere.
     """
-    require_file(path)
-    options = options.named(str(path))
-    read = _parquet if reader_of(path) is parse_parquet else _csv
-    row = 0
-    for table in read(path, options, columns=columns, chunk_rows=chunk_rows):
-        for start in range(0, table.num_rows, chunk_rows):
-            part = table.slice(start, chunk_rows)
-            yield Chunk(plain_source(part, options.name), row)
-            row += part.num_rows
-    if row == 0:
-        raise DataError(f"Expected rows, but {options.name!r} has a header and no row below it.")
-
-
-def _parquet(
-    path: Path, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
-) -> Iterator[pa.Table]:
-    try:
-        with pq.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
-            wanted = _wanted(names, columns)
-            for batch in file.iter_batches(batch_size=chunk_rows, columns=wanted):
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
-        raise DataError(f"Expected a Parquet file, but {options.name!r} cannot be read as one ({reason}).") from error
-
-
-def _csv(path: Path, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
-    del chunk_rows  # Arrow cuts a CSV file by bytes
-    encoding = _encoding_of(path, options)
-    with ExitStack() as stack:
-        text = _Utf8Stream(stack.enter_context(_opened(path)), encoding, options)
+    options = options.named(file.name)
+    encoding = _encoding_of(file, options)
+    with file.unpacked() as content:
+        text = _Utf8Stream(content, encoding, options)
         sample = sample_lines(text.peek(SAMPLE_BYTES + 1))
         if not sample:
             raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
@@ -112,6 +60,8 @@ def _csv(path: Path, options: ReadOptions, *, columns: Collection[str] | None, c
         rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:SAMPLE_ROWS]
         decimal = options.decimal or recognise_decimal(rows[1:], delimiter)
         names, _ = column_names_of(rows[0], options)
+        if len(rows) == 1 and len(text.peek(SAMPLE_BYTES + 1)) <= SAMPLE_BYTES:
+            return  # Arrow wants a row
         missing = pa.array(sorted(set(options.missing_values) | {""}))
         num_rows, last = 0, ""
         for batch in _batches(text, names, delimiter=delimiter, columns=columns, options=options):
@@ -138,7 +88,7 @@ def _csv(path: Path, options: ReadOptions, *, columns: Collection[str] | None, c
 def _batches(
     text: _Utf8Stream, names: list[str], *, delimiter: str, columns: Collection[str] | None, options: ReadOptions
 ) -> Iterator[pa.RecordBatch]:
-    wanted = _wanted(names, columns)
+    wanted = wanted_columns(names, columns)
     row = 0
     try:
         reader = pyarrow.csv.open_csv(
@@ -156,44 +106,20 @@ def _batches(
             yield batch
             row += batch.num_rows
     except pa.ArrowInvalid as error:
-        reason = str(error).split("\n", maxsplit=1)[0].removeprefix("CSV parse error: ").rstrip(".")
+        reason = first_line(error).removeprefix("CSV parse error: ")
         raise DataError(
             f"{options.name!r} cannot be read as CSV after row {row:,} ({reason[:200]}); look for an unclosed quote, a "
             "row with other fields than the header, or another delimiter."
         ) from error
 
 
-def _wanted(names: list[str], columns: Collection[str] | None) -> list[str]:
-    if columns is None or not set(columns) <= set(names):
-        return names  # a column is absent: the message about it names those that are there
-    return [name for name in names if name in columns]
-
-
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        with path.open("rb") as file:
-            is_gzip = file.read(2) == _GZIP_MAGIC
-        return gzip.open(path) if is_gzip else path.open("rb")  # type: ignore[return-value]  # read alike
-    except OSError as error:
-        raise DataError(f"The file {str(path)!r} cannot be read ({error.strerror}).") from error
-
-
-def _read(file: IO[bytes], size: int, name: str) -> bytes:
-    try:
-        return file.read(size)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"Expected a complete gzip file, but {name!r} is cut off or broken ({error}); fetch it again."
-        ) from error
-
-
-def _encoding_of(path: Path, options: ReadOptions) -> str:
+def _encoding_of(file: StoredFile, options: ReadOptions) -> str:
     """Return the encoding; the whole file is looked at, because its last line may be the first that is not ASCII."""
-    with _opened(path) as file:
-        block = _read(file, _READ_BYTES, options.name)
+    with file.unpacked() as content:
+        block = content.read(_READ_BYTES)
         if not block.strip():
             raise DataError(
-                f"Expected a table, but the file {str(path)!r} is empty; give a file with a header and rows."
+                f"Expected a table, but the file {file.name!r} is empty; give a file with a header and rows."
             )
         marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
         if options.encoding or marked:
@@ -205,7 +131,7 @@ def _encoding_of(path: Path, options: ReadOptions) -> str:
             while block:
                 decoder.decode(block)
                 is_ascii = is_ascii and block.isascii()
-                block = _read(file, _READ_BYTES, options.name)
+                block = content.read(_READ_BYTES)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             # As for a file that is read at once: valid sequences before the bad byte say that it is damaged UTF-8.
@@ -259,7 +185,7 @@ class _Utf8Stream(io.RawIOBase):
         return content
 
     def _fill(self) -> None:
-        block = _read(self._file, _READ_BYTES, self._options.name)
+        block = self._file.read(_READ_BYTES)
         self._ended = not block
         try:
             text = self._decoder.decode(block, final=not block)

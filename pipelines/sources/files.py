@@ -1,0 +1,123 @@
+"""Tables in files: one or many, plain or packed, in folders, behind patterns or URLs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.addresses import shown_place
+from pipelines.errors import DataError
+from pipelines.sources.csv_file import convert_text
+from pipelines.sources.file_format import Content, check_same_columns
+from pipelines.sources.formats import FORMATS
+from pipelines.sources.options import ReadOptions
+from pipelines.sources.places import FileSet, find_files
+from pipelines.sources.source import FilePrint, Loaded, Source, wanted_columns
+from pipelines.sources.stored_file import StoredFile
+
+
+@final
+class FileSource(Source):
+    """Files of one format as one table.
+
+    Args:
+        places: Paths, patterns such as ``part-*.csv``, folders or URLs that fsspec opens.
+        max_bytes: How large a file may be, also when it is unpacked; 0 for the automatic limit on what is unpacked.
+
+    Raises:
+        DataError: No place is given.
+    """
+
+    def __init__(self, places: Sequence[str], *, max_bytes: int = 0) -> None:
+        if not places:
+            raise DataError("Expected data: name a file, a folder, a pattern or a URL.")
+        self._places, self._max_bytes = tuple(places), max_bytes
+
+    @property
+    def name(self) -> str:
+        """The place, or the first of several."""
+        first = shown_place(self._places[0])
+        return first if len(self._places) == 1 else f"{first} and {len(self._places) - 1:,} more"
+
+    @cached_property
+    def _set(self) -> FileSet:
+        return find_files(self._places, max_bytes=self._max_bytes)
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The files that the places stand for.
+
+        Raises:
+            DataError: Nothing is found, or the files are of several formats.
+        """
+        return self._set.files
+
+    def load(self, options: ReadOptions) -> Loaded:
+        """Read all files."""
+        options = self._complete(options)
+        prints: list[FilePrint] = []
+
+        def contents() -> Iterator[Content]:
+            for file in self._set.files:
+                data = file.read()
+                digest = hashlib.sha256(data).hexdigest()
+                prints.append(FilePrint(name=file.name, num_bytes=len(data), sha256=digest))
+                yield Content(file.name, data)
+
+        parsed = FORMATS[self._set.ending].parse(contents(), options)
+        table = self._with_partitions(parsed.table, parsed.part_rows, options)
+        notes = parsed.notes
+        if len(prints) > 1:
+            notes = (f"{len(prints):,} files were read as one table.", *notes)
+        return Loaded(
+            parsed=replace(parsed, table=table, notes=notes), fingerprint=_joined(prints), files=tuple(prints)
+        )
+
+    def stream(
+        self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of one file after the other."""
+        options = self._complete(options)
+        file_format = FORMATS[self._set.ending]
+        partitions = [name for name, _ in self._set.files[0].partitions]
+        inside = None if columns is None else [name for name in columns if name not in partitions]
+        names: list[str] = []
+        for number, file in enumerate(self._set.files):
+            for table in file_format.stream(file, options, columns=inside, chunk_rows=chunk_rows):
+                names = names or table.column_names
+                if table.column_names != names:
+                    check_same_columns(names, table.column_names, first=self._set.files[0].name, other=file.name)
+                    table = table.select(names)
+                rows = np.zeros(len(self._set.files), np.int64)
+                rows[number] = table.num_rows
+                table = self._with_partitions(table, tuple(rows.tolist()), options)
+                yield table.select(wanted_columns(table.column_names, columns))
+
+    def _complete(self, options: ReadOptions) -> ReadOptions:
+        return replace(options, sheet=self._set.sheet, max_bytes=self._max_bytes, name=self.name)
+
+    def _with_partitions(self, table: pa.Table, part_rows: tuple[int, ...], options: ReadOptions) -> pa.Table:
+        """Append the columns that the folders name; their types depend on all files, as those of a CSV file do."""
+        files = self._set.files
+        for number, (name, _) in enumerate(files[0].partitions):
+            if name in table.column_names:
+                continue  # some writers keep the column in the file as well
+            texts = pa.chunked_array([pa.array([file.partitions[number][1] for file in files], pa.string())])
+            keep_text = name in options.text_columns
+            values = convert_text(texts, missing=pa.array([""]), decimal=".", keep_text=keep_text)
+            rows = np.repeat(np.arange(len(files)), part_rows)
+            table = table.append_column(name, values.take(pa.array(rows)))
+        return table
+
+
+def _joined(prints: Sequence[FilePrint]) -> str:
+    """Return one fingerprint; that of a single file is its own, wherever it lies."""
+    if len(prints) == 1:
+        return prints[0].sha256
+    return hashlib.sha256("\n".join(file.sha256 for file in prints).encode()).hexdigest()

@@ -1,0 +1,175 @@
+"""Further tables joined by a key: each row of the first keeps its place and gets the columns of its match."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.column_values import numbers_of, plain_array, require_column, text_of
+from pipelines.errors import DataError
+from pipelines.sources.options import ReadOptions
+from pipelines.sources.places import ending_of
+from pipelines.sources.source import Loaded, Parsed, Source, SourceTable, wanted_columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """A table that is looked up by a key.
+
+    Attributes:
+        source: The table.
+        left: Key column of the rows.
+        right: Key column of the table, where each key stands once.
+        prefix: Written before its columns whose names the rows have already.
+    """
+
+    source: Source
+    left: str
+    right: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    table: pa.Table
+    num_missing: int
+
+
+@final
+class JoinedSource(Source):
+    """A source and the tables that its rows look up.
+
+    Args:
+        source: The rows.
+        joins: The tables, looked up one after the other: a later key may stand in an earlier table.
+    """
+
+    def __init__(self, source: Source, joins: Sequence[Join]) -> None:
+        self._source, self._joins = source, tuple(joins)
+        self._read = lru_cache(maxsize=len(self._joins))(self._read_table)
+
+    @property
+    def name(self) -> str:
+        """That of the rows."""
+        return self._source.name
+
+    @property
+    def title(self) -> str:
+        """That of the rows, and those of the tables."""
+        return " + ".join([self._source.title, *(join.source.title for join in self._joins)])
+
+    def load(self, options: ReadOptions) -> Loaded:
+        """Read everything."""
+        rows = self._source.read(options)
+        table, notes, files, prints = rows.table, list(rows.notes), list(rows.files), [rows.fingerprint]
+        for number, join in enumerate(self._joins):
+            other = self._read(number, options)
+            matched = self._matched(table, join, other)
+            if matched.num_missing == table.num_rows:
+                raise DataError(
+                    f"Expected values of {join.left!r} to stand in {join.right!r} of {join.source.name!r}, but none of "
+                    f"{table.num_rows:,} rows has a match; look at the key."
+                )
+            if matched.num_missing:
+                rows_without = f"{matched.num_missing:,} of {table.num_rows:,} rows"
+                notes.append(f"{rows_without} have no match in {join.source.title}.")
+            table = matched.table
+            notes += other.notes
+            files += other.files
+            prints.append(other.fingerprint)
+        fingerprint = hashlib.sha256("\n".join(prints).encode()).hexdigest()
+        return Loaded(
+            parsed=Parsed(table=table, notes=tuple(notes)), fingerprint=fingerprint, files=tuple(files)
+        )
+
+    def stream(
+        self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
+    ) -> Iterator[pa.Table]:
+        """Yield the rows with what they look up, unless they have all of it; the tables are in memory."""
+        for chunk in self._source.chunks(options, chunk_rows=chunk_rows):
+            table = chunk.table
+            if columns is not None and set(columns) <= set(table.column_names):
+                yield table.select(wanted_columns(table.column_names, columns))
+                continue
+            for number, join in enumerate(self._joins):
+                table = self._matched(table, join, self._read(number, options)).table
+            yield table.select(wanted_columns(table.column_names, columns))
+
+    def _read_table(self, number: int, options: ReadOptions) -> SourceTable:
+        join = self._joins[number]
+        # A key that looks like a number must look alike on both sides.
+        other = join.source.read(replace(options, text_columns=(*options.text_columns, *self._as_text(join, options))))
+        keys = plain_array(other.table, require_column(other.table, join.right, role="key column"))
+        counts = pc.value_counts(keys.drop_null())
+        doubled = pc.greater(counts.field("counts"), 1)
+        if pc.any(doubled).as_py():
+            values = counts.filter(doubled)
+            extra = int(pc.sum(values.field("counts")).as_py()) - len(values)
+            raise DataError(
+                f"Expected each key once in {join.right!r} of {join.source.name!r}, but {len(values):,} occur several "
+                f"times ({extra:,} rows too many), the first {values.field('values')[0].as_py()!r}; a join would "
+                "multiply rows. Drop the duplicates, or aggregate the table by the key."
+            )
+        return other
+
+    def _as_text(self, join: Join, options: ReadOptions) -> tuple[str, ...]:
+        return (join.right,) if join.left in options.text_columns else ()
+
+    def _matched(self, table: pa.Table, join: Join, other: SourceTable) -> _Matched:
+        keys = plain_array(table, require_column(table, join.left, role="key column"))
+        left, right = _alike(keys, plain_array(other.table, join.right))
+        places = pc.index_in(left, value_set=right)
+        # Nothing is not a key.
+        places = pc.if_else(pc.is_null(left), pa.scalar(None, pa.int32()), places)
+        for name in other.table.column_names:
+            if name == join.right:
+                continue
+            new = f"{join.prefix}_{name}" if name in table.column_names else name
+            if new in table.column_names:
+                raise DataError(
+                    f"Expected different column names, but {join.source.name!r} has a column {name!r} and the rows "
+                    f"have {name!r} and {new!r} already; rename it."
+                )
+            table = table.append_column(new, plain_array(other.table, name).take(places))
+        return _Matched(table, int(places.null_count))
+
+
+def join_of(text: str, *, source: Source, place: str) -> Join:
+    """Return the join that ``FILE:KEY`` or ``FILE:LEFT=RIGHT`` stands for.
+
+    Args:
+        text: What stands behind the last colon.
+        source: The table.
+        place: Where it is; its name goes before columns whose names are taken.
+
+    Raises:
+        DataError: There is no key.
+    """
+    left, separator, right = text.partition("=")
+    if not left or (separator and not right):
+        raise DataError(f"Expected a key, as in --join customers.csv:customer_id, received {place}:{text}.")
+    stem = place.rstrip("/").rsplit("/", maxsplit=1)[-1]
+    ending = ending_of(stem)
+    prefix = stem[: stem.lower().rindex(ending)] if ending else stem
+    return Join(source=source, left=left, right=right or left, prefix=prefix)
+
+
+def _alike(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return two key columns in one type."""
+    if left.type == right.type:
+        return left, right
+    numbers = (pa.int64(), pa.float64(), pa.bool_(), pa.null())
+    if left.type in numbers and right.type in numbers:
+        return _floats(left), _floats(right)
+    return text_of(left), text_of(right)
+
+
+def _floats(array: pa.Array) -> pa.Array:
+    return pa.array(numbers_of(array), mask=np.asarray(array.is_null()))

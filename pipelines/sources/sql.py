@@ -1,0 +1,118 @@
+"""The answer of a database to a query, through SQLAlchemy. No message and no file holds the password."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Iterator
+from typing import Any, final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pipelines.addresses import shown_database, without_secrets
+from pipelines.errors import DataError
+from pipelines.row_hash import hash_rows
+from pipelines.sources.file_format import first_line, unite
+from pipelines.sources.memory import table_from_frame
+from pipelines.sources.options import ReadOptions
+from pipelines.sources.source import Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.table_checks import check_column_names, plain_source
+
+_ROWS_A_FETCH = 50_000
+
+
+@final
+class SqlSource(Source):
+    """What a query returns.
+
+    Args:
+        query: A SELECT.
+        url: SQLAlchemy's URL of the database, such as ``sqlite:///shop.db``.
+    """
+
+    def __init__(self, query: str, *, url: str) -> None:
+        if not query.strip() or not url.strip():
+            raise DataError("Expected a query and the URL of a database, such as --sql 'select ...' --url sqlite:///x.db.")
+        self._query, self._url = query, url
+
+    @property
+    def name(self) -> str:
+        """The query and the database, without its password."""
+        return f"the query {_short(self._query)!r} to {shown_database(self._url)}"
+
+    @property
+    def title(self) -> str:
+        """The query."""
+        return f"SQL {_short(self._query)!r}"
+
+    def load(self, options: ReadOptions) -> Loaded:
+        """Read all rows; a database promises them in no order, so the fingerprint has none either."""
+        tables = list(self._tables(options, chunk_rows=_ROWS_A_FETCH))
+        table = unite([("the rows before", part) for part in tables])
+        plain = plain_source(table, self.name)
+        names = sorted(plain.column_names)
+        hashes = np.sort(hash_rows(plain, columns=names))
+        digest = hashlib.sha256(repr([(name, str(plain.column(name).type)) for name in names]).encode())
+        digest.update(hashes.tobytes())
+        return Loaded(parsed=Parsed(table=table), fingerprint=digest.hexdigest())
+
+    def stream(
+        self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
+    ) -> Iterator[pa.Table]:
+        """Yield the rows as the database sends them."""
+        for table in self._tables(options, chunk_rows=chunk_rows):
+            yield table.select(wanted_columns(table.column_names, columns))
+
+    def _tables(self, options: ReadOptions, *, chunk_rows: int) -> Iterator[pa.Table]:
+        sql = _sqlalchemy()
+        with self._told(), contextlib.ExitStack() as stack:
+            engine = sql.create_engine(self._url)
+            stack.callback(engine.dispose)
+            connection = stack.enter_context(engine.connect())
+            # Drivers that can, send the rows as they are asked for.
+            connection = connection.execution_options(stream_results=True, max_row_buffer=chunk_rows)
+            # The query is no format string of SQLAlchemy's: a colon in it stands for itself.
+            result = connection.exec_driver_sql(self._query)
+            if not result.returns_rows:
+                raise DataError(f"Expected a query that returns rows, such as a SELECT; {self.name} returns none.")
+            names = list(map(str, result.keys()))
+            check_column_names(names, self.name)
+            some = False
+            while rows := result.fetchmany(chunk_rows):
+                some = True
+                yield _table(names, rows, options)
+            if not some:
+                raise DataError(f"Expected rows, but {self.name} returns none.")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (DataError, GeneratorExit):
+            raise
+        except Exception as error:  # each driver has errors of its own
+            reason = first_line(getattr(error, "orig", None) or error)
+            # A driver may repeat what it was given; the error behind this one is left out for the same reason.
+            name = self.name[0].upper() + self.name[1:]
+            raise DataError(f"{name} failed: {without_secrets(reason, self._url)}.") from None
+
+
+def _table(names: list[str], rows: Any, options: ReadOptions) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in zip(names, columns, strict=True)})
+    return table_from_frame(frame, options)
+
+
+def _short(query: str) -> str:
+    words = " ".join(query.split())
+    return words if len(words) <= 60 else words[:57] + "..."
+
+
+def _sqlalchemy() -> Any:
+    try:
+        import sqlalchemy
+    except ModuleNotFoundError as error:
+        raise DataError("A database needs SQLAlchemy: install it with `pip install 'tamiz[sql]'`.") from error
+    return sqlalchemy

@@ -1,0 +1,186 @@
+"""TFRecord files of tf.train.Example, read without TensorFlow; both checksums of every record are compared.
+
+A record is its length (8 bytes), the masked CRC-32C of the length (4), the message, and the masked CRC-32C of the
+message (4), all little-endian.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, final
+
+import pyarrow as pa
+
+from pipelines.errors import DataError
+from pipelines.sources.crc32c import masked_crc32c, masked_crc32c_of
+from pipelines.sources.example_proto import KINDS, column_of, parse_examples
+from pipelines.sources.file_format import Content, FileFormat, unite
+from pipelines.sources.options import ReadOptions
+from pipelines.sources.source import Parsed, wanted_columns
+from pipelines.sources.stored_file import StoredFile
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_BATCH_RECORDS = 8_192
+_BATCH_BYTES = 1 << 26
+_MAX_RECORD = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Consecutive records, with the number and the offset of the first, and the offset of each."""
+
+    data: list[bytes]
+    first: int
+    offsets: list[int]
+
+
+@final
+class TfRecordFormat(FileFormat):
+    """Records with the same features; one that a record lacks, or whose list is empty, is missing there."""
+
+    def parse(self, contents: Iterable[Content], options: ReadOptions) -> Parsed:
+        """Read files as one table."""
+        del options
+        parts = []
+        for content in contents:
+            tables = list(example_tables(io.BytesIO(content.data), content.name))
+            parts.append((content.name, _stacked(tables, content.name)))
+        names = list(dict.fromkeys(name for _, table in parts for name in table.column_names))
+        table = unite([(name, complete(table, names)) for name, table in parts])
+        return Parsed(table=table, part_rows=tuple(table.num_rows for _, table in parts))
+
+    def stream(
+        self, file: StoredFile, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of one file in order."""
+        del options, chunk_rows
+        known: list[str] = []
+        with file.unpacked() as content:
+            for table in example_tables(content, file.name):
+                known = sorted({*known, *table.column_names})
+                yield complete(table, wanted_columns(known, columns))
+
+
+def example_tables(file: IO[bytes], name: str) -> Iterator[pa.Table]:
+    """Yield the records of a TFRecord file as tables, their columns in the order of their names.
+
+    Args:
+        file: The file.
+        name: Its name in messages.
+
+    Raises:
+        DataError: A checksum does not fit, the file is cut off, a record is no tf.train.Example, or a feature is of
+            different kinds.
+    """
+    kinds: dict[str, str] = {}
+    for records in _batches(file, name):
+        try:
+            features = parse_examples(records.data)
+        except ValueError as error:
+            number = int(error.args[0])
+            raise DataError(
+                f"Expected a tf.train.Example in every record of {name!r}, but record {records.first + number + 1:,} "
+                f"at byte {records.offsets[number]:,} is none."
+            ) from error
+        columns = {}
+        for column in sorted(features):
+            for number, (kind, _) in enumerate(features[column]):
+                if kind and kinds.setdefault(column, kind) != kind:
+                    raise DataError(
+                        f"Expected {KINDS[kinds[column]]} values of the feature {column!r} in every record, as in "
+                        f"those before, but record {records.first + number + 1:,} of {name!r} at byte "
+                        f"{records.offsets[number]:,} has {KINDS[kind]}."
+                    )
+            columns[column] = column_of(kinds.get(column, "bytes_list"), [values for _, values in features[column]])
+        yield pa.table(columns)
+
+
+def complete(table: pa.Table, names: list[str]) -> pa.Table:
+    """Return a table with these columns; those that it lacks are missing.
+
+    Args:
+        table: Some rows.
+        names: The columns.
+    """
+    return pa.table({n: table.column(n) if n in table.column_names else pa.nulls(table.num_rows) for n in names})
+
+
+def _stacked(tables: list[pa.Table], name: str) -> pa.Table:
+    if not tables:
+        raise DataError(f"Expected rows, but {name!r} holds no record.")
+    names = sorted({column for table in tables for column in table.column_names})
+    return unite([(name, complete(table, names)) for table in tables])
+
+
+def _batches(file: IO[bytes], name: str) -> Iterator[_Records]:
+    offset, number = 0, 0
+    ended = False
+    while not ended:
+        batch = _Records([], number, [])
+        expected: list[int] = []
+        size = 0
+        while len(batch.data) < _BATCH_RECORDS and size < _BATCH_BYTES:
+            record = _next_record(file, name, offset)
+            if record is None:
+                ended = True
+                break
+            data, crc = record
+            batch.data.append(data)
+            batch.offsets.append(offset)
+            expected.append(crc)
+            size += len(data)
+            offset += _HEADER.size + len(data) + _FOOTER.size
+        if batch.data:
+            _check(batch, expected, name)
+            yield batch
+        number += len(batch.data)
+
+
+def _next_record(file: IO[bytes], name: str, offset: int) -> tuple[bytes, int] | None:
+    """Return the message at an offset and its checksum; None at the end of the file."""
+    header = _exactly(file, _HEADER.size)
+    if not header:
+        return None
+    if len(header) < _HEADER.size:
+        raise _cut_off(name, offset)
+    length, length_crc = _HEADER.unpack(header)
+    # The checksum comes before the length is believed, for it says how much to read.
+    if length > _MAX_RECORD or masked_crc32c_of(header[:8]) != length_crc:
+        raise _damaged(name, offset, "its length")
+    rest = _exactly(file, length + _FOOTER.size)
+    if len(rest) < length + _FOOTER.size:
+        raise _cut_off(name, offset)
+    return rest[:length], _FOOTER.unpack(rest[length:])[0]
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    while data and len(data) < size:
+        more = file.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _check(batch: _Records, expected: list[int], name: str) -> None:
+    for number, crc in enumerate(masked_crc32c(batch.data).tolist()):
+        if crc != expected[number]:
+            raise _damaged(name, batch.offsets[number], f"record {batch.first + number + 1:,}")
+
+
+def _damaged(name: str, offset: int, what: str) -> DataError:
+    return DataError(
+        f"Expected a whole TFRecord file, but in {name!r} the checksum of {what} at byte {offset:,} does not fit; the "
+        "file is damaged or no TFRecord, fetch it again."
+    )
+
+
+def _cut_off(name: str, offset: int) -> DataError:
+    return DataError(
+        f"Expected a whole TFRecord file, but {name!r} is cut off in the record at byte {offset:,}; fetch it again."
+    )
