@@ -187,11 +187,13 @@ def h2load(server: Running, body: Path, seconds: float) -> Rate:
 
 
 def _rate(server: Running, count: int, started: os.times_result, cpu: float) -> Rate:
+    if not count:
+        raise RuntimeError("not one request was answered in time")
     ended = os.times()
     seconds = ended.elapsed - started.elapsed
     used = ended.children_user + ended.children_system - started.children_user - started.children_system
     spent = server.cpu() - cpu
-    return Rate(count / seconds, spent / max(count, 1), spent / seconds, used / seconds)
+    return Rate(count / seconds, spent / count, spent / seconds, used / seconds)
 
 
 def _found(pattern: str, text: str) -> str:

@@ -205,8 +205,13 @@ class Server:
 
     def _check_missing(self, name: str) -> None:
         base_path = next(config.base_path for config in self._configs if config.name == name)
-        if not self.settings.strict_compat and not base_path.is_dir():
-            raise ConfigurationError(f"Could not find base path {base_path} for servable {name}")
+        if not self.settings.strict_compat:
+            try:
+                next(base_path.iterdir(), None)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"Could not find base path {base_path} for servable {name}: {error.strerror}"
+                ) from error
         try:
             failed = self.store.status(name)
         except ServingError:

@@ -37,6 +37,7 @@ from tf_serving.server.status import Code, ConfigurationError, ServingError, inv
 
 MAX_MESSAGE = 1024
 """Longest error message, in characters."""
+KEEPALIVE_MS = 60_000
 HEALTH_SERVICES = ("", "ModelService", "PredictionService")
 _PREDICTION = {
     "Predict": ("predict", predict_pb2.PredictRequest),
@@ -76,6 +77,10 @@ class GrpcServer:
                 ("grpc.max_send_message_length", 2**31 - 1),
                 ("grpc.max_metadata_size", settings.limits.header_bytes),
                 ("grpc.so_reuseport", int(settings.workers > 1)),
+                # Half-open connections end: one that never says hello, and one whose other side is gone.
+                ("grpc.server_handshake_timeout_ms", int(settings.limits.header_seconds * 1000)),
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
                 *_channel_arguments(settings.grpc_channel_arguments),
             ],
             maximum_concurrent_rpcs=None if settings.strict_compat else settings.limits.queue,

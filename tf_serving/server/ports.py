@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from tf_serving.server.status import ConfigurationError
@@ -59,10 +60,23 @@ def port_owner(port: int) -> str | None:
     if not inodes:
         return None
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(link) in inodes for link in (process / "fd").iterdir()):
+        if inodes.intersection(_links(process / "fd")):
+            try:
                 name = (process / "comm").read_text(encoding="utf-8").strip()
-                return f"{name}, process {process.name}"
-        except OSError:
-            continue  # gone meanwhile, or another user's
+            except OSError:
+                return f"process {process.name}"
+            return f"{name}, process {process.name}"
     return None
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """Return where the descriptors of a process lead, but for those that are closed meanwhile."""
+    try:
+        links = list(folder.iterdir())
+    except OSError:
+        return  # gone, or another user's
+    for link in links:
+        try:
+            yield os.readlink(link)
+        except OSError:
+            continue

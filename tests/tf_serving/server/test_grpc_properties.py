@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,21 @@ def test_no_bytes_are_an_internal_error(send: Any, data: st.DataObject) -> None:
     code, details = send(method, content)
     assert code in ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAUTHENTICATED")
     assert "Traceback" not in details
+
+
+def test_half_a_connection_holds_up_nobody(server: Any, send: Any) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    settings_frame = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+    beginnings = [b"", preface[:10], preface, preface + settings_frame, b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100]
+    held = []
+    for beginning in beginnings * 3:
+        connection = socket.create_connection(("127.0.0.1", server.grpc), timeout=20)
+        connection.sendall(beginning)
+        held.append(connection)
+    assert send(PREDICTION + "Predict", valid_requests()[0])[0] == "OK"
+    for connection in held:
+        connection.close()
+    assert send(PREDICTION + "Predict", valid_requests()[0])[0] == "OK"
 
 
 def test_what_is_no_message_is_told(send: Any) -> None:

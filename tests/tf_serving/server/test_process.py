@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -23,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from tf_serving.server.logs import LOGGER
 from tf_serving.server.status import ConfigurationError
 
 
@@ -183,9 +185,61 @@ def test_a_server_that_cannot_start_says_why(run_server: Callable[..., Any], mod
         run_server(model_name="none", model_base_path=str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="start the server with --allow-unverified"):
         run_server(model_name="half", model_base_path=str(models / "half_plus_two"), allow_unverified=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ConfigurationError, match=r"Could not find base path .*/file for servable file: Not a directory"
+    ):
+        run_server(model_name="file", model_base_path=str(tmp_path / "file"))
     (tmp_path / "broken" / "1").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"did not become available: \{broken\}: Could not find SavedModel"):
         run_server(model_name="broken", model_base_path=str(tmp_path / "broken"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_refused(run_server: Callable[..., Any], tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    with pytest.raises(ConfigurationError, match=r"Could not find base path .* Permission denied"):
+        run_server(model_name="closed", model_base_path=str(closed))
+
+
+@pytest.mark.parametrize("folders", [(), ("latest", "v1", "1.0", "-1")])
+def test_ports_stay_closed_until_there_is_a_version(
+    models: Path,
+    tmp_path: Path,
+    new_port: Callable[[], int],
+    caplog: pytest.LogCaptureFixture,
+    folders: tuple[str, ...],
+) -> None:
+    from tf_serving.server.app import Server
+    from tf_serving.server.settings import ServerSettings
+
+    base = tmp_path / "half"
+    base.mkdir()
+    for folder in folders:
+        shutil.copytree(models / "half_plus_two" / "2", base / folder)
+    rest = new_port()
+    settings = ServerSettings(
+        port=0, rest_api_port=rest, model_name="half", model_base_path=str(base), allow_unverified=True
+    )
+    server = Server(settings)
+    LOGGER.addHandler(caplog.handler)
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    try:
+        words = "Did you forget to name your leaf directory as a number (eg. '/1/')?"
+        wait_until(lambda: words in caplog.text)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", rest), timeout=20)
+        shutil.copytree(models / "half_plus_two" / "2", base / ".1")
+        (base / ".1").rename(base / "1")
+        thread.join()
+        assert get(rest, "/readyz") == 200
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+        server._stopping.set()
+        thread.join()
+        server.stop()
 
 
 def test_the_exit_code_says_whether_it_started(

@@ -175,6 +175,9 @@ NAMED_ERRORS = [
         404,
         "Servable not found for request: Latest(../pair)",
     ),
+    ("GET", "/v1/models/%00", None, 404, "Could not find any versions of model \x00"),
+    ("GET", "/v1/models/..", None, 404, "Could not find any versions of model .."),
+    ("POST", "/v1/models/a%2fb:predict", {"instances": [1]}, 404, "Servable not found for request: Latest(a/b)"),
     ("OPTIONS", "/v1/models/half_plus_two", None, 400, "Origin header is missing in CORS preflight"),
 ]
 
@@ -269,6 +272,25 @@ def test_values_of_another_type_are_refused(
     assert message in answer[1]
 
 
+def test_ten_levels_of_nesting_are_a_tensor(http_client: Any) -> None:
+    nested: Any = 1.5
+    for _ in range(10):
+        nested = [nested]
+    body = {"signature_name": "float32", "instances": nested}
+    assert http_client.predict(TYPES, body) == (200, {"predictions": nested})
+    body = {"signature_name": "float32", "inputs": nested}
+    assert http_client.predict(TYPES, body) == (200, {"outputs": nested})
+
+
+def test_the_content_type_of_a_request_does_not_matter(http_client: Any) -> None:
+    path = f"/v1/models/{HALF}:predict"
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", "no type"):
+        answer = http_client("POST", path, {"instances": [1.0]}, {"Content-Type": content_type})
+        assert answer[:2] == (200, {"predictions": [3.5]})
+    protobuf = http_client("POST", path, b"\n\x0f\n\rhalf_plus_two", {"Content-Type": "application/x-protobuf"})
+    assert error(protobuf[:2]) == (400, "JSON Parse error: Invalid value. at offset: 1")
+
+
 def test_numbers_out_of_the_range_of_a_float_become_infinite(http_client: Any) -> None:
     status, body = http_client.predict(TYPES, {"signature_name": "float32", "inputs": [1e300, -1e300, 1e-300]})
     assert (status, body) == (200, {"outputs": [math.inf, -math.inf, 0.0]})
@@ -304,17 +326,13 @@ def test_row_format_needs_equal_rows(http_client: Any) -> None:
 
 
 def test_what_tensorflow_says_comes_through(http_client: Any) -> None:
-    body = {"signature_name": "total", "inputs": [[1, 2, 3], [1, 2, 3]]}
-    status, text = error(
-        http_client.predict("pair", {"inputs": {"a": [[1, 2]], "b": ["x", "y"]}, "signature_name": "n"})
-    )
-    assert status == 400
-    status, answer = http_client.predict(TYPES, body)
-    assert (status, "error" in answer) in ((200, False), (400, True))
     regress = {"signature_name": "regress_x_to_y", "examples": [{"x2": 1.0}]}
     status, text = error(http_client.predict(HALF, regress, "regress"))
     assert status == 400
     assert "x (data type: float) is required but could not be found" in text
+    no_example = {"signature_name": "regress_x_to_y", "instances": ["no example"]}
+    status, text = error(http_client.predict(HALF, no_example))
+    assert (status, text.partition("\n")[0]) == (400, "Could not parse example input, value: 'no example'")
 
 
 def test_status_lists_versions_newest_first(http_client: Any) -> None:
