@@ -18,6 +18,8 @@ from keras import layers
 from search_spaces.context import TableContext
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.learned import learn_layers
+from search_spaces.layers.periodic_embedding import PeriodicEmbedding
+from search_spaces.layers.piecewise_linear_embedding import BinRule, PiecewiseLinearEmbedding
 from search_spaces.recipe import compile_model, declare_batch_size, declare_recipe
 
 HyperParameters: TypeAlias = keras_tuner.HyperParameters
@@ -87,6 +89,33 @@ def joined_features(inputs: Mapping[str, Any], hp: HyperParameters, context: Tab
     return parts[0] if len(parts) == 1 else layers.Concatenate()(parts)
 
 
+def declare_numeric_embedding(hp: HyperParameters, context: TableContext) -> None:
+    """Declares how numbers are embedded where the table has numbers (Gorishniy et al., NeurIPS 2022)."""
+    if not context.num_numeric:
+        return
+    hp.Choice("numeric_embedding", ["none", "piecewise", "periodic"], default="piecewise")
+    with hp.conditional_scope("numeric_embedding", ["piecewise"]):
+        hp.Choice("num_bins", [8, 16, 32, 64], default=32, ordered=True)
+        hp.Choice("bin_rule", [rule.value for rule in BinRule], default=BinRule.QUANTILE.value)
+    with hp.conditional_scope("numeric_embedding", ["periodic"]):
+        hp.Float("frequency_scale", 0.01, 1.0, sampling="log", default=0.05)
+    with hp.conditional_scope("numeric_embedding", ["piecewise", "periodic"]):
+        hp.Choice("number_size", [4, 8, 16], default=8, ordered=True)
+
+
+def embedded_numbers(inputs: Mapping[str, Any], hp: HyperParameters) -> dict[str, Any]:
+    """Returns the inputs with the vectors of the numbers, side by side, for the numbers."""
+    if "numeric" not in inputs or hp.get("numeric_embedding") == "none":
+        return dict(inputs)
+    if hp.get("numeric_embedding") == "piecewise":
+        embed: Any = PiecewiseLinearEmbedding(
+            hp.get("number_size"), num_bins=hp.get("num_bins"), rule=hp.get("bin_rule")
+        )
+    else:
+        embed = PeriodicEmbedding(hp.get("number_size"), frequency_scale=hp.get("frequency_scale"))
+    return {**inputs, "numeric": layers.Flatten()(embed(inputs["numeric"]))}
+
+
 def dense_head(hidden: Any, context: TableContext) -> Any:
     """Returns the output (batch, num_outputs) on top of the last hidden layer."""
     # float32 even under mixed precision: a float16 softmax overflows.
@@ -144,11 +173,12 @@ class MLPSpace(TabularSpace):
 
 
 class ResNetSpace(TabularSpace):
-    """Residual blocks with a normalised input (Gorishniy et al., 2021, section 3.2)."""
+    """Residual blocks with a normalised input (Gorishniy et al., 2021, section 3.2) on embedded numbers."""
 
     def declare(self, hp: HyperParameters) -> None:
-        """Declares blocks, widths, activation, normalisation, both dropouts and the training."""
+        """Declares embeddings, blocks, widths, activation, normalisation, both dropouts and the training."""
         declare_embedding(hp, self.context)
+        declare_numeric_embedding(hp, self.context)
         hp.Int("num_blocks", 1, 6, default=2)
         hp.Choice("width", [32, 64, 128, 256, 512], default=128, ordered=True)
         hp.Choice("hidden_factor", [1.0, 2.0, 4.0], default=2.0, ordered=True)
@@ -164,7 +194,7 @@ class ResNetSpace(TabularSpace):
         width, activation = hp.get("width"), hp.get("activation")
         dropout = hp.get("dropout")
         residual_dropout = hp.get("residual_dropout") if hp.get("num_blocks") > 1 else 0.0
-        x = layers.Dense(width)(joined_features(inputs, hp, self.context))
+        x = layers.Dense(width)(joined_features(embedded_numbers(inputs, hp), hp, self.context))
         for _ in range(hp.get("num_blocks")):
             y = _normalise(x, hp.get("normalisation"))
             y = layers.Dense(round(width * hp.get("hidden_factor")), kernel_initializer=_initializer(activation))(y)

@@ -52,11 +52,21 @@ def test_a_single_layer_has_no_residual_parameter() -> None:
 
 def test_a_resnet_has_a_residual_stream_with_its_blocks() -> None:
     values = {"num_blocks": 2, "width": 32, "hidden_factor": 4.0, "dropout": 0.1, "residual_dropout": 0.2}
-    model, _ = build(ResNetSpace(CONTEXT), normalisation="batch", **values)
+    model, _ = build(ResNetSpace(CONTEXT), normalisation="batch", numeric_embedding="none", **values)
     block = ["BatchNormalization", "Dense", "Activation", "Dropout", "Dense", "Dropout", "Add"]
     assert kinds(model)[2:] == ["Dense", *block * 2, "BatchNormalization", "Activation", "Dense"]
     units = [layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     assert units == [32, 128, 32, 128, 32, 3]
+
+
+@pytest.mark.parametrize("embedding", ["piecewise", "periodic"])
+def test_a_resnet_embeds_its_numbers(embedding: str) -> None:
+    model, hp = build(ResNetSpace(CONTEXT), numeric_embedding=embedding, number_size=4, embedding_size=2)
+    # Four numbers and two categories.
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    assert first.kernel.shape[0] == 4 * 4 + 2 * 2
+    assert ("num_bins" in hp.values) == (embedding == "piecewise")
+    assert ("frequency_scale" in hp.values) == (embedding == "periodic")
 
 
 @pytest.mark.parametrize("space", [MLPSpace, ResNetSpace])
