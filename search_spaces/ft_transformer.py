@@ -32,8 +32,8 @@ USUAL_WIDTH, USUAL_BLOCKS = 192, 3
 MAX_FEATURES = 160
 """Columns beyond which the attention of a batch alone takes gigabytes."""
 
-EPOCH_WORK = 1.5e11
-"""Multiply-adds of an epoch of the largest network: five to ten seconds on two cores."""
+EPOCH_WORK = 5e10
+"""Multiply-adds of an epoch of the largest network: about two seconds on two cores."""
 
 
 def block_work(num_tokens: int, width: int) -> int:
