@@ -1,16 +1,30 @@
 """Configurations that a search tries before it chooses for itself; no TensorFlow.
 
-What a configuration leaves out takes its default. The networks are small and of one shape: they train together in one
-graph for the price of a few, so that even a short search on a large table has seen different recipes before it pays
-for wide networks. The recipes are a half fraction of a two-level design around the defaults (resolution III: learning
-rate, depth, normalisation, dropout), so that after them the effect of each is known, not only the best of them.
+What a configuration leaves out takes its default. The space over all families begins with the papers' own defaults of
+the two that are best on most tables, RealMLP and TabM, laid out for the time there is. Then come small networks of one
+shape: they train together in one graph for the price of a few, so that even a short search on a large table has seen
+different recipes. These are a half fraction of a two-level design around the defaults (resolution III: learning rate,
+depth, normalisation, dropout), so that after them the effect of each is known, not only the best of them. The rest are
+departures from the papers' defaults in the directions that their authors' own tuning took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+
+from search_spaces.catalogue import FAMILY, MLP
+from search_spaces.context import TableContext
+from search_spaces.network_size import epoch_seconds
 
 Value = bool | int | float | str
+Recipe = Mapping[str, Value]
+
+TRIAL_SHARE = 0.25
+"""Of the time for everything, that a trial of the portfolio may take."""
+
+EPOCH_SHARES = (1.0, 0.5, 0.25, 0.125)
+"""Those of `search_spaces.recipe.declare_epoch_share`, the largest first."""
 
 
 def _small(
@@ -26,30 +40,88 @@ def _small(
     }
 
 
-PORTFOLIOS: dict[str, tuple[Mapping[str, Value], ...]] = {
-    # Its authors' default, as far as the table allows it.
-    "ft_transformer": ({},),
-    "mlp": (
-        _small(1e-3, 2, "batch", 0.1),
-        _small(4e-3, 3, "batch", 0.1),
-        _small(4e-3, 2, "layer", 0.1, "gelu"),
-        _small(1e-3, 3, "layer", 0.1, "gelu"),
-        _small(4e-3, 2, "batch", 0.3),
-        _small(1e-3, 3, "batch", 0.3),
-        _small(1e-3, 2, "layer", 0.3, "gelu"),
-        _small(4e-3, 3, "layer", 0.3, "gelu"),
-    ),
+_SMALL: tuple[Recipe, ...] = (
+    _small(1e-3, 2, "batch", 0.1),
+    _small(4e-3, 3, "batch", 0.1),
+    _small(4e-3, 2, "layer", 0.1, "gelu"),
+    _small(1e-3, 3, "layer", 0.1, "gelu"),
+    _small(4e-3, 2, "batch", 0.3),
+    _small(1e-3, 3, "batch", 0.3),
+    _small(1e-3, 2, "layer", 0.3, "gelu"),
+    _small(4e-3, 3, "layer", 0.3, "gelu"),
+)
+
+_REALMLP: tuple[Recipe, ...] = (
+    {},
+    {"activation": "mish", "learning_rate": 0.1, "dropout": 0.05},
+    {"dropout": 0.3, "frequency_scale": 0.3, "learning_rate": 0.06},
+    {"numeric_embedding": "none", "width": 128, "depth": 2},
+    {"activation": "mish", "width": 512, "depth": 2, "learning_rate": 0.03, "dropout": 0.3},
+)
+
+_TABM: tuple[Recipe, ...] = (
+    {},
+    {"num_blocks": 3, "num_bins": 16, "weight_decay": 1e-2, "dropout": 0.2},
+    {"learning_rate": 5e-4, "bin_vector": 16, "weight_decay": 1e-3},
+)
+
+_OF_NUMBERS = frozenset({"numeric_embedding", "frequency_scale", "num_bins", "bin_vector"})
+"""Parameters that a space has only for a table with numbers."""
+
+FAMILY_RECIPES: Mapping[str, tuple[Recipe, ...]] = {
+    MLP: _SMALL,
+    "realmlp": _REALMLP,
+    "tabm": _TABM,
+    "tabm-mini": _TABM,
 }
 """Name of a space -> its portfolio, the surest first."""
 
+_ORDER: tuple[tuple[str, slice], ...] = (
+    ("realmlp", slice(0, 1)),
+    ("tabm", slice(0, 1)),
+    (MLP, slice(None)),
+    ("realmlp", slice(1, 2)),
+    ("tabm-mini", slice(0, 1)),
+    ("realmlp", slice(2, 4)),
+    ("tabm", slice(1, 2)),
+    ("realmlp", slice(4, 5)),
+    ("tabm-mini", slice(1, 2)),
+)
+"""Which recipes of which family the space over all families tries, in turn."""
 
-def portfolio_of(space_name: str, *, batch_sizes: Sequence[int]) -> tuple[Mapping[str, Value], ...]:
+
+def portfolio_of(space_name: str, context: TableContext, *, seconds: float) -> tuple[Recipe, ...]:
     """Returns the portfolio of a space; () for one that has none, as those of users.
 
     Args:
         space_name: The space.
-        batch_sizes: Those that are searched, in their order. The middle one is taken: twice the batch is nearly half
-            the time of an epoch, as most of a step of a small network is overhead.
+        context: The table.
+        seconds: Time for everything; 0 for no limit.
     """
-    middle = batch_sizes[len(batch_sizes) // 2]
-    return tuple({**recipe, "batch_size": middle} for recipe in PORTFOLIOS.get(space_name, ()))
+    if space_name in FAMILY_RECIPES:
+        return tuple(_fitted(space_name, recipe, context, seconds) for recipe in FAMILY_RECIPES[space_name])
+    if space_name != "tabular":
+        return ()
+    found: list[Recipe] = []
+    for family, places in _ORDER:
+        prefix = "" if family == MLP else f"{family}/"
+        for recipe in FAMILY_RECIPES[family][places]:
+            fitted = dict(_fitted(family, recipe, context, seconds))
+            batch_size = fitted.pop("batch_size")
+            own = {f"{prefix}{name}": value for name, value in fitted.items()}
+            found.append({FAMILY: family, "batch_size": batch_size, **own})
+    return tuple(found)
+
+
+def _fitted(family: str, recipe: Recipe, context: TableContext, seconds: float) -> Recipe:
+    """Returns a recipe without what the table has no use for, and with what depends on its size and on the time."""
+    own = {name: value for name, value in recipe.items() if context.num_numeric or name not in _OF_NUMBERS}
+    sizes = context.batch_sizes()
+    if family == MLP:
+        # Twice the batch is nearly half the time of an epoch, as most of a step of a small network is overhead.
+        return {**own, "batch_size": sizes[len(sizes) // 2]}
+    own["batch_size"] = min(sizes, key=lambda size: abs(size - 256))
+    time = TRIAL_SHARE * seconds or math.inf
+    whole = context.max_epochs * epoch_seconds(family, context.num_training_rows)
+    own["epoch_share"] = next((share for share in EPOCH_SHARES if share * whole <= time), EPOCH_SHARES[-1])
+    return own

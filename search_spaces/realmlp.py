@@ -27,7 +27,7 @@ from search_spaces.layers.selected_columns import SelectedColumns
 from search_spaces.layers.target_range import TargetRange
 from search_spaces.losses import loss_of
 from search_spaces.optimizers import GroupedAdamW
-from search_spaces.recipe import learning_rate_factor
+from search_spaces.recipe import declare_epoch_share, learning_rate_factor, schedule_steps
 from search_spaces.schedules import FlatCosine, LogCycles
 from search_spaces.tabular import HyperParameters, TabularSpace
 
@@ -65,6 +65,7 @@ class RealMLPSpace(TabularSpace):
                 hp.Float("frequency_scale", 0.05, 0.5, sampling="log", default=0.1)
         hp.Boolean("front_scale", default=True)
         hp.Float("dropout", 0.0, 0.4, default=0.15)
+        declare_epoch_share(hp)
         hp.Float("learning_rate", 2e-2, 3e-1, sampling="log", default=0.04 if classification else 0.2)
         hp.Float("weight_decay", 1e-3, 5e-2, sampling="log", default=2e-2)
         if classification:
@@ -77,7 +78,7 @@ class RealMLPSpace(TabularSpace):
         x = self._features(inputs, hp)
         if hp.get("front_scale"):
             x = FeatureScale(name=FRONT_SCALE)(x)
-        total_steps = self.context.total_steps(hp.get("batch_size"))
+        total_steps = schedule_steps(hp, self.context)
         for _ in range(hp.get("depth")):
             x = ParametricActivation(hp.get("activation"))(NtkDense(hp.get("width"))(x))
             if hp.get("dropout") > 0:
@@ -89,7 +90,7 @@ class RealMLPSpace(TabularSpace):
     def compile(self, model: keras.Model, hp: HyperParameters) -> None:
         """Compiles with Adam at a rate of each group of variables."""
         context = self.context
-        total_steps = context.total_steps(hp.get("batch_size"))
+        total_steps = schedule_steps(hp, context)
         peak = learning_rate_factor(hp, context, adaptive=True) * hp.get("learning_rate")
         optimizer = GroupedAdamW(
             LogCycles(peak, total_steps=total_steps),

@@ -53,6 +53,18 @@ def declare_recipe(hp: keras_tuner.HyperParameters, context: TableContext) -> No
         hp.Choice("label_smoothing", [0.0, 0.05, 0.1], default=0.0, ordered=True)
 
 
+def declare_epoch_share(hp: keras_tuner.HyperParameters) -> None:
+    """Declares the share of the epochs after which a schedule, and with it the training, is over."""
+    hp.Choice("epoch_share", [0.125, 0.25, 0.5, 1.0], default=1.0, ordered=True)
+
+
+def schedule_steps(hp: keras_tuner.HyperParameters, context: TableContext) -> int:
+    """Returns the steps of a schedule that takes the declared share of the epochs, at least one epoch."""
+    epochs = max(1, round(hp.get("epoch_share") * context.max_epochs))
+    steps: int = epochs * context.steps_per_epoch(hp.get("batch_size"))
+    return steps
+
+
 def learning_rate_schedule(
     hp: keras_tuner.HyperParameters, peak: float, total_steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:

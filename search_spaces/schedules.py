@@ -109,6 +109,16 @@ def flat_cosine(share: Any) -> Any:
 
 def runs_in_cycles(optimizer: keras.optimizers.Optimizer) -> bool:
     """Returns whether a network gets worse before it gets better: see `LogCycles`."""
+    return isinstance(_schedule(optimizer), LogCycles)
+
+
+def last_step(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the step from which on the rate is zero and nothing is learned any more; infinity without such a one."""
+    schedule = _schedule(optimizer)
+    return float(schedule.total_steps) if isinstance(schedule, (LogCycles, WarmupCosine)) else math.inf
+
+
+def _schedule(optimizer: keras.optimizers.Optimizer) -> Any:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
-    return isinstance(optimizer._learning_rate, LogCycles)
+    return optimizer._learning_rate

@@ -31,7 +31,13 @@ from search_spaces.layers.selected_columns import SelectedColumns
 from search_spaces.losses import MemberLoss, loss_of
 from search_spaces.network_size import usual_tabm_size
 from search_spaces.optimizers import FusedAdamW
-from search_spaces.recipe import CLIP_NORM, learning_rate_factor, learning_rate_schedule
+from search_spaces.recipe import (
+    CLIP_NORM,
+    declare_epoch_share,
+    learning_rate_factor,
+    learning_rate_schedule,
+    schedule_steps,
+)
 from search_spaces.tabular import HyperParameters, TabularSpace
 
 MAX_ONE_HOT = 32
@@ -83,6 +89,7 @@ class TabMSpace(TabularSpace):
         hp.Float("weight_decay", 1e-5, 1e-1, sampling="log", default=3e-4)
         hp.Choice("schedule", ["cosine", "constant"], default="cosine")
         with hp.conditional_scope("schedule", ["cosine"]):
+            declare_epoch_share(hp)
             hp.Float("warmup_share", 0.0, 0.2, default=0.0)
 
     def output(self, inputs: Mapping[str, Any], hp: HyperParameters) -> Any:
@@ -100,7 +107,8 @@ class TabMSpace(TabularSpace):
         """Compiles with AdamW and the mean of the members' losses."""
         context = self.context
         peak = learning_rate_factor(hp, context, adaptive=True) * hp.get("learning_rate")
-        rate = learning_rate_schedule(hp, peak, context.total_steps(hp.get("batch_size")))
+        steps = schedule_steps(hp, context) if hp.get("schedule") == "cosine" else 1
+        rate = learning_rate_schedule(hp, peak, steps)
         decay = hp.get("weight_decay")
         optimizer = FusedAdamW(rate, weight_decay=decay, epsilon=1e-8, global_clipnorm=CLIP_NORM)
         decayed = {v.path for layer in model.layers if isinstance(layer, _DECAYED) for v in [layer.kernel]}

@@ -130,14 +130,14 @@ class Worker:
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()
         gc.freeze()
-        sizes = runner.trainer.context(rows=data.training.num_rows).batch_sizes()
+        context = runner.trainer.context(rows=data.training.num_rows)
         return RunOpened(
             space=space,
             devices=placement.description,
             num_replicas=placement.num_replicas,
             memory=resident_memory(),
             alone=runner.alone,
-            portfolio=portfolio_of(config.search.space, batch_sizes=sizes),
+            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds),
         )
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:

@@ -30,8 +30,10 @@ from app.training.declaration import hyperparameters
 from app.training.seeding import seed_everything
 from app.training.trial_data import TrialData
 from pipelines.input_pipeline import training_batches
+from pipelines.schema import Task
 from search_spaces.context import TableContext, TableSample
 from search_spaces.layers.learned import learn_layers
+from search_spaces.schedules import last_step
 from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, wants_one_hot
 
 DEFAULT_BATCH_SIZE = 64
@@ -131,7 +133,7 @@ class Network:
             self.model.optimizer.build(self.model.trainable_variables)
         self.answers = data.answer_form(logits=answers_logits(self.model, context.task))
         self._inputs = arrange(features, input_form(self.model), context)
-        one_hot = context.task.is_classification and wants_one_hot(self.model, width)
+        one_hot = context.task in (Task.BINARY, Task.MULTICLASS) and wants_one_hot(self.model, width)
         self._one_hot = context.num_classes if one_hot else 0
         self._target = self._as_target(data.training_target(rows))
         weights = data.row_weights(rows)
@@ -208,6 +210,12 @@ class Network:
             standardised = (predicted[name].astype(np.float64) - made.target_mean) / np.asarray(made.target_scale)
             predicted[name] = (standardised * np.asarray(now.target_scale) + now.target_mean).astype(np.float32)
         return predicted
+
+    @property
+    def schedule_epochs(self) -> float:
+        """Epochs after which the learning rate is zero for good; infinity when it never is."""
+        epochs = last_step(self.model.optimizer) / self._steps
+        return epochs if math.isinf(epochs) else math.ceil(epochs)
 
     @property
     def learning_rate(self) -> float:

@@ -248,8 +248,7 @@ class Trainer:
         curve: list[EpochResult] = _restored(network, state / "current")
         for result in curve:
             report(result)
-        patience = math.inf if runs_in_cycles(network.model.optimizer) else self.patience
-        end = End.EARLY if self._is_exhausted(curve, patience) else End.BUDGET
+        end = End.EARLY if self._is_exhausted(curve, network) else End.BUDGET
         best = self.best_of(curve)
         while len(curve) < budget and end is End.BUDGET:
             loss = network.train_epoch(len(curve), ask)
@@ -266,7 +265,7 @@ class Trainer:
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
             network.save(state / "current", weights=weights, curve=curve)
             report(result)
-            if self._is_exhausted(curve, patience):
+            if self._is_exhausted(curve, network):
                 end = End.EARLY
         return end, curve
 
@@ -352,9 +351,14 @@ class Trainer:
         """Returns the best epoch; None when there is none."""
         return min(curve, key=self._score, default=None)
 
-    def _is_exhausted(self, curve: list[EpochResult], patience: float) -> bool:
-        best = self.best_of(curve)
-        return best is not None and len(curve) - best.epoch >= patience
+    def _is_exhausted(self, curve: list[EpochResult], network: Network) -> bool:
+        """Whether a training has nothing more to come, before all epochs are done."""
+        best, done = self.best_of(curve), len(curve)
+        if network.schedule_epochs <= done < self.max_epochs:
+            return True
+        # Inside a cycle of the rate a network is worse than it was and than it will be.
+        patience = math.inf if runs_in_cycles(network.model.optimizer) else self.patience
+        return best is not None and done - best.epoch >= patience
 
 
 def _restored(network: Network, path: Path) -> list[EpochResult]:
@@ -387,4 +391,5 @@ def _as_predictions(
         weights=rows.weights,
         quantiles=joined.get("quantiles"),
         levels=answers.quantiles,
+        outputs=answers.outputs,
     )

@@ -7,25 +7,47 @@ import pytest
 from app.search.warm_start import filled
 from app.training.declaration import declare
 from pipelines.schema import Task
+from search_spaces.catalogue import FAMILY
 from search_spaces.context import TableContext
+from search_spaces.network_size import epoch_seconds, usual_tabm_size
 from search_spaces.pack_shapes import pack_limit, pack_shape
-from search_spaces.portfolio import PORTFOLIOS, portfolio_of
+from search_spaces.portfolio import FAMILY_RECIPES, portfolio_of
 from search_spaces.user_space import load_space
 
+SPACES_WITH_ONE = (*FAMILY_RECIPES, "tabular")
 
-@pytest.mark.parametrize("rows", [40, 2_000, 28_000, 300_000])
-def test_a_portfolio_is_of_its_space_and_trains_as_one_pack(rows: int) -> None:
-    context = TableContext(Task.MULTICLASS, 3, 3, (4,), num_training_rows=rows, max_epochs=9, num_replicas=1)
-    for name in PORTFOLIOS:
-        space = declare(load_space(name, context))
-        found = [filled(recipe, space=space) for recipe in portfolio_of(name, batch_sizes=context.batch_sizes())]
-        shapes = {pack_shape(name, recipe) for recipe in found}
+
+def table(*, rows: int = 4_000, numeric: int = 3, cardinalities: tuple[int, ...] = (4, 60)) -> TableContext:
+    return TableContext(Task.MULTICLASS, 3, numeric, cardinalities, num_training_rows=rows, max_epochs=50)
+
+
+@pytest.mark.parametrize("name", SPACES_WITH_ONE)
+@pytest.mark.parametrize(
+    "context",
+    [table(rows=rows) for rows in (40, 2_000, 28_000, 300_000)] + [table(numeric=0), table(cardinalities=())],
+)
+def test_a_portfolio_is_of_its_space_on_any_table(name: str, context: TableContext) -> None:
+    space = declare(load_space(name, context))
+    found = [filled(recipe, space=space) for recipe in portfolio_of(name, context, seconds=60)]
+    assert found
+    assert all(left != right for left, right in itertools.combinations(found, 2)) or not context.num_numeric
+
+
+def test_the_small_networks_train_as_one_pack() -> None:
+    for name in ("mlp", "tabular"):
+        small = [recipe for recipe in portfolio_of(name, table(), seconds=60) if recipe.get(FAMILY, "mlp") == "mlp"]
+        shapes = {pack_shape(name, recipe) for recipe in small}
         assert len(shapes) == 1
-        assert len(found) <= pack_limit(shapes.pop())
+        assert len(small) <= pack_limit(shapes.pop())
 
 
-def test_recipes_differ_and_every_level_occurs_equally_often() -> None:
-    found = portfolio_of("mlp", batch_sizes=[16, 32, 64, 128])
+def test_the_space_over_all_families_begins_with_the_papers_defaults() -> None:
+    for recipe, family in zip(portfolio_of("tabular", table(), seconds=0), ("realmlp", "tabm"), strict=False):
+        assert recipe == {FAMILY: family, "batch_size": 256, f"{family}/epoch_share": 1.0}
+
+
+def test_small_recipes_differ_and_every_level_occurs_equally_often() -> None:
+    found = portfolio_of("mlp", table(), seconds=60)
     assert {recipe["batch_size"] for recipe in found} == {64}
     assert all(left != right for left, right in itertools.combinations(found, 2))
     for name in ("learning_rate", "depth", "normalisation", "dropout"):
@@ -33,5 +55,17 @@ def test_recipes_differ_and_every_level_occurs_equally_often() -> None:
         assert {values.count(value) for value in values} == {len(found) // 2}
 
 
+def test_schedules_are_shorter_where_there_is_less_time() -> None:
+    shares = [portfolio_of("realmlp", table(rows=30_000), seconds=s)[0]["epoch_share"] for s in (1, 60, 600, 0)]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.125, 1.0)
+
+
+def test_the_usual_size_of_tabm_falls_with_the_rows() -> None:
+    sizes = [usual_tabm_size(rows) for rows in (500, 5_000, 15_000, 10**6)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert epoch_seconds("tabm", 5_000) > epoch_seconds("tabm-mini", 5_000) > epoch_seconds("realmlp", 1)
+
+
 def test_a_space_of_ones_own_has_none() -> None:
-    assert portfolio_of("my_module:build", batch_sizes=[32]) == ()
+    assert portfolio_of("my_module:build", table(), seconds=60) == ()
