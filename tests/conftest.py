@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +102,46 @@ def space_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spaces")
     (folder / "penguin_spaces.py").write_text(SPACES)
     return folder
+
+
+def postgresql_programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty database of a server of its own, where one is installed (`apt-get install postgresql`)."""
+    pytest.importorskip("sqlalchemy")
+    pytest.importorskip("psycopg")
+    binaries = postgresql_programs()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed")
+    # It refuses to run as root; Debian's package brings a user.
+    as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    password = folder / "password"
+    password.write_text("s3cr et/@")
+    if as_user:
+        shutil.chown(folder, "postgres", "postgres")
+        shutil.chown(password, "postgres", "postgres")
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(binaries / program), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=120, **as_user)  # type: ignore[call-overload]
+
+    try:
+        access = ("--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={password}")
+        run("initdb", *access, "--username=me", "--encoding=UTF8", "--locale=C", "--no-sync")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://me:s3cr%20et%2F%40@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)

@@ -73,8 +73,8 @@ class SqlSource(Source):
             connection = stack.enter_context(engine.connect())
             # Drivers that can, send the rows as they are asked for.
             connection = connection.execution_options(stream_results=True, max_row_buffer=chunk_rows)
-            # The query is no format string of SQLAlchemy's: a colon in it stands for itself.
-            result = connection.exec_driver_sql(self._query)
+            # The query is no format string: a colon in it, or a per cent sign, stands for itself.
+            result = connection.execute(sql.text(self._query.replace(":", r"\:")))
             if not result.returns_rows:
                 raise DataError(f"Expected a query that returns rows, such as a SELECT; {self.name} returns none.")
             names = list(map(str, result.keys()))

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,45 +11,6 @@ import pytest
 from app.answer_files import answer_writer
 from app.errors import RunDirectoryError
 from tf_serving.answer_table import AnswerTable, AnswerTableError
-
-
-def programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """The URL of an empty database of a server of its own."""
-    pytest.importorskip("sqlalchemy")
-    pytest.importorskip("psycopg")
-    binaries = programs()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed")
-    # It refuses to run as root; Debian's package brings a user.
-    as_user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
-    if as_user:
-        shutil.chown(folder, "postgres", "postgres")
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(binaries / program), "-D", str(folder / "data"), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=120, **as_user)  # type: ignore[call-overload]
-
-    try:
-        run("initdb", "--auth=trust", "--username=me", "--encoding=UTF8", "--locale=C", "--no-sync")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield f"postgresql+psycopg://me:secret@127.0.0.1:{port}/postgres"
-        finally:
-            run("pg_ctl", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
 
 
 def part(start: int, num_rows: int, label: str = "a") -> pd.DataFrame:
@@ -70,8 +24,8 @@ def part(start: int, num_rows: int, label: str = "a") -> pd.DataFrame:
     )
 
 
-def test_answers_are_written_in_parts_and_looked_up(database: str) -> None:
-    place = f'{database}#odd " name'
+def test_answers_are_written_in_parts_and_looked_up(postgresql: str) -> None:
+    place = f'{postgresql}#odd " name'
     with answer_writer(place, key="id") as writer:
         for start in range(0, 5_000, 1_000):
             writer.write(part(start, 1_000))
@@ -87,8 +41,8 @@ def test_answers_are_written_in_parts_and_looked_up(database: str) -> None:
     table.close()
 
 
-def test_missing_answers_and_text_keys(database: str) -> None:
-    place = f"{database}#gaps"
+def test_missing_answers_and_text_keys(postgresql: str) -> None:
+    place = f"{postgresql}#gaps"
     with answer_writer(place, key="code") as writer:
         writer.write(pd.DataFrame({"code": ["007", "x' OR 1=1 --"], "p": [np.nan, 1.0]}))
     table = AnswerTable(place, key="code")
@@ -96,8 +50,8 @@ def test_missing_answers_and_text_keys(database: str) -> None:
     table.close()
 
 
-def test_readers_see_a_whole_table_while_it_is_replaced(database: str) -> None:
-    place = f"{database}#replaced"
+def test_readers_see_a_whole_table_while_it_is_replaced(postgresql: str) -> None:
+    place = f"{postgresql}#replaced"
     with answer_writer(place, key="id") as writer:
         writer.write(part(0, 100, "old"))
     with pytest.raises(RunDirectoryError, match="exists: name another table, or say --replace"), answer_writer(place):
@@ -125,8 +79,8 @@ def test_readers_see_a_whole_table_while_it_is_replaced(database: str) -> None:
     assert all(labels in ({"old"}, {"new"}) for labels in seen)
 
 
-def test_what_fails_half_way_leaves_the_table_as_it_was(database: str) -> None:
-    place = f"{database}#kept"
+def test_what_fails_half_way_leaves_the_table_as_it_was(postgresql: str) -> None:
+    place = f"{postgresql}#kept"
     with answer_writer(place, key="id") as writer:
         writer.write(part(0, 3))
 
@@ -141,6 +95,6 @@ def test_what_fails_half_way_leaves_the_table_as_it_was(database: str) -> None:
     assert [bool(row) for row in table.look_up([0, 10])] == [True, False]
     table.close()
     with pytest.raises(AnswerTableError, match=r"There is no table 'nowhere' of postgresql.*me:\*\*\*@"):
-        AnswerTable(f"{database}#nowhere", key="id")
+        AnswerTable(f"{postgresql}#nowhere", key="id")
     with pytest.raises(AnswerTableError, match="has no column 'code' but 'id', 'label', 'p of 1%', 'is_sure'"):
         AnswerTable(place, key="code")

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +100,19 @@ def finished(folder: Path, data: Path) -> Finished:
     run = folder / "penguins"
     options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins")
     return Command("search", data, *options, "--run", run, run=run).finish()
+
+
+def from_database(folder: Path, data: Path) -> tuple[Finished, Finished]:
+    """The search of `finished` on the same rows in a database, and answers to a query."""
+    connection = sqlite3.connect(folder / "birds.db")
+    pd.read_csv(data).to_sql("birds", connection, index=False)
+    connection.close()
+    run = folder / "penguins"
+    place = ("--sql", "select * from birds", "--url", f"sqlite:///{folder / 'birds.db'}")
+    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins")
+    searched = Command("search", *place, *options, "--run", run, run=run).finish()
+    output = folder / "answers.parquet"
+    return searched, Command("predict", run, *place, "--output", output, "--chunk-rows", 100, run=run).finish()
 
 
 def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
@@ -194,6 +209,7 @@ def scenarios(
     spaces, data = space_folder, penguins_csv
     every: dict[str, Callable[[Path], Any]] = {
         "finished": lambda folder: finished(folder, data),
+        "from_database": lambda folder: from_database(folder, data),
         "killed": lambda folder: killed(folder, data),
         "folded": lambda folder: folded(folder, data),
         "full_disk": lambda folder: full_disk(folder, data, spaces),
@@ -213,6 +229,12 @@ def finished_fixture(scenarios: Scenarios) -> Finished:
     result: Finished = scenarios["finished"].result()
     if result.code:
         pytest.fail(result.errors)
+    return result
+
+
+@pytest.fixture(scope="session", name="from_database")
+def from_database_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
+    result: tuple[Finished, Finished] = scenarios["from_database"].result()
     return result
 
 
