@@ -7,9 +7,7 @@ Names of columns, classes and files come from the user's data and may hold anyth
 from __future__ import annotations
 
 import dataclasses
-import html
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -17,6 +15,7 @@ from app.evaluation.intervals import MetricEstimate
 from app.evaluation.leaderboard import cell_text
 from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text, seconds_text
+from app.evaluation.page import definitions, escape, items_list, render_page, section, table
 from app.evaluation.progress_chart import progress_chart
 from app.evaluation.sealed_test import SealedTestReport
 from app.search.space import Configuration
@@ -123,24 +122,12 @@ def render_report(content: ReportContent) -> str:
         _header(content),
         "" if content.test is None else _test(content.test),
         "" if content.winner is None else _winner(content.winner),
-        _section("Search", _search(content)),
-        _section(f"Leaderboard ({len(content.leaderboard):,} trials)", _leaderboard(content)),
-        _section("Findings in the data", _findings(content.findings)),
-        _section("Next", _commands(content.commands)) if content.commands else "",
+        section("Search", _search(content)),
+        section(f"Leaderboard ({len(content.leaderboard):,} trials)", _leaderboard(content)),
+        section("Findings in the data", _findings(content.findings)),
+        section("Next", _commands(content.commands)) if content.commands else "",
     ]
-    return _PAGE.format(title=escape(content.name), style=_STYLE, body="\n".join(filter(None, sections)))
-
-
-def escape(text: object) -> str:
-    """Text for HTML bodies and attributes; control characters, which no page may hold, become a replacement."""
-    visible = "".join(
-        character if _is_visible(character) else "\N{REPLACEMENT CHARACTER}" for character in str(text)
-    )
-    return html.escape(visible, quote=True)
-
-
-def _is_visible(character: str) -> bool:
-    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
+    return render_page(content.name, "\n".join(filter(None, sections)))
 
 
 def _header(content: ReportContent) -> str:
@@ -158,7 +145,7 @@ def _header(content: ReportContent) -> str:
         f"({content.objective.description})",
         "Time": seconds_text(content.seconds),
     }
-    return f"<header><h1>{escape(content.name)}</h1>{_definitions(facts)}</header>"
+    return f"<header><h1>{escape(content.name)}</h1>{definitions(facts)}</header>"
 
 
 def _test(test: SealedTestReport) -> str:
@@ -170,15 +157,15 @@ def _test(test: SealedTestReport) -> str:
         name = f"{escape(estimate.name)} {arrow}"
         first = f"<b>{name}</b>" if estimate.name == test.objective else name
         rows.append([first, *(_estimate(one) for one in (estimate, *others))])
-    verdicts = _list(escape(sentence) for sentence in test.verdicts())
+    verdicts = items_list(escape(sentence) for sentence in test.verdicts())
     caption = (
         f"{test.num_rows:,} rows, opened once. In brackets 95 % intervals from {test.num_resamples:,} bootstrap "
         "resamples. Differences are model minus baseline, with the same rows drawn for both. "
         "Bold: the objective of the search. ↑ more is better, ↓ less is better."
     )
-    body = verdicts + _table(heads, rows) + f"<p class=note>{caption}</p>"
+    body = verdicts + table(heads, rows) + f"<p class=note>{caption}</p>"
     body += "".join(f"<p class=note>{escape(note)}</p>" for note in test.notes)
-    return _section("Sealed test", body + _confusion(test))
+    return section("Sealed test", body + _confusion(test))
 
 
 def _confusion(test: SealedTestReport) -> str:
@@ -206,7 +193,7 @@ def _winner(winner: ReportWinner) -> str:
         "Weights": number_text(winner.parameters),
         **{name: cell_text(value) for name, value in winner.hyperparameters.items()},
     }
-    return _section(f"Winner: trial {winner.trial}", _definitions(facts, kind="short"))
+    return section(f"Winner: trial {winner.trial}", definitions(facts, kind="short"))
 
 
 def _search(content: ReportContent) -> str:
@@ -226,7 +213,7 @@ def _leaderboard(content: ReportContent) -> str:
     rest = f"<p class=note>and {hidden:,} more in the journal</p>" if hidden else ""
     shares = ", ".join(f"{escape(name)} {share:.0%}" for name, share in content.importance.items() if share >= 0.01)
     told = f"<p class=note>Importance (share of the differences between trials): {shares}</p>" if shares else ""
-    return _table([heads.get(name, str(name)) for name in names], rows) + rest + told
+    return table([heads.get(name, str(name)) for name in names], rows) + rest + told
 
 
 def _leaderboard_cell(name: str, value: object) -> str:
@@ -239,7 +226,7 @@ def _findings(findings: Sequence[ReportFinding]) -> str:
     if not findings:
         return "<p>Nothing remarkable.</p>"
     ordered = sorted(findings, key=lambda finding: finding.severity == "info")
-    return _list(
+    return items_list(
         f"<b{'' if finding.severity == 'info' else ' class=warning'}>{escape(finding.severity)}</b> "
         f"{escape(finding.message)}"
         for finding in ordered
@@ -261,77 +248,3 @@ def _estimate(estimate: MetricEstimate | None) -> str:
         return value
     low, high = escape(number_text(estimate.low)), escape(number_text(estimate.high))
     return f"{value} <span class=note>[{low}, {high}]</span>"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """`heads` are plain text; `rows` are HTML already."""
-    head = "".join(f"<th>{escape(title)}</th>" for title in heads)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _definitions(facts: Mapping[str, str], *, kind: str = "long") -> str:
-    """`kind` is long (one fact a line) or short (as many beside each other as fit)."""
-    pairs = (f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items())
-    return f"<dl class={kind}>{''.join(pairs)}</dl>"
-
-
-def _list(items: Iterable[str]) -> str:
-    body = "".join(f"<li>{item}</li>" for item in items)
-    return f"<ul>{body}</ul>" if body else ""
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="generator" content="tamiz">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-_STYLE = """
-:root { color-scheme: light dark; --text: #1b1f24; --soft: #59636e; --back: #ffffff; --line: #d1d9e0;
-  --panel: #f6f8fa; --accent: #0969da; --warning: #9a6700; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9198a1; --back: #0d1117; --line: #3d444d;
-  --panel: #151b23; --accent: #4493f8;
-  --warning: #d29922; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 64rem;
-  margin: 0 auto; padding: 1.5rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.8rem; } h2 { font-size: 1.25rem; border-bottom: 1px solid var(--line); margin-top: 2.2rem; }
-h3 { font-size: 1rem; }
-.note { color: var(--soft); font-size: .875rem; }
-.warning { color: var(--warning); }
-/* A shadow on the right says that a table goes on there; at its end the first layer covers it. */
-.wide { overflow-x: auto; overflow-wrap: normal; background:
-  linear-gradient(to left, var(--back) 1.5rem, transparent) right / 3rem 100% no-repeat local,
-  linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
-th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(--line); max-width: 24rem; }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; } td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--back);
-  padding-left: 0; }
-.reason { display: inline-block; min-width: 16rem; white-space: normal; overflow-wrap: anywhere; text-align: left; }
-td.shaded { background: color-mix(in srgb, var(--accent) calc(var(--share) * .6), transparent); }
-dl { display: grid; gap: .2rem 2rem; margin: 0; } dl div { display: flex; gap: 1rem; }
-dl.short { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
-dt { color: var(--soft); flex: 0 0 auto; min-width: 5.5rem; } dl.short dt { min-width: 9.5rem; } dd { margin: 0; }
-pre { background: var(--panel); border: 1px solid var(--line); padding: .6rem .8rem; overflow-x: auto; }
-svg { width: 100%; max-width: 46rem; height: auto; display: block; }
-svg text { fill: var(--soft); font-size: 13px; } svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .best { stroke: var(--accent); stroke-width: 2; fill: none; } svg .trial { fill: var(--soft); opacity: .6; }
-@media (max-width: 40rem) { body { padding: 1rem; } th, td { padding: .3rem .45rem; } ul { padding-left: 1.2rem; }
-  td .note { display: block; font-size: .75rem; } svg text { font-size: 21px; } }
-@media print { .wide { overflow: visible; background: none; } body { max-width: none; } }
-"""
