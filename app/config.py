@@ -78,8 +78,8 @@ class DataConfig:
         joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
         data_dir: Folder of prepared tensorflow-datasets; empty for its default.
         max_file_size: Bytes that a file may have, also unpacked; 0 limits only how much a file may grow when unpacked.
-        target: Column to predict.
-        task: ``auto``, ``binary``, ``multiclass`` or ``regression``.
+        target: Column to predict, or several with commas between them.
+        task: ``auto``, ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
         features: Column -> kind that overrides the inference (``ignore`` drops the column).
         group: Column whose rows must stay together in one split; empty for none.
         time_column: Column that orders the splits; empty for none.
@@ -129,7 +129,7 @@ class DataConfig:
                 f"quantiles are {', '.join(map(str, levels))}: expected rising levels between 0 and 1, one below 0.5, "
                 f"0.5 itself and one above, such as 0.05, 0.5, 0.95"
             )
-        known = ("auto", "binary", "multiclass", "regression")
+        known = ("auto", "binary", "multiclass", "multilabel", "regression")
         if self.task not in known:
             hint = did_you_mean(self.task, known)
             raise ConfigError(f"task is {self.task!r}{hint}: expected one of {', '.join(known)}")

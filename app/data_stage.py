@@ -30,6 +30,7 @@ from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_rows
 from pipelines.row_weights import check_split_weights, row_weights
 from pipelines.schema import DatasetSchema, FeatureKind, RawType, TargetSpec, Task
+from pipelines.several_targets import drop_rows_without_targets, infer_targets, target_columns
 from pipelines.sources import (
     DEFAULT_MISSING_VALUES,
     DataLike,
@@ -40,7 +41,7 @@ from pipelines.sources import (
     open_source,
 )
 from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
-from pipelines.target_inference import drop_rows_without_target, infer_target, with_quantiles
+from pipelines.target_inference import with_quantiles
 
 SPLIT_COLUMN = "__tamiz_split__"
 """Column of the stored development rows that tells training from validation."""
@@ -157,9 +158,11 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     if weight is not None:
         _check_weight(source.table, data.target, weight)
     ignored: dict[str, Any] = {} if weight is None else {weight: "ignore"}
-    check_columns(source.table, target=data.target, overrides=overrides | ignored)
-    table, note = drop_rows_without_target(source.table, data.target)
-    target = infer_target(table, data.target, task=None if data.task == "auto" else Task(data.task))
+    names = target_columns(source.table, data.target)
+    ignored |= dict.fromkeys(names, "ignore")
+    check_columns(source.table, target=names[0], overrides=overrides | ignored)
+    table, note = drop_rows_without_targets(source.table, names)
+    target = infer_targets(table, names, task=None if data.task == "auto" else Task(data.task))
     target = with_quantiles(target, data.quantiles)
     splits = assign_splits(
         table,
@@ -208,7 +211,7 @@ def _folds(
         num_rows=int(open_rows.sum()),
         seconds=config.search.seconds,
         trials=config.search.trials,
-        smallest_class=int(np.bincount(labels).min()) if target.task.is_classification else None,
+        smallest_class=_smallest_class(labels, target),
         in_time=bool(data.time_column),
     )
     folds = np.full(table.num_rows, ALWAYS_TRAINS, np.int8)
@@ -230,6 +233,14 @@ def _folds(
     return folds, choice
 
 
+def _smallest_class(labels: NDArray[Any], target: TargetSpec) -> int | None:
+    """Returns the rows of the rarest class, or those with or without a label; None for a regression."""
+    if target.task is Task.MULTILABEL:
+        held = labels.sum(axis=0)
+        return int(min(held.min(), (len(labels) - held).min()))
+    return int(np.bincount(labels).min()) if target.task.is_classification else None
+
+
 def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory) -> None:
     """Writes what workers need, the sealed test rows into a file of their own that no search opens.
 
@@ -245,7 +256,7 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
     write_json(directory.manifest_file, _manifest(data, config))
     directory.data.mkdir()
     names = [feature.name for feature in data.schema.used_features]
-    roles = [data.schema.target.name, *([data.schema.weight] if data.schema.weight else [])]
+    roles = [*data.schema.target.names, *([data.schema.weight] if data.schema.weight else [])]
     table = data.table.select([*dict.fromkeys([*names, *roles])])
     sealed = data.splits == Split.TEST
     development = table.filter(pa.array(~sealed)).append_column(
@@ -304,7 +315,8 @@ def protocol(schema: DatasetSchema, config: ExperimentConfig) -> str:
         return f"Ordered by {schema.time_column}: the earliest rows train, the latest are the sealed test."
     if schema.group:
         return f"Whole groups of {schema.group} by a hash of the group and seed {config.search.seed}."
-    strata = "class" if schema.target.task.is_classification else "tenth of the target's range"
+    strata = "rarest label" if schema.target.columns else "class"
+    strata = strata if schema.target.task.is_classification else "tenth of the target's range"
     return f"Stratified by {strata}, by a hash of the row and seed {config.search.seed}; equal rows stay together."
 
 
@@ -330,7 +342,7 @@ def _kind(name: str, kind: str) -> Any:
 
 def _check_weight(table: pa.Table, target: str, weight: str) -> None:
     """Refuses a column of weights that cannot be one; rows are counted as in the source."""
-    if weight == target:
+    if weight in target_columns(table, target):
         raise ConfigError(f"weight is {weight!r}, which is the target: expected another column")
     row_weights(table, weight)
 
@@ -355,7 +367,9 @@ def _imbalance(data: PreparedData) -> float | None:
     training = data.splits == Split.TRAIN
     weight = data.schema.weight
     weights = None if weight is None else row_weights(data.table, weight)[training]
-    return imbalance_ratio(encode_target(data.table, data.schema.target)[training], weights=weights)
+    y = encode_target(data.table, data.schema.target)[training]
+    columns = y.T if y.ndim == 2 else [y]
+    return max(imbalance_ratio(column, weights=weights) for column in columns)
 
 
 def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]:

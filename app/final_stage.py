@@ -268,6 +268,11 @@ def _preprocessing(state: PreprocessingState) -> list[str]:
 
 
 def _outputs(schema: DatasetSchema) -> dict[str, str]:
+    if schema.target.columns:
+        kind = "whether the label holds" if schema.target.classes else "in its own units"
+        named = dict.fromkeys(schema.target.columns, kind)
+        together = {"probabilities": f"one a label, in the order {', '.join(named)}"}
+        return named | (together if schema.target.classes else {})
     if schema.target.task is Task.REGRESSION:
         units = {"prediction": f"{schema.target.name}, in its own units"}
         return units | _interval_outputs(schema.target.quantiles)

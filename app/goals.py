@@ -56,6 +56,7 @@ def read_goals(
     task: Task,
     imbalance_ratio: float = 1.0,
     quantiles: bool = False,
+    num_targets: int = 1,
 ) -> SearchGoals:
     """Returns what a person asks for.
 
@@ -68,6 +69,7 @@ def read_goals(
         task: Kind of the target.
         imbalance_ratio: Rows of the most frequent class over rows of the rarest, >= 1.
         quantiles: Whether the regression is one of quantiles.
+        num_targets: Values that a regression predicts.
 
     Raises:
         ValueError: An unknown name (the nearest is offered), a metric that does not fit the task, a name twice, or a
@@ -90,7 +92,9 @@ def read_goals(
     if metrics and "auto" not in map(str.lower, names):
         main = Objective(METRICS[metrics[0]], "as asked")
     else:
-        main = default_objective(task, imbalance_ratio=imbalance_ratio, quantiles=quantiles)
+        main = default_objective(
+            task, imbalance_ratio=imbalance_ratio, quantiles=quantiles, num_targets=num_targets
+        )
     return SearchGoals(
         objective=main,
         others=tuple(name for name in found if name != main.metric.name),

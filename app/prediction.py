@@ -187,6 +187,11 @@ def answers_frame(
         schema: What the target is.
         index: Index of the table; None for 0, 1, ...
     """
+    if schema.target.columns:
+        found: dict[str, Any] = {name: outputs[name] for name in schema.target.columns}
+        for number, name in enumerate(schema.target.classes):
+            found[f"probability of {name}"] = outputs["probabilities"][:, number]
+        return pd.DataFrame(found, index=index)
     if "prediction" in outputs:
         named = {name: outputs[name] for name in ("prediction", "lower", "upper") if name in outputs}
         for number, level in enumerate(schema.target.quantiles if "quantiles" in outputs else ()):

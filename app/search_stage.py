@@ -70,6 +70,7 @@ def check_goals(config: ExperimentConfig, schema: DatasetSchema) -> None:
             limits=config.search.limits,
             task=schema.target.task,
             quantiles=bool(schema.target.quantiles),
+            num_targets=len(schema.target.names),
         )
 
 
@@ -84,6 +85,7 @@ def goals_of(directory: RunDirectory, config: ExperimentConfig) -> SearchGoals:
             task=schema.target.task,
             imbalance_ratio=ratio,
             quantiles=bool(schema.target.quantiles),
+            num_targets=len(schema.target.names),
         )
 
 

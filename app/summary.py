@@ -107,13 +107,27 @@ def test_result(tested: SealedTestReport) -> RenderableType:
             "-" if low is None or high is None else f"{number_text(low)} to {number_text(high)}",
             *("-" if other is None else number_text(other.value) for other in others),
         )
+    by_output: list[RenderableType] = [_by_output(tested), Text("")] if tested.outputs else []
     lines: list[RenderableType] = [
         Text(""),
         Text(f"Sealed test, opened once ({tested.num_rows:,} rows)", style="bold"),
         table,
         Text(""),
+        *by_output,
     ]
     return Group(*lines, *map(Text, tested.verdicts()), *(Text(note, style="dim") for note in tested.notes))
+
+
+def _by_output(tested: SealedTestReport) -> Table:
+    """The metrics of each of several targets; those of the model are their means."""
+    table = _table()
+    table.add_column("target", overflow="fold", max_width=32)
+    names = list(dict.fromkeys(name for values in tested.outputs.values() for name in values))
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for output, values in tested.outputs.items():
+        table.add_row(Text(output), *(number_text(values[name]) if name in values else "-" for name in names))
+    return table
 
 
 def what_next(

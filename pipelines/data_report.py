@@ -20,7 +20,7 @@ from pipelines.column_values import PLAIN_TYPES, num_distinct, numbers_of, plain
 from pipelines.leakage import find_leaks
 from pipelines.raw_columns import class_labels
 from pipelines.row_hash import hash_rows
-from pipelines.schema import DatasetSchema, FeatureKind, checked_fields
+from pipelines.schema import DatasetSchema, FeatureKind, Task, checked_fields
 from pipelines.splits import Split
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -150,7 +150,8 @@ def profile_table(
         notes: What the source recognised; each becomes a finding.
     """
     train = table.filter(pa.array(splits == Split.TRAIN))
-    kinds = {feature.name: feature.kind.value for feature in schema.features} | {schema.target.name: "target"}
+    kinds = {feature.name: feature.kind.value for feature in schema.features}
+    kinds |= dict.fromkeys(schema.target.names, "target")
     columns = tuple(_profile_column(train, name, kinds[name]) for name in table.column_names if name in kinds)
     findings = [Finding(severity=Severity.INFO, code="recognised", message=note) for note in notes]
     findings += _column_findings(schema)
@@ -255,7 +256,7 @@ def _duplicate_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[
     found = []
     used = [feature.name for feature in schema.used_features]
     hashes = hash_rows(table, columns=used)
-    num_same = table.num_rows - np.unique(hash_rows(table, columns=[*used, schema.target.name])).size
+    num_same = table.num_rows - np.unique(hash_rows(table, columns=[*used, *schema.target.names])).size
     if num_same:
         share = num_same / table.num_rows
         message = f"{num_same:,} rows ({_percent(share)}) repeat another row in all used columns and the target."
@@ -274,7 +275,7 @@ def _duplicate_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[
 
 
 def _imbalance_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]:
-    if not schema.target.task.is_classification:
+    if schema.target.task not in (Task.BINARY, Task.MULTICLASS):
         return []
     counts = pc.value_counts(class_labels(plain_array(table, schema.target.name)))
     sizes, labels = np.asarray(counts.field("counts")), counts.field("values").to_pylist()

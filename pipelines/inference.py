@@ -172,8 +172,8 @@ def infer_features(
     overrides = dict(overrides or {})
     for name in overrides:
         require_column(table, name, role="column")
-    if target.name in overrides:
-        raise DataError(f"Column {target.name!r} is the target; its task is set by --task, not by --feature.")
+    for name in set(target.names) & set(overrides):
+        raise DataError(f"Column {name!r} is the target; its task is set by --task, not by --feature.")
     roles: dict[str, str] = {}
     if group is not None:
         roles[require_column(table, group, role="group column")] = "keeps its rows in one split"
@@ -183,11 +183,11 @@ def infer_features(
         )
     if weight is not None:
         roles[require_column(table, weight, role="weight column")] = "says how much a row counts"
-    ignored: dict[str, Override] = dict.fromkeys(roles, "ignore")
-    check_columns(table, target=target.name, overrides=ignored | overrides)
+    ignored: dict[str, Override] = dict.fromkeys([*roles, *target.names], "ignore")
+    check_columns(table, target=target.names[0], overrides=ignored | overrides)
     features = []
     for name in table.column_names:
-        if name == target.name:
+        if name in target.names:
             continue
         whole = plain_array(table, name)
         column = _Column(name, whole, take_rows(whole, rows))
@@ -232,7 +232,7 @@ def _with_mean_targets(feature: FeatureSpec, column: _Column, target: TargetSpec
     """Give a categorical column of many categories their mean targets, where each is met twice or more on average."""
     if not feature.used or feature.kind is not FeatureKind.CATEGORICAL or column.distinct < MIN_CATEGORIES:
         return feature
-    if column.present < 2 * column.distinct or len(target.classes) > MAX_OUTPUTS:
+    if column.present < 2 * column.distinct or max(len(target.classes), len(target.names)) > MAX_OUTPUTS:
         return feature
     hashed = f"; those beyond the {MAX_VOCABULARY:,} most frequent are hashed" * (column.distinct > MAX_VOCABULARY)
     reason = f"{feature.reason}: also by the mean target of each, as there are {MIN_CATEGORIES} or more{hashed}"

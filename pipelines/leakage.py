@@ -49,13 +49,15 @@ def find_leaks(table: pa.Table, schema: DatasetSchema, splits: NDArray[np.int8])
     The score is ROC-AUC for two classes, accuracy for more, and R2 between ranks for numbers.
 
     With fewer than 30 validation rows, fewer than 5 of them outside the largest class, or a largest class that reaches
-    that accuracy anyway, nothing can be told and nothing is returned.
+    that accuracy anyway, nothing can be told and nothing is returned; nor of several targets.
 
     Args:
         table: All rows.
         schema: Which columns are used, and how.
         splits: ``Split`` values of shape ``(num_rows,)``.
     """
+    if schema.target.columns:
+        return []
     train, validation = _sample(splits == Split.TRAIN), _sample(splits == Split.VALIDATION)
     target = encode_target(table, schema.target)
     known, asked = target[train], target[validation]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -87,11 +89,15 @@ def encode_target(table: pa.Table, target: TargetSpec) -> NDArray[np.int32] | ND
         target: What is predicted.
 
     Returns:
-        int32 class ids in [0, num_classes) of shape ``(num_rows,)``, or float64 values of the same shape.
+        int32 class ids in [0, num_classes) of shape ``(num_rows,)``, or float64 values of the same shape. Several
+        targets have a column each: ``(num_rows, num_targets)`` values, or 0 and 1 of labels.
 
     Raises:
         DataError: The column is absent, a value is missing, no number, or a class that is not known.
     """
+    if target.columns:
+        stacked: NDArray[Any] = np.stack([encode_target(table, one) for one in single_targets(target)], axis=1)
+        return stacked
     require_column(table, target.name, role="target column")
     array = plain_array(table, target.name)
     if array.null_count:
@@ -111,6 +117,14 @@ def encode_target(table: pa.Table, target: TargetSpec) -> NDArray[np.int32] | ND
             f"received {labels[row].as_py()!r} in row {row + 1}; mend it or train again."
         )
     return np.asarray(ids, dtype=np.int32)
+
+
+def single_targets(target: TargetSpec) -> tuple[TargetSpec, ...]:
+    """Return each of several targets as a target of its own, a label as the two classes of its values."""
+    if target.task is Task.MULTILABEL:
+        pairs = zip(target.columns, target.label_values, strict=True)
+        return tuple(TargetSpec(name, task=Task.BINARY, classes=pair) for name, pair in pairs)
+    return tuple(TargetSpec(name, task=target.task) for name in target.names)
 
 
 def class_labels(array: pa.Array) -> pa.Array:

@@ -17,12 +17,13 @@ from pipelines.datetime_text import recognise_format, timestamps_of
 from pipelines.errors import DataError
 from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_column, hash_rows, mix
-from pipelines.schema import TargetSpec
+from pipelines.schema import TargetSpec, Task
 
 ALWAYS_TRAINS = -1
 """The fold of rows that no fold holds out."""
 
 _NUM_DECILES = 10
+_CLASSES = (Task.BINARY, Task.MULTICLASS)
 
 
 class Split(IntEnum):
@@ -67,20 +68,20 @@ def assign_splits(
     if group is not None and time_column is not None:
         raise DataError("Expected a group column or a time column, received both; leave one out.")
     labels = encode_target(table, target)
-    strata = labels.astype(np.int64) if target.task.is_classification else _deciles(labels.astype(np.float64))
-    content = [name for name in table.column_names if name != target.name]
+    strata = _strata(labels, target)
+    content = [name for name in table.column_names if name not in target.names]
     if time_column is not None:
         ranks = _time_ranks(table, time_column)
         splits = _cut_in_order(ranks, shares=shares)
     elif group is not None:
         ranks = _group_ranks(table, group, content=content, seed=seed)
         splits = _cut(ranks, np.zeros(table.num_rows, np.int64), shares=shares)
-        if target.task.is_classification:
+        if target.task in _CLASSES:
             splits = _bring_classes_to_training(splits, ranks, strata)
     else:
         ranks = hash_rows(table, columns=content, seed=seed)
         splits = _cut(ranks, strata, shares=shares)
-    if target.task.is_classification:
+    if target.task in _CLASSES:
         _check_classes(splits, strata, target)
     _check_not_empty(splits, ranks, group=group, time_column=time_column)
     return splits
@@ -115,18 +116,18 @@ def assign_folds(
         DataError: There are too few distinct rows, groups or times, or a class occurs first in a later window.
     """
     labels = encode_target(table, target)
-    classes = labels.astype(np.int64) if target.task.is_classification else None
+    classes = labels.astype(np.int64) if target.task in _CLASSES else None
     if time_column is not None:
         ranks = _time_ranks(table, time_column)
         # One window more than folds: the first only trains.
         folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds + 1) - 1
     elif group is not None:
-        content = [name for name in table.column_names if name != target.name]
+        content = [name for name in table.column_names if name not in target.names]
         ranks = _group_ranks(table, group, content=content, seed=seed)
         folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds)
     else:
-        ranks = hash_rows(table, columns=[name for name in table.column_names if name != target.name], seed=seed)
-        strata = _deciles(labels.astype(np.float64)) if classes is None else classes
+        ranks = hash_rows(table, columns=[name for name in table.column_names if name not in target.names], seed=seed)
+        strata = _strata(labels, target)
         folds = _deal(ranks, strata, num_folds=num_folds, turn=True)
     if classes is not None and time_column is not None:
         _check_windows(folds, classes, target)
@@ -159,6 +160,21 @@ def fold_rows(
     """
     trains = folds < fold if in_time else folds != fold
     return np.flatnonzero(trains), np.flatnonzero(folds == fold)
+
+
+def _strata(labels: NDArray[np.generic], target: TargetSpec) -> NDArray[np.int64]:
+    """Return what rows should be spread over the parts by: class, tenth of a number, or the rarest label that holds."""
+    if target.task in _CLASSES:
+        return labels.astype(np.int64)
+    values = labels.astype(np.float64)
+    if target.task is Task.MULTILABEL:
+        rarity = np.argsort(np.argsort(values.sum(axis=0), kind="stable"))
+        places = np.where(values > 0, rarity, len(rarity)).min(axis=1)
+        return np.unique(places, return_inverse=True)[1].astype(np.int64)
+    if values.ndim == 2:
+        deviation = values.std(axis=0)
+        values = ((values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)).mean(axis=1)
+    return _deciles(values)
 
 
 def _deal(

@@ -104,7 +104,7 @@ def targets_of(table: pa.Table, schema: DatasetSchema) -> Targets:
     if target.task is Task.MULTICLASS:
         one_hot = (encoded[:, np.newaxis] == np.arange(len(target.classes))).astype(np.float64)
         return Targets(target.classes, one_hot, weights)
-    names = (target.classes[1],) if target.task is Task.BINARY else (target.name,)
+    names = (target.classes[1],) if target.task is Task.BINARY else target.names
     return Targets(names, encoded.astype(np.float64).reshape(len(encoded), -1), weights)
 
 

@@ -158,9 +158,12 @@ def trace_signatures(
     def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"outputs": default(*parse_examples(inputs, features).values())["prediction"]}
 
-    name, on_examples = (CLASSIFY, classify) if schema.target.task.is_classification else (REGRESS, regress)
-    examples = tf.function(on_examples, input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
-    signatures = {SERVING_DEFAULT: default, name: examples.get_concrete_function()}
+    signatures = {SERVING_DEFAULT: default}
+    # TensorFlow Serving's regression answers one number a row.
+    if schema.target.task.is_classification or not schema.target.columns:
+        name, on_examples = (CLASSIFY, classify) if schema.target.task.is_classification else (REGRESS, regress)
+        examples = tf.function(on_examples, input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
+        signatures[name] = examples.get_concrete_function()
     root = tf.Module()
     # Only variables and tables, not the Keras layers around them: nothing is left that TensorFlow alone cannot restore.
     root.variables_used = list(default.graph.variables)
@@ -208,6 +211,9 @@ def _check_outputs(outputs: Any, schema: DatasetSchema) -> None:
     expected: dict[str, tuple[tf.DType, tuple[int | None, ...]]]
     if schema.target.task is Task.MULTILABEL:
         expected = {"probabilities": (tf.float32, (None, schema.num_classes))}
+        expected |= dict.fromkeys(schema.target.names, (tf.string, (None,)))
+    elif schema.target.columns:
+        expected = dict.fromkeys(schema.target.columns, (tf.float32, (None,)))
     elif schema.target.task.is_classification:
         expected = {
             "probabilities": (tf.float32, (None, schema.num_classes)),

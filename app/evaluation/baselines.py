@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse
@@ -76,6 +77,31 @@ class EncodedRows:
         )
 
 
+def _of_each(
+    answer: Callable[[EncodedRows, EncodedRows], Predictions], test: EncodedRows, train: EncodedRows, task: Task
+) -> Predictions:
+    """Several targets, each answered by itself."""
+    parts = []
+    for place in range(test.y.shape[1]):
+        one = [dataclasses.replace(rows, y=rows.y[:, place]) for rows in (train, test)]
+        parts.append(answer(one[0], one[1]))
+    names = tuple(f"target {place + 1}" for place in range(len(parts)))
+    return Predictions(
+        task=task,
+        y=test.y,
+        values=_beside([part.values for part in parts]),
+        probabilities=_beside([None if one.probabilities is None else one.probabilities[:, 1] for one in parts]),
+        mape_epsilon=parts[0].mape_epsilon,
+        weights=test.weights,
+        outputs=names,
+    )
+
+
+def _beside(columns: Sequence[NDArray[np.floating] | None]) -> NDArray[np.floating] | None:
+    found = [column for column in columns if column is not None]
+    return np.stack(found, axis=1) if found else None
+
+
 def constant(
     train: EncodedRows, test: EncodedRows, *, task: Task, num_classes: int = 0, levels: tuple[float, ...] = ()
 ) -> Predictions:
@@ -88,6 +114,9 @@ def constant(
         num_classes: number of classes; 0 for regression.
         levels: quantiles of a regression to answer beside the mean, rising; () for none.
     """
+    if train.y.ndim == 2:
+        each = Task.BINARY if task is Task.MULTILABEL else task
+        return _of_each(lambda a, b: constant(a, b, task=each, num_classes=2), test, train, task)
     if task is Task.REGRESSION:
         mean = np.average(train.y.astype(np.float64), weights=train.weights)
         errors = train.y.astype(np.float64) - mean
@@ -124,6 +153,14 @@ def linear(
     Raises:
         ValueError: categorical features and cardinalities do not fit.
     """
+    if train.y.ndim == 2:
+        each = Task.BINARY if task is Task.MULTILABEL else task
+        return _of_each(
+            lambda a, b: linear(a, b, task=each, cardinalities=cardinalities, num_classes=2, seed=seed),
+            test,
+            train,
+            task,
+        )
     width = train.numeric.shape[1] + train.categorical.shape[1]
     max_rows = min(MAX_ROWS, max(_MIN_ROWS, _WORK // max(1, width * num_classes)))
     if train.num_rows > max_rows:

@@ -243,7 +243,9 @@ def _bootstrap(
         raise ValueError(f"expected at least 1 resample, got {num_resamples}; 1000 is usual")
     num_rows = predictions[0].num_rows
     rng = np.random.default_rng(seed)
-    num_rankings = max(1 if one.task is not Task.MULTICLASS else one.num_classes for one in predictions)
+    num_rankings = max(
+        one.num_classes if one.task is Task.MULTICLASS else len(one.outputs) or 1 for one in predictions
+    )
     weights_affordable = _WORK // (5 + 2 * num_rankings)
     affordable = min(num_resamples, max(MIN_RESAMPLES, weights_affordable // num_rows))
     notes = []
@@ -300,7 +302,7 @@ def _resample(
 ) -> list[NDArray[np.float64]]:
     """`(num_resamples, num_metrics)` for each of the predictions; everything of a resample from the same weights."""
     prepared = [
-        [metric.function(one) for metric in wanted] for one, wanted in zip(predictions, metrics, strict=True)
+        [metric.statistic(one) for metric in wanted] for one, wanted in zip(predictions, metrics, strict=True)
     ]
     chunks: list[list[NDArray[np.float64]]] = [[] for _ in predictions]
     for weights in draws:

@@ -77,7 +77,13 @@ class Metric:
             ValueError: the predictions are not of the kind this metric needs.
         """
         self._check(predictions.task)
-        return float(self.function(predictions)(predictions.row_weights[np.newaxis])[0])
+        return float(self.statistic(predictions)(predictions.row_weights[np.newaxis])[0])
+
+    def statistic(self, predictions: Predictions) -> weighted.Weighted:
+        """The metric as a function of row weights; of several targets the mean of those where it is defined."""
+        if not predictions.outputs:
+            return self.function(predictions)
+        return weighted.mean_of([self.function(single) for single in predictions.singles()])
 
     def to_loss(self, value: float) -> float:
         """The number to be minimised: the value itself, or its negative if more is better."""
@@ -91,7 +97,7 @@ class Metric:
         """True if the metric is defined for the task."""
         if self.needs in (Needs.VALUES, Needs.QUANTILES):
             return task is Task.REGRESSION
-        return task in (Task.BINARY, Task.MULTICLASS)
+        return task in (Task.BINARY, Task.MULTICLASS, Task.MULTILABEL)
 
     def _check(self, task: Task) -> None:
         if not self.fits(task):
@@ -215,17 +221,22 @@ def available_metrics(predictions: Predictions) -> tuple[Metric, ...]:
     return known
 
 
-def default_objective(task: Task, *, imbalance_ratio: float = 1.0, quantiles: bool = False) -> Objective:
+def default_objective(
+    task: Task, *, imbalance_ratio: float = 1.0, quantiles: bool = False, num_targets: int = 1
+) -> Objective:
     """The metric a search follows unless told otherwise, with the reason.
 
     Args:
         task: binary, multiclass or regression.
         imbalance_ratio: rows of the most frequent class over rows of the rarest, >= 1.
         quantiles: whether the regression is one of quantiles.
+        num_targets: values that a regression predicts.
 
     Raises:
         ValueError: no metric is defined for the task yet.
     """
+    if num_targets > 1 and task is Task.REGRESSION:
+        return Objective(METRICS["r2"], "several numbers: the mean of their R2, which has no units")
     metrics_for(task)
     if quantiles:
         return Objective(METRICS["pinball"], "quantiles: each is best where its own share of the rows lies below it")
@@ -233,6 +244,10 @@ def default_objective(task: Task, *, imbalance_ratio: float = 1.0, quantiles: bo
         return Objective(METRICS["rmse"], "regression: errors in the target's units, large ones weigh more")
     imbalanced = imbalance_ratio > IMBALANCE_LIMIT
     ratio = f"the largest class has {imbalance_ratio:.3g} times the rows of the smallest"
+    if task is Task.MULTILABEL:
+        if imbalanced:
+            return Objective(METRICS["pr_auc"], f"several labels, and of one {ratio}: the mean of their PR-AUC")
+        return Objective(METRICS["roc_auc"], "several labels: the mean of their ROC-AUC")
     if task is Task.BINARY:
         if imbalanced:
             return Objective(METRICS["pr_auc"], f"two classes, and {ratio}: ROC-AUC would flatter the model")

@@ -27,6 +27,8 @@ class Predictions:
         weights: `(num_rows,)` how much each row counts, at least 0 and not all 0; None for all alike.
         quantiles: `(num_rows, num_levels)` predicted quantiles of a regression, rising; None for no quantiles.
         levels: what the quantiles are, rising in (0, 1); () for none.
+        outputs: names of several targets; all arrays then have a column for each: `y`, `values` or `probabilities`
+            (that a label holds, each by itself) and `labels` (0 or 1). () for one target.
 
     Raises:
         ValueError: shapes that do not fit, a missing answer, or numbers that are not finite.
@@ -41,8 +43,12 @@ class Predictions:
     weights: NDArray[np.floating] | None = None
     quantiles: NDArray[np.floating] | None = None
     levels: tuple[float, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.outputs:
+            self._check_outputs()
+            return
         if self.task not in (Task.BINARY, Task.MULTICLASS, Task.REGRESSION):
             raise ValueError(
                 f"expected a binary, multiclass or regression task, got {self.task.value}; "
@@ -69,6 +75,8 @@ class Predictions:
         """Number of classes; 0 for regression."""
         if self.task is Task.REGRESSION:
             return 0
+        if self.outputs:
+            return len(self.outputs)
         if self.probabilities is not None:
             return int(self.probabilities.shape[1])
         return max(2, 1 + int(max(self.y.max(), self.predicted_labels.max())))
@@ -99,6 +107,32 @@ class Predictions:
             weights=None if self.weights is None else self.weights[rows],
             quantiles=None if self.quantiles is None else self.quantiles[rows],
         )
+
+    def singles(self) -> tuple[Predictions, ...]:
+        """The predictions of each of several targets; a label is a binary task of its own."""
+        return tuple(self._single(place) for place in range(len(self.outputs)))
+
+    def _single(self, place: int) -> Predictions:
+        held = None if self.probabilities is None else self.probabilities[:, place]
+        return Predictions(
+            task=Task.REGRESSION if self.task is Task.REGRESSION else Task.BINARY,
+            y=self.y[:, place],
+            values=None if self.values is None else self.values[:, place],
+            probabilities=None if held is None else np.stack([1.0 - held, held], axis=1),
+            labels=None if self.labels is None else self.labels[:, place],
+            mape_epsilon=self.mape_epsilon,
+            weights=self.weights,
+        )
+
+    def _check_outputs(self) -> None:
+        if self.task not in (Task.MULTILABEL, Task.REGRESSION):
+            raise ValueError(f"expected several targets of a multilabel or regression task, got {self.task.value}")
+        wanted = (len(self.y), len(self.outputs))
+        for name in ("y", "values", "probabilities", "labels"):
+            array = getattr(self, name)
+            if array is not None:
+                _check_shape(name, array, wanted)
+        self.singles()  # each checks its own
 
     def _check_weights(self) -> None:
         if self.weights is None:

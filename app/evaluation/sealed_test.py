@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from app.evaluation.intervals import Difference, MetricEstimate, compare_metrics
-from app.evaluation.metrics import METRICS, Direction, Metric
+from app.evaluation.metrics import METRICS, Direction, Metric, compute_metrics
 from app.evaluation.number_text import number_text
 from app.evaluation.predictions import Predictions
 
@@ -40,6 +40,7 @@ class SealedTestReport:
         confusion: number of rows by true (outer) and predicted (inner) class; None with more than 20 classes or
             for regression.
         notes: metrics left out and other remarks.
+        outputs: metrics of each of several targets by its name, whose means the model's are; empty for one target.
     """
 
     objective: str
@@ -51,6 +52,7 @@ class SealedTestReport:
     classes: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] | None = None
     notes: tuple[str, ...] = ()
+    outputs: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def estimate(self, name: str, *, baseline: str | None = None) -> MetricEstimate | None:
         """The model's (or a baseline's) estimate of a metric; None if it was left out."""
@@ -78,6 +80,7 @@ class SealedTestReport:
             "classes": list(self.classes),
             "confusion": None if self.confusion is None else [list(row) for row in self.confusion],
             "notes": list(self.notes),
+            "outputs": {name: dict(values) for name, values in self.outputs.items()},
         }
 
     @classmethod
@@ -92,6 +95,7 @@ class SealedTestReport:
                 f"expected an evaluation of version {_VERSION}, got {data.get('version')!r}; "
                 "it was written by another version of tamiz"
             )
+        data = {"outputs": {}, **data}  # evaluations of one target had none
         fields = {field.name for field in dataclasses.fields(cls)}
         given = set(data) - {"version"}
         if given != fields:
@@ -113,6 +117,7 @@ class SealedTestReport:
             classes=tuple(data["classes"]),
             confusion=None if confusion is None else tuple(tuple(row) for row in confusion),
             notes=tuple(data["notes"]),
+            outputs=data["outputs"],
         )
 
 
@@ -156,11 +161,18 @@ def report_sealed_test(
         classes=classes,
         confusion=_confusion(model),
         notes=(*estimates.notes, *_notes_on_edges(estimates.metrics, model)),
+        outputs=_of_outputs(model),
     )
 
 
+def _of_outputs(model: Predictions) -> dict[str, dict[str, float]]:
+    """The metrics of each of several targets."""
+    singles = zip(model.outputs, model.singles(), strict=True)
+    return {name: dict(compute_metrics(single).values) for name, single in singles}
+
+
 def _confusion(predictions: Predictions) -> tuple[tuple[int, ...], ...] | None:
-    size = predictions.num_classes
+    size = 0 if predictions.outputs else predictions.num_classes
     if not 0 < size <= MAX_CONFUSION_CLASSES:
         return None
     cells = np.bincount(
@@ -176,7 +188,7 @@ def _notes_on_edges(estimates: tuple[MetricEstimate, ...], predictions: Predicti
         for estimate in estimates
         if estimate.value in (0.0, 1.0) and estimate.low == estimate.high
     }
-    if not edges:
+    if not edges or predictions.outputs:
         return ()
     notes = []
     positives = int((predictions.y == 1).sum())

@@ -9,7 +9,7 @@ the metric is not defined (say, a resample with a single class). Weight 1 everyw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse
@@ -253,6 +253,11 @@ def _quantiles(predictions: Predictions) -> tuple[Float64, Float64]:
     if predictions.quantiles is None:
         raise ValueError("expected quantiles for this metric, got single values; ask for them with --interval 0.9")
     return predictions.quantiles.astype(np.float64), np.asarray(predictions.levels)
+
+
+def mean_of(statistics: Sequence[Weighted]) -> Weighted:
+    """Mean of several statistics, over those that are defined."""
+    return lambda weights: _mean_of_defined(np.stack([one(weights) for one in statistics], axis=1))
 
 
 def _mean(per_row: Float64) -> Weighted:

@@ -52,8 +52,8 @@ class TrialData:
     training: EncodedRows
     validation: EncodedRows
     class_weights: tuple[float, ...]
-    target_mean: float
-    target_scale: float
+    target_mean: float | tuple[float, ...]
+    target_scale: float | tuple[float, ...]
     weight_scale: float = 1.0
 
     @property
@@ -98,11 +98,12 @@ class TrialData:
         )
 
     def training_target(self, rows: EncodedRows) -> NDArray[Any]:
-        """Returns the target as a loss takes it, ``(num_rows, 1)``: class ids, or standardised values."""
+        """Returns the target as a loss takes it, ``(num_rows, num_targets)``: class ids, or standardised values."""
         if self.schema.target.task.is_classification:
-            return rows.y.reshape(-1, 1).astype(np.int32)
-        standardised: NDArray[Any] = (rows.y.astype(np.float64) - self.target_mean) / self.target_scale
-        return standardised.astype(np.float32).reshape(-1, 1)
+            return rows.y.reshape(len(rows.y), -1).astype(np.int32)
+        centred = rows.y.astype(np.float64) - np.asarray(self.target_mean)
+        standardised: NDArray[Any] = centred / np.asarray(self.target_scale)
+        return standardised.astype(np.float32).reshape(len(rows.y), -1)
 
     def row_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
         """Returns the weight of every row in the training loss ``(num_rows,)``, or None when all weigh the same."""
@@ -150,11 +151,21 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     )
 
 
-def target_moments(schema: DatasetSchema, rows: EncodedRows) -> tuple[float, float]:
-    """Returns mean and standard deviation of a target, by which a regression standardises it; 0 and 1 for classes."""
+Moment = float | tuple[float, ...]
+
+
+def target_moments(schema: DatasetSchema, rows: EncodedRows) -> tuple[Moment, Moment]:
+    """Returns mean and standard deviation of a target, by which a regression standardises it; 0 and 1 for classes.
+
+    Several targets have one each.
+    """
     if schema.target.task.is_classification:
         return 0.0, 1.0
     target = rows.y.astype(np.float64)
+    if schema.target.columns:
+        means = np.average(target, axis=0, weights=rows.weights)
+        deviations = np.sqrt(np.average((target - means) ** 2, axis=0, weights=rows.weights))
+        return tuple(map(float, means)), tuple(float(one) or 1.0 for one in deviations)
     mean = float(np.average(target, weights=rows.weights))
     return mean, float(np.sqrt(np.average((target - mean) ** 2, weights=rows.weights))) or 1.0
 
@@ -200,8 +211,10 @@ def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:
 
 
 def _class_weights(schema: DatasetSchema, rows: EncodedRows, weighting: ClassWeighting) -> tuple[float, ...]:
-    """Inverse class frequencies, scaled so that the mean weight of a row is 1."""
+    """Inverse class frequencies, scaled so that the mean weight of a row is 1; several labels weigh alike."""
     y, weights = rows.y.astype(np.intp), rows.weights
+    if schema.target.columns:
+        return ()
     if not schema.target.task.is_classification or weighting is ClassWeighting.NEVER:
         return ()
     if weighting is ClassWeighting.AUTO and imbalance_ratio(y, weights=weights) <= IMBALANCE_LIMIT:

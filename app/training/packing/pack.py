@@ -254,6 +254,7 @@ class PackTrainer:
                 weights=rows.weights,
                 quantiles=own.get("quantiles"),
                 levels=self._answers.quantiles,
+                outputs=self._answers.outputs,
             )
             value = objective.value(predictions)
             scalars = {
