@@ -1,6 +1,7 @@
 """Other servers of the same SavedModel, each in a virtual environment of its own that sees TensorFlow from ours.
 
-Every peer answers ``{"instances": [...]}`` with ``{"predictions": [...]}``, by the call that its users would write.
+Every peer answers ``{"instances": [...]}`` with ``{"predictions": [...]}``, by the call that its users would write, and
+without a log line for each request, as our server does by default.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class Service:
 
 if __name__ == "__main__":
     import os, sys
-    os.execv(sys.executable, [sys.executable, "-m", "bentoml", "serve", "peer_bentoml:Service", "--port", str(PORT),
-                              "--working-dir", FOLDER])
+    command = [sys.executable, "-m", "bentoml", "serve", "peer_bentoml:Service"]
+    os.execv(sys.executable, [*command, "--quiet", "--port", str(PORT), "--working-dir", FOLDER])
 """
 
 RAY = """
@@ -97,7 +98,7 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
-@serve.deployment(ray_actor_options={"num_cpus": 0.5})
+@serve.deployment(ray_actor_options={"num_cpus": 0.5}, logging_config={"enable_access_log": False})
 class Service:
     def __init__(self):
         scope = {}
@@ -110,7 +111,7 @@ class Service:
         return {"predictions": self.answer((await request.json())["instances"])}
 
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-serve.start(http_options={"port": PORT})
+serve.start(http_options={"port": PORT}, logging_config={"enable_access_log": False})
 serve.run(Service.bind())
 while True:
     time.sleep(60)

@@ -8,8 +8,9 @@ The way of a request::
 
 What surrounds it: ``settings`` (every flag, frozen, no TensorFlow), ``flags`` (TensorFlow Serving's flag syntax),
 ``config_files`` (its text-format files), ``model_store`` (versions, policies, labels, states, hot swap), ``trust`` and
-``preflight`` (what may be loaded), ``warmup_replay``, ``metrics``, ``logs``, ``app`` (start and drain), ``main`` (one
-process or several).
+``preflight`` with ``preflight_child`` (what may be loaded), ``warmup_replay``, ``metrics``, ``worker_metrics`` (their
+sum over processes), ``prediction_log`` (``logging_config``), ``logs``, ``app`` (start and drain), ``main`` (one process
+or several).
 
 The seam for what TensorFlow Serving does not have is ``extensions``. A router, a cache, a request log, shadow traffic,
 keys, further pages and further body formats are objects with a few small methods, collected in one ``Extensions`` value

@@ -186,3 +186,5 @@ def test_a_real_model_answers_the_same_in_batches(run_server: Any, models: Any, 
     assert (status, body) == (400, {"error": "Task size 5 is larger than maximum input batch size 4"})
     page = running.http("GET", "/monitoring/prometheus/metrics")[1].decode()
     assert ':tensorflow:serving:batching_session:wrapped_run_count{model_name="half"} 25' in page
+    # Also where a call is so short that it runs alone.
+    assert ':tensorflow:serving:batching_session:queuing_latency_count{thread_pool_name="batch_threads"} 24' in page
