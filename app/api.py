@@ -37,6 +37,7 @@ def search(
     interval: float = 0.0,
     quantiles: Sequence[float] = (),
     folds: int | None = None,
+    ensemble: int | None = None,
     limits: Sequence[str] = (),
     start_from: Sequence[str | Path] = (),
     workers: int = 0,
@@ -68,6 +69,7 @@ def search(
         workers: Worker processes; 0 takes one.
         folds: Folds of the cross-validation that judges trials; 1 judges them on the validation rows; by default small
             tables get folds where the time allows it.
+        ensemble: Trials that answer together at most; 1 exports the winner alone; by default up to 8.
         seed: Seed of every random choice; 42 by default.
         config: TOML file with further settings; arguments here win.
         verbose: Whether to print what happens.
@@ -91,6 +93,7 @@ def search(
             interval=interval,
             quantiles=",".join(map(str, quantiles)),
             folds=folds,
+            ensemble=ensemble,
             seed=seed,
             limits=tuple(limits),
             start_from=tuple(map(str, start_from)),
@@ -140,6 +143,7 @@ def resume(
     time: str = "",
     trials: int | None = None,
     algorithm: str = "",
+    ensemble: int | None = None,
     workers: int = 0,
     verbose: bool = True,
 ) -> Experiment:
@@ -150,6 +154,7 @@ def resume(
         time: Another budget for the whole experiment, such as ``"20m"``.
         trials: Another number of trials.
         algorithm: Another algorithm, which learns from the trials so far.
+        ensemble: Another number of trials that answer together at most.
         workers: Another number of worker processes.
         verbose: Whether to print what happens.
 
@@ -161,6 +166,7 @@ def resume(
         seconds=parse_duration(time) if time else None,
         trials=trials,
         algorithm=algorithm,
+        ensemble=ensemble,
         execution=ExecutionArguments(workers=workers),
     )
     return resume_run(Path(run), view=_view(verbose), changes=changes, stored_rows=True)

@@ -50,6 +50,7 @@ class SearchArguments:
         delimiter: Delimiter of the file.
         epochs: Epochs of a trial at full budget.
         folds: Folds of the cross-validation, 1 for none, 0 for automatic; None leaves the setting as it is.
+        ensemble: Trials that answer together at most, 1 for the winner alone; None leaves the setting as it is.
         seed: Seed.
         devices: TensorFlow devices.
         limits: Constraints such as ``latency_ms<=5``.
@@ -78,6 +79,7 @@ class SearchArguments:
     delimiter: str = ""
     epochs: int = 0
     folds: int | None = None
+    ensemble: int | None = None
     seed: int | None = None
     devices: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
@@ -188,12 +190,14 @@ class Changes:
         seconds: Time budget for the whole experiment; None keeps the old one.
         trials: Number of trials; None keeps the old one.
         algorithm: Name of the algorithm, which learns from the trials so far.
+        ensemble: Trials that answer together at most; None keeps the old number.
         execution: The workers.
     """
 
     seconds: float | None = None
     trials: int | None = None
     algorithm: str = ""
+    ensemble: int | None = None
     execution: ExecutionArguments = field(default_factory=ExecutionArguments)
 
     def applied(self, config: ExperimentConfig) -> ExperimentConfig:
@@ -207,6 +211,7 @@ class Changes:
             seconds=config.search.seconds if self.seconds is None else self.seconds,
             trials=config.search.trials if self.trials is None else self.trials,
             algorithm=self.algorithm or config.search.algorithm,
+            ensemble=config.search.ensemble if self.ensemble is None else self.ensemble,
         )
         return replace(config, search=search, execution=execution_config(config.execution, self.execution))
 
@@ -249,6 +254,7 @@ def experiment_config(
             start_from=tuple(str(Path(run).absolute()) for run in arguments.start_from),
         ),
         folds=base.search.folds if arguments.folds is None else arguments.folds,
+        ensemble=base.search.ensemble if arguments.ensemble is None else arguments.ensemble,
         seed=base.search.seed if arguments.seed is None else arguments.seed,
     )
     training = replace(base.training, **_given(max_epochs=arguments.epochs, devices=_devices(arguments.devices)))

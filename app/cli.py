@@ -89,6 +89,7 @@ def search(
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
     folds: Annotated[int | None, typer.Option(help="Folds that judge a trial; 1: validation rows; 0: by rows.")] = None,
+    ensemble: Annotated[int | None, typer.Option(help="Trials that answer together; 1: one; 0: up to 8.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice [default: 42].")] = None,
     device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: MirroredStrategy.")] = None,
     limit: Annotated[list[str] | None, typer.Option(help="latency_ms<=5, num_parameters<=2e6, size_mb<=10.")] = None,
@@ -117,7 +118,7 @@ def search(
         data=given, target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
-        delimiter=delimiter, epochs=epochs, folds=folds, seed=seed,
+        delimiter=delimiter, epochs=epochs, folds=folds, ensemble=ensemble, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
         keep=keep, execution=execution,
     )  # fmt: skip
@@ -143,6 +144,7 @@ def resume(
     time_: Annotated[str, typer.Option("--time", help="Another time budget for the whole experiment.")] = "",
     trials: Annotated[int | None, typer.Option(min=1, help="Another number of trials.")] = None,
     algorithm: Annotated[str, typer.Option(help="Another algorithm; it learns from the trials so far.")] = "",
+    ensemble: Annotated[int | None, typer.Option(help="Trials that answer together; 1: one; 0: up to 8.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Another number of worker processes.")] = 0,
     worker_memory: Annotated[str, typer.Option(help="Memory past which a worker is replaced: 4GB.")] = "",
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "",
@@ -160,6 +162,7 @@ def resume(
         seconds=parse_duration(time_) if time_ else None,
         trials=trials,
         algorithm=algorithm,
+        ensemble=ensemble,
         execution=ExecutionArguments(
             executor=executor, workers=workers, worker_memory=worker_memory, ray_address=ray_address, packing=packing
         ),

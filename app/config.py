@@ -29,6 +29,7 @@ BYTES_PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]i?b|[kmgt]|b|)", 
 MAX_SECONDS = 3650 * 86400.0
 DEFAULT_SECONDS = 600.0
 MAX_FOLDS = 10
+MAX_ENSEMBLE = 32
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 _T = typing.TypeVar("_T")
@@ -149,6 +150,8 @@ class SearchConfig:
         start_from: Run directories of earlier searches on like data, whose best configurations are tried first.
         seconds: Wall-clock budget of everything, final training and export included, in seconds; 0 for none.
         trials: Number of trials; 0 for no limit.
+        ensemble: Trials that answer together at most, from 2 to 32; 1 exports the winner alone; 0 takes 8, and 1 where
+            there are several objectives.
         folds: Folds of the cross-validation that judges trials, from 2 to 10; 1 judges them on the validation part; 0
             takes folds where that part would be too small, and the time allows it.
         seed: Seed of every random choice, in [0, 2**32).
@@ -161,6 +164,7 @@ class SearchConfig:
     start_from: tuple[str, ...] = ()
     seconds: float = DEFAULT_SECONDS
     trials: int = 0
+    ensemble: int = 0
     folds: int = 0
     seed: int = 42
 
@@ -168,7 +172,7 @@ class SearchConfig:
         """Checks ranges.
 
         Raises:
-            ConfigError: A budget is negative, none is given, or the folds or the seed are out of range.
+            ConfigError: A budget is negative, none is given, or the folds, the ensemble or the seed are out of range.
         """
         if not 0 <= self.seconds <= MAX_SECONDS or self.trials < 0:
             raise ConfigError(
@@ -180,6 +184,11 @@ class SearchConfig:
         if not 0 <= self.folds <= MAX_FOLDS:
             raise ConfigError(
                 f"folds is {self.folds}: expected 2 to {MAX_FOLDS}, 1 for one validation part, or 0 (automatic)"
+            )
+        if not 0 <= self.ensemble <= MAX_ENSEMBLE:
+            raise ConfigError(
+                f"ensemble is {self.ensemble}: expected 2 to {MAX_ENSEMBLE} trials, 1 for the winner alone, or 0 "
+                f"(automatic)"
             )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}: expected a whole number from 0 to {2**32 - 1}")

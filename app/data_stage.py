@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pipelines.addresses import is_path
 
 from app.config import DataConfig, ExperimentConfig, did_you_mean
 from app.errors import ConfigError, RunDirectoryError

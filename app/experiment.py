@@ -19,6 +19,8 @@ from rich.console import Console
 from app.arguments import Changes
 from app.config import ExperimentConfig
 from app.data_stage import check_same_data, prepare_data, read_source, write_config, write_data
+from app.ensemble_size import pool_size
+from app.ensemble_stage import compose
 from app.errors import RunDirectoryError, told_as_disk_error
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
@@ -35,6 +37,7 @@ from app.search_record import SearchRecord, read_progress
 from app.search_stage import (
     check_goals,
     check_settings,
+    max_members_of,
     open_search,
     open_workers,
     packing_of,
@@ -169,12 +172,14 @@ def run(
             directory=directory,
             budget=budget,
             keep=config.keep,
+            pool=pool_size(max_members_of(directory, config)),
             packing=packing_of(directory, config, opened=opened),
         )
         search(loop, config, record=record, interrupts=interrupts, view=view)
         # The process that will prove the export imports its own TensorFlow while the final model trains.
         with VerificationProcess.start() as verification:
             train_final(executor, record=record, budget=budget, view=view)
+            compose(directory, config, executor=executor, record=record, budget=budget, view=view)
             tested = evaluate(directory, executor=executor, record=record)
             export(directory, config, executor=executor, verification=verification, record=record, tested=tested)
         report(directory, config, record=record, tested=tested, view=view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.conformal import smallest_rows, stated_coverage
 from app.evaluation.number_text import number_text
-from app.evaluation.sealed_test import SealedTestReport, report_sealed_test
+from app.evaluation.sealed_test import SINGLE, SealedTestReport, report_sealed_test
 from app.execution.executor import Executor
 from app.execution.messages import (
     EpochEnded,
@@ -32,7 +32,7 @@ from app.execution.messages import (
 )
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
-from app.search_record import SearchRecord
+from app.search_record import Progress, SearchRecord
 from app.time_budget import TimeBudget
 from app.training.seeding import derive_seed
 from app.view import View
@@ -79,7 +79,7 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
 
 
 def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecord) -> SealedTestReport:
-    """Opens the sealed test rows, once, and scores the final model beside two baselines."""
+    """Opens the sealed test rows, once, and scores what is exported beside the best single model and two baselines."""
     if "test" in record.progress.stages:
         return SealedTestReport.from_json(read_json(directory.evaluation_file))
     opened = _expect(TestOpened, executor.call(OpenTest()))
@@ -98,6 +98,7 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
     tested = report_sealed_test(
         opened.predictions,
         baselines={
+            **({} if opened.single is None else {SINGLE: opened.single}),
             "constant": baselines.constant(train, test, task=task, num_classes=num_classes, levels=levels),
             "linear": baselines.linear(
                 train,
@@ -157,7 +158,7 @@ def export(
     files = {
         "schema.json": directory.schema_file.read_bytes(),
         "profile.json": directory.profile_file.read_bytes(),
-        "model_card.md": card_text(directory, config, tested).encode(),
+        "model_card.md": card_text(directory, config, tested, networks=networks_told(record.progress)).encode(),
     }
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
     try:
@@ -187,11 +188,28 @@ def _measures(published: Path, *, executor: Executor, record: SearchRecord) -> d
     if search is None or not (search.others or search.limits):
         return {}
     measured = _expect(ExportMeasured, executor.call(MeasureExport(directory=str(published))))
-    return {**measured.measures, PARAMETERS: float(record.progress.stages["final"]["parameters"])}
+    stages = record.progress.stages
+    return {**measured.measures, PARAMETERS: float(stages.get("ensemble", stages["final"])["parameters"])}
 
 
-def card_text(directory: RunDirectory, config: ExperimentConfig, tested: SealedTestReport) -> str:
-    """Returns the model card, one Markdown page."""
+def networks_told(progress: Progress) -> list[str]:
+    """Returns sentences on the networks that answer."""
+    stages = progress.stages
+    decided = stages.get("ensemble")
+    if decided is None:
+        return []
+    sentences = [decided["told"]]
+    sentences += [f"trial {trial}: {weight:.1%} of the answer" for trial, weight in decided["members"].items()]
+    sentences.append(f"{decided['networks']:,} networks with {decided['parameters']:,} weights together")
+    if decided["temperature"] != 1.0:
+        sentences.append(f"probabilities at temperature {decided['temperature']:.3g}, fitted on rows held out")
+    return sentences
+
+
+def card_text(
+    directory: RunDirectory, config: ExperimentConfig, tested: SealedTestReport, *, networks: Sequence[str] = ()
+) -> str:
+    """Returns the model card, one Markdown page; `networks` are sentences on the networks that answer."""
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     manifest = read_json(directory.manifest_file)["data"]
     state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
@@ -228,6 +246,7 @@ def card_text(directory: RunDirectory, config: ExperimentConfig, tested: SealedT
                 for feature in schema.used_features
             ],
             outputs=_outputs(schema),
+            networks=networks,
             preprocessing=_preprocessing(state),
             limits=_limits(rows),
             versions=versions(),

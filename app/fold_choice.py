@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 NUM_FOLDS = 5
 
@@ -21,6 +23,11 @@ FOLD_VALUE, FOLD_BEST_EPOCH, FOLD_EPOCHS = "fold/value", "fold/best_epoch", "fol
 
 MIN_ROWS_OF_CLASS = 2 * NUM_FOLDS
 """Rows of the rarest class below which some fold may hold out none or one of them."""
+
+
+def fold_parts(data: Mapping[str, Any]) -> int:
+    """Returns in how many folds trials are judged, as the ``data`` of a manifest says; 1 in one of before folds."""
+    return int(data.get("folds", {"number": 1})["number"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

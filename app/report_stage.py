@@ -16,6 +16,7 @@ from app.evaluation.report import (
     DataSummary,
     NextCommand,
     ReportContent,
+    ReportEnsemble,
     ReportFinding,
     ReportWinner,
     render_report,
@@ -88,6 +89,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
     if search is None:
         raise ValueError("the search has not begun: expected a journal with a search")
     metric = METRICS[search.objective]
+    weights = ensemble_weights(progress)
     front = Goals(objectives=search.others, limits=search.limits).front(progress.history) if search.others else ()
     rows = [
         TrialRow(
@@ -99,6 +101,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
             parameters=progress.parameters.get(trial.number, 0),
             seconds=progress.seconds.get(trial.number, 0.0),
             reason=trial.outcome.reason if isinstance(trial.outcome, Failed) else "",
+            weight=weights.get(trial.number, 0.0) if weights else None,
             folds=trial.epochs if progress.history.resource is Resource.FOLDS else 0,
             spread=progress.spread(trial),
             measures=measures_of(trial),
@@ -108,6 +111,12 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
         for trial in progress.history.values()
     ]
     return leaderboard(rows, metric=metric)
+
+
+def ensemble_weights(progress: Progress) -> dict[int, float]:
+    """Returns the members of the ensemble and their shares, largest first; nothing where the winner answers alone."""
+    members = progress.stages.get("ensemble", {}).get("members", {})
+    return {int(trial): float(weight) for trial, weight in members.items()}
 
 
 def measures_of(trial: Trial) -> dict[str, float]:
@@ -168,6 +177,20 @@ def _content(
             epochs=final["epochs"],
             parameters=final["parameters"],
         ),
+        ensemble=_ensemble(record.progress),
         test=tested,
         commands=next_commands(directory, config),
+    )
+
+
+def _ensemble(progress: Progress) -> ReportEnsemble | None:
+    decided = progress.stages.get("ensemble")
+    if decided is None:
+        return None
+    return ReportEnsemble(
+        told=decided["told"],
+        weights=ensemble_weights(progress),
+        networks=decided["networks"],
+        parameters=decided["parameters"],
+        temperature=decided["temperature"],
     )

@@ -42,6 +42,8 @@ class RunDirectory:
         self.search_board = self.path / "search"
         self.best = self.path / "best"
         self.model_file = self.best / "model.keras"
+        self.ensemble_file = self.best / "ensemble.json"
+        self.members = self.best / "members"
         self.evaluation_file = self.best / "evaluation.json"
         self.exports = self.path / "export"
         self.report_file = self.path / "report.html"

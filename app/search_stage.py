@@ -12,6 +12,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from app.config import ExperimentConfig
+from app.ensemble_size import max_members
 from app.errors import ConfigError
 from app.execution.executor import Executor
 from app.execution.messages import OpenRun, RunOpened
@@ -124,7 +125,15 @@ def time_budget(
         opening=time.time() - started,
         num_rows=num_rows(directory),
         num_columns=len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features),
+        num_networks=max_members_of(directory, config) * fold_choice_of(directory).number,
     )
+
+
+def max_members_of(directory: RunDirectory, config: ExperimentConfig) -> int:
+    """Returns how many trials may answer together; 1 for the winner alone."""
+    others = goals_of(directory, config).others
+    folds = fold_choice_of(directory).number
+    return max_members(config.search.ensemble, num_objectives=1 + len(others), num_folds=folds)
 
 
 def packing_of(directory: RunDirectory, config: ExperimentConfig, *, opened: RunOpened) -> Packing | None:

@@ -16,7 +16,7 @@ from app.evaluation.leaderboard import FittedLeaderboard
 from app.evaluation.metrics import Metric
 from app.evaluation.number_text import number_text, seconds_text
 from app.evaluation.report import NextCommand
-from app.evaluation.sealed_test import SealedTestReport
+from app.evaluation.sealed_test import SINGLE, SealedTestReport
 from app.execution.messages import RunOpened
 from app.fold_choice import FoldChoice
 from app.goals import SearchGoals, measure_label, shown_limit, shown_measure
@@ -90,6 +90,20 @@ def search_ended(
     )
 
 
+def ensemble_chosen(
+    told: str, weights: Mapping[int, float], *, values: Mapping[int, float], metric: Metric
+) -> RenderableType:
+    """Returns what is exported and why, and the members with their weights."""
+    if not weights:
+        return Text(told)
+    table = _table()
+    for title in ("trial", "weight", metric.name):
+        table.add_column(title, justify="right", no_wrap=True)
+    for trial, weight in weights.items():
+        table.add_row(str(trial), f"{weight:.0%}", number_text(values[trial]))
+    return Group(Text(told), Padding(table, (0, 0, 0, 2)))
+
+
 def test_result(tested: SealedTestReport) -> RenderableType:
     """Returns the sealed test's table: the model with intervals beside the baselines, and what to make of it."""
     table = _table()
@@ -97,7 +111,7 @@ def test_result(tested: SealedTestReport) -> RenderableType:
     table.add_column("model", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for name in tested.baselines:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(Text("best single" if name == SINGLE else name), justify="right", no_wrap=True)
     for estimate in tested.model:
         low, high = estimate.low, estimate.high
         others = [tested.estimate(estimate.name, baseline=name) for name in tested.baselines]

@@ -13,6 +13,9 @@ SECONDS_PER_COLUMN = 0.1
 the experiment, which was just measured on this machine; more for every row (baseline, bootstrap) and every column (each
 is some operations in each of the graphs that are traced, saved and loaded)."""
 
+NETWORK_SHARE = 0.06
+"""Each network of an ensemble beyond the first is built, saved, traced and loaded: this much of the same time."""
+
 REFIT_FACTOR = 1.35
 """The final training has the validation rows too, and traces its graph anew."""
 
@@ -31,7 +34,7 @@ class TimeBudget:
 
     @classmethod
     def starting_at(
-        cls, start: float, *, seconds: float, opening: float, num_rows: int, num_columns: int = 0
+        cls, start: float, *, seconds: float, opening: float, num_rows: int, num_columns: int = 0, num_networks: int = 1
     ) -> TimeBudget:
         """Returns the budget of `seconds` from `start`.
 
@@ -43,11 +46,12 @@ class TimeBudget:
             opening: Seconds that it took to open the experiment on a worker.
             num_rows: Rows of the table.
             num_columns: Columns of the table that are used.
+            num_networks: Networks that answer together at most.
         """
         if not seconds:
             return cls(end=math.inf, finishing=0.0)
         size = min(15.0, SECONDS_PER_ROW * num_rows) + SECONDS_PER_COLUMN * num_columns
-        finishing = 3.0 + START_SHARE * opening + size
+        finishing = 3.0 + (START_SHARE + NETWORK_SHARE * (num_networks - 1)) * opening + size
         return cls(end=start + seconds, finishing=min(finishing, seconds / 2))
 
     def left(self) -> float:

@@ -119,7 +119,10 @@ class AnswerForm:
             Regression: ``prediction`` (batch,) float32 in the user's units; every target by its name where there are
             several; of quantiles also ``lower`` and ``upper`` (batch,), and ``quantiles`` where there are more.
         """
-        predicted = self.predictions(output)
+        return self.named(self.predictions(output))
+
+    def named(self, predicted: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns the named outputs of the exported model for what `predictions` returned, or an average of it."""
         if self.task is Task.MULTILABEL:
             ids = predicted["label_ids"]
             named = zip(self.outputs, self.label_values, strict=True)

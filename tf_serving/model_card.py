@@ -79,6 +79,7 @@ class ModelCard:
         metrics: Test metrics.
         inputs: Raw columns of the signature.
         outputs: What each output means, by its name.
+        networks: Sentences about the networks that answer together; () for a single one.
         preprocessing: Sentences about what happens to the raw values inside the graph.
         limits: Sentences about what the model is not good for.
         versions: Version of each program by its name.
@@ -91,6 +92,7 @@ class ModelCard:
     metrics: Sequence[CardMetric]
     inputs: Sequence[CardInput]
     outputs: Mapping[str, str]
+    networks: Sequence[str] = ()
     preprocessing: Sequence[str] = ()
     limits: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +113,7 @@ def model_card(card: ModelCard) -> str:
         "## Inputs\n\nRaw columns, each of shape (batch,). A missing number is NaN, a missing text is empty.\n\n"
         + _table(("column", "type", "kind"), [(item.name, item.dtype, item.kind) for item in card.inputs]),
         "## Outputs\n\n" + _table(("output", "meaning"), list(card.outputs.items())),
+        *(["## Networks\n\n" + _bullets(card.networks)] if card.networks else []),
         "## Preprocessing\n\n" + _bullets(card.preprocessing or ("None: the columns are used as they come.",)),
         "## Limits\n\n" + _bullets(card.limits or ("None recorded.",)),
         _call_section(card),

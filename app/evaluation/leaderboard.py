@@ -18,6 +18,7 @@ from app.search.space import Configuration, Value
 
 FIXED_COLUMNS = ("trial", "value", "epochs", "parameters", "seconds", "status", "reason")
 FOLD_COLUMNS = ("spread", "folds")  # behind the value, where trials are judged by cross-validation
+WEIGHT_COLUMN = "weight"  # behind those, where trials answer together
 FRONT_COLUMN = "front"  # behind the measures, where there are several objectives
 FAILED = "failed"
 
@@ -43,6 +44,7 @@ class TrialRow:
         reason: why it failed, else empty.
         folds: folds trained, of which `value` is the mean; 0 where there are no folds.
         spread: standard error of that mean; None for fewer than two folds.
+        weight: its share of the ensemble, 0 for one that is no member; None where there is no ensemble.
         measures: what else was measured, by name, in the units in which it is shown.
         broken: how far the trial is from keeping the limits; 0 for one that keeps them.
         front: whether it is on the Pareto front; None where there is one objective.
@@ -58,6 +60,7 @@ class TrialRow:
     reason: str = ""
     folds: int = 0
     spread: float | None = None
+    weight: float | None = None
     measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     broken: float = 0.0
     front: bool | None = None
@@ -74,7 +77,8 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
         The columns `FIXED_COLUMNS`, then one column a hyperparameter in order of first appearance, with a missing
         value where it is not active. A hyperparameter called like a fixed column gets ` (hyperparameter)` behind.
         Behind `value` come `FOLD_COLUMNS` where trials have folds; those with the most folds are first then. Then come
-        the measures, and `FRONT_COLUMN` where there are several objectives. Trials that keep the limits come first.
+        `WEIGHT_COLUMN` where trials answer together, the measures, and `FRONT_COLUMN` where there are several
+        objectives. Trials that keep the limits come first.
     """
     ordered = sorted(rows, key=lambda row: _rank(row, metric))
     names = list(dict.fromkeys(name for row in ordered for name in row.hyperparameters))
@@ -84,6 +88,7 @@ def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
             [math.nan if row.value is None else row.value for row in ordered], dtype="float64"
         ),
         **_fold_columns(ordered),
+        **_weight_column(ordered),
         **_measure_columns(ordered),
         "epochs": pd.Series([row.epochs for row in ordered], dtype="int64"),
         "parameters": pd.Series([row.parameters for row in ordered], dtype="int64"),
@@ -196,6 +201,12 @@ def _fold_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
     }
 
 
+def _weight_column(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
+    if all(row.weight is None for row in rows):
+        return {}
+    return {WEIGHT_COLUMN: pd.Series([row.weight or 0.0 for row in rows], dtype="float64")}
+
+
 def _measure_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:
     names = dict.fromkeys(name for row in rows for name in row.measures)
     columns = {
@@ -214,6 +225,8 @@ def _measure_cells(shown: pd.DataFrame) -> dict[str, list[str]]:
     for name in between:
         if name == FRONT_COLUMN:
             cells[name] = ["*" if value is True else "" for value in shown[name].tolist()]
+        elif name == WEIGHT_COLUMN:
+            cells[name] = [f"{value:.0%}" if value else "" for value in shown[name].tolist()]
         elif name not in FOLD_COLUMNS:
             cells[name] = [number_text(value) for value in shown[name].tolist()]
     return cells

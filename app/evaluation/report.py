@@ -17,7 +17,7 @@ from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text, seconds_text
 from app.evaluation.page import definitions, escape, items_list, render_page, section, table
 from app.evaluation.progress_chart import progress_chart
-from app.evaluation.sealed_test import SealedTestReport
+from app.evaluation.sealed_test import SealedTestReport, rival_text
 from app.search.space import Configuration
 
 _MAX_LEADERBOARD_ROWS = 50
@@ -76,6 +76,25 @@ class ReportWinner:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReportEnsemble:
+    """What is exported where trials were to answer together.
+
+    Args:
+        told: which do, and why, in words.
+        weights: trial -> share, the most important first; empty where the winner answers alone.
+        networks: networks in the exported graph.
+        parameters: weights of all of them.
+        temperature: of the probabilities; 1 where there is none.
+    """
+
+    told: str
+    weights: Mapping[int, float]
+    networks: int
+    parameters: int
+    temperature: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NextCommand:
     """A command to go on with, and what it does."""
 
@@ -98,6 +117,7 @@ class ReportContent:
         importance: hyperparameter -> share of the differences between trials; empty where it is not known.
         findings: about the data.
         winner: None if no trial ended well.
+        ensemble: None where nothing was decided about one.
         test: None if the test rows were not opened.
         commands: to go on with.
     """
@@ -112,6 +132,7 @@ class ReportContent:
     findings: Sequence[ReportFinding] = ()
     importance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     winner: ReportWinner | None = None
+    ensemble: ReportEnsemble | None = None
     test: SealedTestReport | None = None
     commands: Sequence[NextCommand] = ()
 
@@ -121,6 +142,7 @@ def render_report(content: ReportContent) -> str:
     sections = [
         _header(content),
         "" if content.test is None else _test(content.test),
+        "" if content.ensemble is None else _ensemble(content.ensemble),
         "" if content.winner is None else _winner(content.winner),
         section("Search", _search(content)),
         section(f"Leaderboard ({len(content.leaderboard):,} trials)", _leaderboard(content)),
@@ -149,7 +171,7 @@ def _header(content: ReportContent) -> str:
 
 
 def _test(test: SealedTestReport) -> str:
-    heads = ["metric", "model", *(f"{name} baseline" for name in test.baselines)]
+    heads = ["metric", "model", *map(rival_text, test.baselines)]
     rows = []
     for estimate in test.model:
         others = [test.estimate(estimate.name, baseline=name) for name in test.baselines]
@@ -160,7 +182,7 @@ def _test(test: SealedTestReport) -> str:
     verdicts = items_list(escape(sentence) for sentence in test.verdicts())
     caption = (
         f"{test.num_rows:,} rows, opened once. In brackets 95 % intervals from {test.num_resamples:,} bootstrap "
-        "resamples. Differences are model minus baseline, with the same rows drawn for both. "
+        "resamples. Differences are the model minus the other, with the same rows drawn for both. "
         "Bold: the objective of the search. ↑ more is better, ↓ less is better."
     )
     body = verdicts + table(heads, rows) + f"<p class=note>{caption}</p>"
@@ -194,6 +216,17 @@ def _winner(winner: ReportWinner) -> str:
         **{name: cell_text(value) for name, value in winner.hyperparameters.items()},
     }
     return section(f"Winner: trial {winner.trial}", definitions(facts, kind="short"))
+
+
+def _ensemble(ensemble: ReportEnsemble) -> str:
+    facts = {
+        "Networks": number_text(ensemble.networks),
+        "Weights": number_text(ensemble.parameters),
+        "Temperature": number_text(ensemble.temperature),
+    }
+    rows = [[escape(f"trial {trial}"), escape(f"{weight:.1%}")] for trial, weight in ensemble.weights.items()]
+    members = table(["member", "weight"], rows) if rows else ""
+    return section("Exported model", f"<p>{escape(ensemble.told)}</p>{definitions(facts, kind='short')}{members}")
 
 
 def _search(content: ReportContent) -> str:

@@ -16,6 +16,9 @@ from app.evaluation.predictions import Predictions
 
 MAX_CONFUSION_CLASSES = 20
 
+SINGLE = "single"
+"""Name, among the baselines, of the best single model where several networks answer together."""
+
 _VERSION = 1
 
 _MAX_DECIMALS = 12
@@ -221,24 +224,32 @@ def _note_on_edge(names: list[str], value: float, where: str, num_rows: int, *, 
     )
 
 
+def rival_text(name: str) -> str:
+    """What the model is compared with, in words."""
+    return "best single model" if name == SINGLE else f"{name} baseline"
+
+
 def _verdict(name: str, metric: Metric, difference: Difference) -> str:
     """The sentence on one baseline; empty where the difference has no interval."""
     low, high = difference.low, difference.high
     if low is None or high is None:
         return ""
     if not (difference.value or low or high):
-        return f"By {metric.name} there is no difference to the {name} baseline on these rows."
+        return f"By {metric.name} there is no difference to the {rival_text(name)} on these rows."
     value, low_text, high_text = _difference_texts(difference.value, low, high)
     sign = "+" if difference.value > 0 else ""
     interval = f"(95 % interval {low_text} to {high_text})"
     if difference.sign == 0:
         return (
-            f"By {metric.name} there is no clear difference to the {name} baseline: "
+            f"By {metric.name} there is no clear difference to the {rival_text(name)}: "
             f"the difference of {sign}{value} {interval} may be chance."
         )
     better = (difference.sign > 0) == (metric.direction is Direction.MAXIMIZE)
     word = "better" if better else "worse"
-    return f"By {metric.name} the model is {word} than the {name} baseline: the difference is {sign}{value} {interval}."
+    return (
+        f"By {metric.name} the model is {word} than the {rival_text(name)}: "
+        f"the difference is {sign}{value} {interval}."
+    )
 
 
 def _difference_texts(value: float, low: float, high: float) -> tuple[str, ...]:

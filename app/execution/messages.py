@@ -217,6 +217,59 @@ class FinalTrained:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleMember:
+    """A trial of an ensemble.
+
+    Attributes:
+        trial: Its number.
+        hyperparameters: Its active parameters.
+        weight: Its share of the average; the shares of all members sum to 1.
+    """
+
+    trial: int
+    hyperparameters: Mapping[str, Value]
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveEnsemble:
+    """Build and save what is exported, the final model being there. Answered by `EnsembleSaved`.
+
+    Attributes:
+        members: The most important first; () exports the winner alone.
+        winner: The trial that the final model was trained from.
+        temperature: Temperature of the ensemble.
+        single_temperature: Temperature of the winner alone.
+        deadline: Time (seconds since the epoch) from which on no further member is built.
+        measure: What to measure of the model to be exported: ``latency_ms``, ``size_bytes``.
+    """
+
+    members: tuple[EnsembleMember, ...]
+    winner: int
+    temperature: float
+    single_temperature: float
+    deadline: float
+    measure: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleSaved:
+    """What is exported is saved.
+
+    Attributes:
+        trials: The members that were built; fewer than asked for when the time was up or a state was damaged.
+        num_networks: Networks that answer together.
+        num_parameters: Weights of all of them.
+        measures: What was to be measured, and ``num_parameters``.
+    """
+
+    trials: tuple[int, ...]
+    num_networks: int
+    num_parameters: int
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenTest:
     """Open the sealed test rows and predict them with the saved model. Answered by `TestOpened`."""
@@ -229,10 +282,12 @@ class TestOpened:
     Attributes:
         predictions: What the model answered, beside the truth.
         features: The encoded test rows, for the baselines.
+        single: Predictions of the winner alone; None where nothing else is exported.
     """
 
     predictions: Predictions
     features: Mapping[str, NDArray[Any]]
+    single: Predictions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,9 +363,11 @@ class RequestFailed:
     reason: str
 
 
-Request = OpenRun | RunTrial | RunPack | StopTrial | TrainFinal | OpenTest | ExportModel | MeasureExport | Predict
+Trainings = RunTrial | RunPack | StopTrial | TrainFinal
+Request = OpenRun | Trainings | SaveEnsemble | OpenTest | ExportModel | MeasureExport | Predict
 Progress = StillWorking | EpochEnded | TrialEnded
-Reply = RunOpened | Progress | FinalTrained | TestOpened | ModelExported | ExportMeasured | Predicted | RequestFailed
+Finished = FinalTrained | EnsembleSaved | TestOpened | ModelExported | ExportMeasured
+Reply = RunOpened | Progress | Finished | Predicted | RequestFailed
 
 
 def one_line(text: str, limit: int = 400) -> str:

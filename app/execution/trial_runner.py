@@ -24,6 +24,7 @@ from app.training.fold_data import load_folds
 from app.training.fold_packs import FoldPackTrainer
 from app.training.fold_trainer import FoldTrainer
 from app.training.measuring import ModelMeasurer, metric_measures
+from app.training.network import TrainingPart
 from app.training.packing.live import PackMember
 from app.training.packing.pack import MemberEnded, PackTrainer
 from app.training.seeding import derive_seed
@@ -82,6 +83,11 @@ class TrialRunner:
             self._fold_packs = FoldPackTrainer([trainer_on(part) for part in parts], seed=request.seed)
         elif not self.alone:
             self._packs = PackTrainer(self.trainer, seed=request.seed)
+
+    @property
+    def parts(self) -> tuple[TrainingPart, ...]:
+        """What the networks of a trial are trained on: the training rows, or those of each fold."""
+        return (self.trainer.part,) if self._folds is None else self._folds.parts
 
     def run_trial(self, request: RunTrial) -> TrialEnded:
         """Trains one trial, whatever it raises.

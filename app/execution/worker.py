@@ -11,10 +11,12 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+from app.ensemble_file import read_ensemble
 from app.errors import DISK_FULL, RunDirectoryError, TamizError, disk_full_message
 from app.execution.conversation import Channel, Conversation
 from app.execution.machine import resident_memory
 from app.execution.messages import (
+    EnsembleSaved,
     ExportMeasured,
     ExportModel,
     FinalTrained,
@@ -30,6 +32,7 @@ from app.execution.messages import (
     RunOpened,
     RunPack,
     RunTrial,
+    SaveEnsemble,
     StopTrial,
     TestOpened,
     TrainFinal,
@@ -42,6 +45,7 @@ from search_spaces.catalogue import SpaceError
 from search_spaces.portfolio import portfolio_of
 
 if TYPE_CHECKING:
+    from app.execution.ensemble_builder import EnsembleBuilder
     from app.execution.trial_runner import TrialRunner
     from app.training.final_model import FinalModel
     from app.training.trainer import EpochResult, Verdict
@@ -62,6 +66,7 @@ class Worker:
         self._seed = 0
         self._runner: TrialRunner | None = None
         self._final: FinalModel | None = None
+        self._ensemble: EnsembleBuilder | None = None
         self._predictors: dict[str, SavedModelPredictor] = {}
 
     def serve(self) -> None:
@@ -87,6 +92,8 @@ class Worker:
                     return self._opened()[0].run_pack(request)
                 case TrainFinal():
                     return self._train_final(request)
+                case SaveEnsemble():
+                    return self._save_ensemble(request)
                 case OpenTest():
                     return TestOpened(*self._final_model().open_test())
                 case ExportModel():
@@ -170,15 +177,27 @@ class Worker:
         )
         return FinalTrained(
             epochs=epochs,
-            num_parameters=self._final.model.count_params(),
+            num_parameters=self._final.single.num_parameters,
             seconds=time.perf_counter() - start,
         )
+
+    def _save_ensemble(self, request: SaveEnsemble) -> EnsembleSaved:
+        from app.execution.ensemble_builder import EnsembleBuilder
+
+        runner, directory = self._opened()
+        if self._ensemble is None:
+            self._ensemble = EnsembleBuilder(
+                runner.trainer, runner.parts, directory=directory, measurer=runner.measurer
+            )
+        self._final, saved = self._ensemble.build(request, self._final_model())
+        return saved
 
     def _final_model(self) -> FinalModel:
         from app.training.final_model import load_final_model
 
-        if self._final is None:
-            runner, directory = self._opened()
+        runner, directory = self._opened()
+        # Another worker may have saved an ensemble since.
+        if self._final is None or self._final.saved != read_ensemble(directory):
             self._final = load_final_model(runner.trainer, directory)
         return self._final
 

@@ -1,8 +1,8 @@
-"""The winner: trained from scratch, saved, judged once on the sealed test rows, staged for export (TensorFlow)."""
+"""The winner, and what is exported: trained from scratch, saved, judged once on the sealed test rows (TensorFlow)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -13,18 +13,20 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.data_stage import read_arrow
+from app.ensemble_file import SavedEnsemble, read_ensemble
 from app.errors import WorkerError
+from app.evaluation.baselines import EncodedRows
 from app.evaluation.conformal import interval_margin
 from app.evaluation.metrics import mape_epsilon
 from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
-from app.training.network import feature_specs
+from app.training.averaged_networks import AveragedNetworks, WeightedNetwork
+from app.training.network import PREDICTION_BATCH, feature_specs
 from app.training.trainer import Ask, Report, Trainer
 from app.training.trial_data import encode_rows
 from pipelines.raw_columns import raw_columns
 from search_spaces.answers import AnswerForm
-from search_spaces.user_space import arrange, input_form
 from tf_serving.export import stage_saved_model
 from tf_serving.hostile_rows import hostile_rows
 from tf_serving.verify import write_cases
@@ -34,34 +36,41 @@ MAX_VERIFIED_ROWS = 2000
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinalModel:
-    """The final network as it was saved.
+    """What the experiment came to.
 
     Attributes:
         trainer: Where the data and devices are.
         directory: The experiment.
-        model: The network, reloaded from its file outside any distribution strategy: inside one, every replica has
-            batch statistics of its own, and the predictions of the live network differ from the saved one's.
-        answers: How its output becomes an answer.
+        single: The winner, trained on all rows and reloaded from its file outside any distribution strategy: inside
+            one, every replica has batch statistics of its own, and the predictions of the live network differ from
+            the saved one's.
+        exported: What is tested and exported: the winner alone, or several networks.
+        saved: What the file says that this was loaded from.
     """
 
     trainer: Trainer
     directory: RunDirectory
-    model: keras.Model
-    answers: AnswerForm
+    single: AveragedNetworks
+    exported: AveragedNetworks
+    saved: SavedEnsemble
 
-    def open_test(self) -> tuple[Predictions, Mapping[str, NDArray[Any]]]:
-        """Opens the sealed test rows; returns the predictions on them and their encoded features."""
+    def open_test(self) -> tuple[Predictions, Mapping[str, NDArray[Any]], Predictions | None]:
+        """Opens the sealed test rows.
+
+        Returns:
+            The predictions on them, their encoded features, and the winner's own predictions if it is not all there is.
+        """
         data = self.trainer.data
         rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
-        is_regression = not data.schema.target.task.is_classification
-        epsilon = mape_epsilon(data.development.y.astype(np.float64)) if is_regression else 0.0
-        predictions = self.trainer.predict(self.model, self.answers, rows, mape_epsilon=epsilon)
-        return predictions, rows.features
+        predicted = _predictions_on(self.exported, rows, self.trainer)
+        if self.exported is self.single:
+            return predicted, rows.features, None
+        return predicted, rows.features, _predictions_on(self.single, rows, self.trainer)
 
     def export(self, extra_files: Mapping[str, bytes]) -> tuple[Path, Path]:
-        """Stages the SavedModel, and writes raw rows with the answers that the Keras model gives on them.
+        """Stages the SavedModel, and writes raw rows with the answers that the Keras models give on them.
 
         Args:
             extra_files: Name -> content of files for assets.extra.
@@ -73,8 +82,8 @@ class FinalModel:
         raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
         learned = raw_columns(read_arrow(self.directory.development_file), data.schema)
         staged = stage_saved_model(
-            lambda columns: self._answer(data.encoder(columns)),
-            track=[self.model, data.encoder],
+            lambda columns: self.exported.answer(data.encoder(columns)),
+            track=[*(network.model for network in self.exported.networks), data.encoder],
             schema=data.schema,
             directory=self.directory.exports / self.directory.read_config().name,
             # What is published with the model comes from rows that it learned from, never from the sealed ones.
@@ -86,24 +95,38 @@ class FinalModel:
         self._write_graph()
         return staged, cases
 
-    def _answer(self, encoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        context = self.trainer.context(rows=self.trainer.data.training.num_rows)
-        output = self.model(arrange(encoded, input_form(self.model), context), training=False)
-        return self.answers.answer(output)
-
     def _write_cases(self, path: Path, held_out: Mapping[str, NDArray[Any]]) -> None:
-        """Encodes outside the exported graph and asks the Keras model: the other way to the same answers (R5)."""
+        """Encodes outside the exported graph, asks each Keras model and averages in NumPy: the other way (R5)."""
         hostile = hostile_rows(held_out)
         raw = {name: np.concatenate([held_out[name], hostile[name]]) for name in held_out}
-        encoded = self.trainer.data.encoder.encode_in_batches(raw)
-        expected = self._answer({name: tf.constant(array) for name, array in encoded.items()})
-        write_cases(path, raw, {name: tensor.numpy() for name, tensor in expected.items()})
+        write_cases(path, raw, self.exported.expected(self.trainer.data.encoder.encode_in_batches(raw)))
 
     def _write_graph(self) -> None:
         """Keeps the winner's graph for TensorBoard, without the weights and without the preprocessing around it."""
         specs = feature_specs(self.trainer.data.training.features)
-        traced = tf.function(self._answer, autograph=False).get_concrete_function(specs)
+        traced = tf.function(self.single.answer, autograph=False).get_concrete_function(specs)
         (self.directory.best / "graph.pb").write_bytes(traced.graph.as_graph_def().SerializeToString())
+
+
+def _predictions_on(networks: AveragedNetworks, rows: EncodedRows, trainer: Trainer) -> Predictions:
+    parts = [
+        networks.predicted({name: array[start : start + PREDICTION_BATCH] for name, array in rows.features.items()})
+        for start in range(0, rows.num_rows, PREDICTION_BATCH)
+    ]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    is_regression = not networks.answers.task.is_classification
+    learned = trainer.data.development.y
+    return Predictions(
+        task=networks.answers.task,
+        y=rows.y,
+        probabilities=joined.get("probabilities"),
+        labels=joined.get("label_ids"),
+        values=joined.get("values"),
+        mape_epsilon=mape_epsilon(learned.astype(np.float64)) if is_regression else 0.0,
+        weights=rows.weights,
+        quantiles=joined.get("quantiles"),
+        levels=networks.answers.quantiles,
+    )
 
 
 def train_final_model(
@@ -131,32 +154,81 @@ def train_final_model(
         The reloaded model and the epochs trained.
     """
     model, answers, trained = trainer.train_final(values, epochs=epochs, seed=seed, report=report, ask=ask)
-    directory.best.mkdir(exist_ok=True)
-    temporary = directory.best / "partial.keras"
-    model.save(temporary)
-    temporary.replace(directory.model_file)
+    save_network(model, directory.model_file)
     write_json(directory.best / "answers.json", answers.to_json())
     del model
     final = load_final_model(trainer, directory)
     if answers.quantiles:
-        held_out = trainer.predict(final.model, answers, trainer.data.validation)
-        final = replace(final, answers=replace(answers, interval_margin=interval_margin(held_out)))
-        write_json(directory.best / "answers.json", final.answers.to_json())
+        (network,) = final.single.networks
+        held_out = trainer.predict(network.model, answers, trainer.data.validation)
+        network = replace(network, answers=replace(answers, interval_margin=interval_margin(held_out)))
+        write_json(directory.best / "answers.json", network.answers.to_json())
+        single = replace(final.single, networks=(network,))
+        final = replace(final, single=single, exported=single)
     return final, trained
 
 
 def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:
-    """Loads the saved network, in Keras' safe mode.
+    """Loads the saved networks, in Keras' safe mode.
+
+    Raises:
+        WorkerError: One was not saved, or cannot be loaded.
+    """
+    told = read_ensemble(directory)
+    single = averaged(
+        trainer,
+        [
+            WeightedNetwork(
+                model=load_network(directory.model_file),
+                answers=AnswerForm.from_json(read_json(directory.best / "answers.json")),
+                file=directory.model_file.name,
+                trial=told.winner,
+            )
+        ],
+        temperature=told.single_temperature,
+    )
+    if not told.networks:
+        return FinalModel(trainer=trainer, directory=directory, single=single, exported=single, saved=told)
+    networks = [
+        replace(single.networks[0], weight=told_network.weight)
+        if told_network.file == directory.model_file.name
+        else WeightedNetwork(
+            model=load_network(directory.best / told_network.file),
+            answers=AnswerForm.from_json(told_network.answers),
+            file=told_network.file,
+            trial=told_network.trial,
+            weight=told_network.weight,
+        )
+        for told_network in told.networks
+    ]
+    exported = averaged(trainer, networks, temperature=told.temperature)
+    return FinalModel(trainer=trainer, directory=directory, single=single, exported=exported, saved=told)
+
+
+def averaged(trainer: Trainer, networks: Sequence[WeightedNetwork], *, temperature: float) -> AveragedNetworks:
+    """Returns networks as one answer."""
+    context = trainer.context(rows=trainer.data.training.num_rows)
+    return AveragedNetworks(networks=tuple(networks), temperature=temperature, context=context)
+
+
+def save_network(model: keras.Model, path: Path) -> None:
+    """Saves a network; the file is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name("partial.keras")
+    model.save(temporary)
+    temporary.replace(path)
+
+
+def load_network(path: Path) -> keras.Model:
+    """Loads a saved network, in Keras' safe mode.
 
     Raises:
         WorkerError: It was not saved, or cannot be loaded.
     """
-    answers = AnswerForm.from_json(read_json(directory.best / "answers.json"))
     try:
-        model = keras.models.load_model(directory.model_file, safe_mode=True, compile=False)
+        return keras.models.load_model(path, safe_mode=True, compile=False)
     except (OSError, ValueError, TypeError) as error:
         raise WorkerError(
-            f"cannot load {directory.model_file}: {error}; a model of your own has to be one that Keras can save and "
+            f"cannot load {path}: {error}; a model of your own has to be one that Keras can save and "
             f"load (custom layers registered with keras.saving.register_keras_serializable, no Lambda)"
         ) from error
-    return FinalModel(trainer, directory, model, answers)

@@ -67,6 +67,11 @@ class FoldTrainer:
         ]
 
     @property
+    def parts(self) -> tuple[TrainingPart, ...]:
+        """What each fold trains on."""
+        return tuple(fold.part for fold in self._folds)
+
+    @property
     def num_folds(self) -> int:
         """Folds of a whole trial."""
         return len(self._folds)

@@ -19,6 +19,7 @@ from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory, write_json
 from app.search.limits import MODEL_MEASURES, PARAMETERS
 from app.search.space import Value
+from app.training.averaged_networks import AveragedNetworks
 from app.training.declaration import hyperparameters
 from app.training.network import EpochResult, forget_graphs
 from app.training.trainer import Trainer
@@ -73,6 +74,17 @@ class ModelMeasurer:
     def exported(self, version: Path) -> dict[str, float]:
         """Returns latency and size of an exported version."""
         return measure_export(version, row=self._row)
+
+    def exportable(self, networks: AveragedNetworks, *, measures: Iterable[str]) -> dict[str, float]:
+        """Returns latency and size, as far as asked for, of what `networks` would be exported as."""
+        encoder = self._trainer.data.encoder
+        return measure_model(
+            lambda columns: networks.answer(encoder(columns)),
+            track=[*(network.model for network in networks.networks), encoder],
+            schema=self._trainer.data.schema,
+            row=self._row,
+            measures=tuple(measures),
+        )
 
     def _measured(self, values: Mapping[str, Value]) -> dict[str, float]:
         """Builds the network as the final model is, outside any distribution strategy, and measures it."""

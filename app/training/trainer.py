@@ -125,7 +125,7 @@ class Trainer:
         self.also = tuple(also)
         self._space_name = space_name
         self._features = tensors(data.training.features)
-        self._part = TrainingPart(data=data, rows=data.training, features=self._features)
+        self.part = TrainingPart(data=data, rows=data.training, features=self._features)
         self._validation = HeldOut(rows=data.validation, features=tensors(data.validation.features))
         if space_name not in SPACES:
             self._check_space()
@@ -183,7 +183,7 @@ class Trainer:
         start = time.perf_counter()
         network: Network | None = None
         try:
-            network = self.network(values, self._part, num_rows=self.data.training.num_rows, seed=seed)
+            network = self.network(values, self.part, num_rows=self.data.training.num_rows, seed=seed)
             end, curve = self.train_part(
                 network, held_out=self._validation, budget=budget, state=state, report=report, ask=ask
             )

@@ -84,9 +84,9 @@ def test_the_run_directory_is_laid_out_as_designed(finished: Any) -> None:
 def test_the_journal_tells_the_search_in_order(finished: Any) -> None:
     events = [record["event"] for record in finished.journal if record["event"] != "reported"]
     trials = ["started", "leased", "ended"] * 3
-    assert events == ["journal", "session", "search", "portfolio", *trials, *["stage"] * 5]
+    assert events == ["journal", "session", "search", "portfolio", *trials, *["stage"] * 6]
     stages = [record["stage"] for record in finished.journal if record["event"] == "stage"]
-    assert stages == ["search", "final", "test", "export", "report"]
+    assert stages == ["search", "final", "ensemble", "test", "export", "report"]
     epochs = [record["epoch"] for record in finished.journal if record["event"] == "reported"]
     assert epochs == [*range(1, 9)] * 3
 
@@ -113,6 +113,18 @@ def test_tensorboard_reads_every_trial(finished: Any) -> None:
         assert {hparams_metadata.SESSION_START_INFO_TAG, hparams_metadata.SESSION_END_INFO_TAG} <= set(plugin)
         start = hparams_metadata.parse_session_start_info_plugin_data(plugin[hparams_metadata.SESSION_START_INFO_TAG])
         assert {"depth", "width", "optimizer"} <= set(start.hparams)
+
+
+def test_the_end_says_what_answers_and_nothing_is_left_of_the_others(finished: Any) -> None:
+    decided = next(r["details"] for r in finished.journal if r["event"] == "stage" and r["stage"] == "ensemble")
+    # The line breaks where the terminal ends.
+    assert " ".join(decided["told"].split()) in " ".join(finished.output.split())
+    card = (finished.run / "export/penguins/1/assets.extra/model_card.md").read_text()
+    assert decided["told"] in card.replace("\\", "")
+    saved = read_json(finished.run / "best/ensemble.json")
+    assert [network["trial"] for network in saved["networks"]] == [int(trial) for trial in decided["members"]]
+    files = {network["file"] for network in saved["networks"]} - {"model.keras"}
+    assert {str(path.relative_to(finished.run / "best")) for path in finished.run.glob("best/members/*")} == files
 
 
 def test_tensorboard_reads_the_winners_graph(finished: Any) -> None:
