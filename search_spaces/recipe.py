@@ -112,7 +112,9 @@ def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: 
     """Compiles `model` with the optimizer and loss that `hp` asks for, and returns it."""
     optimizer = build_optimizer(hp, context)
     # Decay pulls weight matrices towards zero; on biases, scales and shifts it only hurts.
-    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) < 2])
+    # The biases of embedded numbers have two dimensions.
+    kept = [v for v in model.trainable_variables if len(v.shape) < 2 or v.name == "bias"]
+    optimizer.exclude_from_weight_decay(var_list=kept)
     loss = loss_of(context, smoothing=hp.get("label_smoothing") if context.task.is_classification else 0.0)
     # XLA on CPU compiles for longer than a small network trains.
     model.compile(optimizer=optimizer, loss=loss, jit_compile=False)

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.schema import Task
 from search_spaces.context import TableContext
+from search_spaces.layers.piecewise_linear_embedding import PiecewiseLinearEmbedding
 from search_spaces.recipe import (
     CLIP_NORM,
     build_optimizer,
@@ -95,7 +96,8 @@ def test_decay_leaves_biases_and_norms_alone() -> None:
     def network() -> keras.Model:
         layers = keras.layers
         norms = [layers.BatchNormalization(), layers.LayerNormalization()]
-        return keras.Sequential([keras.Input((4,)), layers.Dense(8), *norms, layers.Dense(1)])
+        numbers = [PiecewiseLinearEmbedding(3, num_bins=2), layers.Flatten()]
+        return keras.Sequential([keras.Input((4,)), *numbers, layers.Dense(8), *norms, layers.Dense(1)])
 
     hp = recipe(optimizer="sgd", sgd_learning_rate=0.1, momentum=0.8, schedule="constant", weight_decay=0.1)
     model = compile_model(network(), hp, context())
@@ -104,7 +106,7 @@ def test_decay_leaves_biases_and_norms_alone() -> None:
     # With gradients of zero, whatever moves is moved by decay.
     model.optimizer.apply([np.zeros(v.shape, np.float32) for v in model.trainable_variables], model.trainable_variables)
     for variable in model.trainable_variables:
-        moved = 1.0 - 0.1 * 0.1 if len(variable.shape) == 2 else 1.0
+        moved = 1.0 - 0.1 * 0.1 if variable.name in ("kernel", "weight") else 1.0
         np.testing.assert_allclose(np.asarray(variable), moved, rtol=1e-6)
 
 
