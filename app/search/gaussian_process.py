@@ -12,7 +12,7 @@ import numpy as np
 from app.search.acquisition import log_expected_improvement
 from app.search.feasibility import Feasibility
 from app.search.matern_regression import Forecast, Posterior, extend
-from app.search.observations import observe
+from app.search.observations import observe_rungs
 from app.search.parameters import Array
 from app.search.random import RandomSampler
 from app.search.sampler import Sampler, Shared, UnitRows, draw_new
@@ -54,7 +54,8 @@ class GaussianProcessSampler(Sampler):
 
     Failed trials have a model of their own: the improvement expected of a point counts as far as it is expected not to
     fail. Running trials are taken to end at their predicted loss, which keeps parallel suggestions apart. Candidates
-    are random points and mutations of the best eight trials; a point is never suggested twice.
+    are random points, mutations of the best eight trials and paused trials that may be resumed; no other point is
+    suggested twice.
 
     Args:
         space: what may be drawn.
@@ -74,10 +75,12 @@ class GaussianProcessSampler(Sampler):
         if model is None:
             # Until the model knows enough, a batch is quasi-random as a whole.
             return self._start.sample(history, num, rng, alike=alike)
-        seen: set[Hashable] = {*self._rows.keys(history)}
+        seen: set[Hashable] = {*self._rows.closed_keys(history)}
         shared = Shared(self.space, alike)
-        parents = model.evidence.rows[np.argsort(model.evidence.targets, kind="stable")[:_NUM_PARENTS]]
-        candidates = self._candidates(parents, rng)
+        candidates = self._candidates(_parents(model.evidence), rng)
+        if history.again:
+            paused = self._rows.of(history[number] for number in sorted(history.again))
+            candidates = np.concatenate([candidates, paused])
         if not alike or num == 1:
             chosen = self._choose(model, candidates, num, seen, rng, shared)
         else:
@@ -90,7 +93,7 @@ class GaussianProcessSampler(Sampler):
 
     def _model(self, history: History) -> _Model | None:
         """What the history teaches; None when too few trials have a loss."""
-        observed = observe(history.values())
+        observed = observe_rungs(history.values())
         if observed.num_known < LEAST_LOSSES:
             return None
         known, failed = observed.known, self._rows.of(observed.failed)
@@ -99,7 +102,9 @@ class GaussianProcessSampler(Sampler):
         pending = self._rows.of(history.running)
         if len(pending):
             posterior = extend(posterior, evidence.inputs(pending))
-        feasibility = Feasibility.learned(self.space, evidence.rows, failed) if len(failed) else None
+        # Each trial once, whatever the number of its losses.
+        succeeded = self._rows.of({trial.number: trial for trial in known.trials}.values())
+        feasibility = Feasibility.learned(self.space, succeeded, failed) if len(failed) else None
         return _Model(evidence, posterior, feasibility)
 
     def _choose(
@@ -148,3 +153,10 @@ class GaussianProcessSampler(Sampler):
     @cached_property
     def _listed(self) -> Array:
         return np.array([self.space.units(configuration) for configuration in self.space.enumerate()])
+
+
+def _parents(evidence: Evidence) -> Array:
+    """Canonical rows of the best configurations, each once whatever the number of its losses."""
+    ordered = evidence.rows[np.argsort(evidence.targets, kind="stable")]
+    firsts = np.unique(ordered, axis=0, return_index=True)[1]
+    return np.asarray(ordered[np.sort(firsts)[:_NUM_PARENTS]])

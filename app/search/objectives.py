@@ -161,7 +161,7 @@ class _AsItWas(Sampler):
         self, history: History, num: int, rng: np.random.Generator, *, alike: Collection[str] = ()
     ) -> list[Configuration]:
         trials = [self._history.get(number, trial) for number, trial in history.items()]
-        original = History(trials, resource=history.resource)
+        original = History(trials, resource=history.resource, again=history.again)
         return self._inner.sample(original, num, rng, alike=alike)
 
 
@@ -264,7 +264,7 @@ def _rewritten(history: History, goals: Goals, scalar: _Scalar, *, end_untrained
         curve = tuple((epoch, value) for (epoch, _), value in zip(trial.curve, values, strict=False))
         outcome = Completed(values[-1]) if is_completed else trial.outcome
         rewritten.append(replace(trial, curve=curve, outcome=outcome))
-    return History(rewritten, resource=history.resource)
+    return History(rewritten, resource=history.resource, again=history.again)
 
 
 def _with_pending(history: History, configurations: Sequence[Configuration]) -> History:
@@ -276,4 +276,4 @@ def _with_pending(history: History, configurations: Sequence[Configuration]) -> 
         Trial(number=number, hyperparameters=configuration, budget=budget)
         for number, configuration in enumerate(configurations, start=history.next_number)
     ]
-    return History([*history.values(), *pending], resource=history.resource)
+    return History([*history.values(), *pending], resource=history.resource, again=history.again)

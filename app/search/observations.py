@@ -58,6 +58,29 @@ def observe(trials: Iterable[Trial]) -> Observations:
     )
 
 
+def observe_rungs(trials: Iterable[Trial]) -> Observations:
+    """The losses of every ended trial at each budget it reached where some trial ended.
+
+    With their last losses only, a small budget would know none of the trials that went on from it, which are its best.
+    """
+    ended = observe(trials)
+    levels = np.unique(ended.budgets[np.isfinite(ended.losses)])
+    found: list[tuple[Trial, float, float]] = []
+    for trial, loss, budget in zip(ended.trials, ended.losses, ended.budgets, strict=True):
+        # A trial without its first epochs has lost early losses to a restart.
+        whole = math.isfinite(loss) and trial.curve and trial.curve[0][0] == 1
+        for level in levels[levels < min(budget, trial.epochs)] if whole else ():
+            earlier = trial.loss_until(int(level))
+            if earlier is not None:
+                found.append((trial, earlier, float(level)))
+        found.append((trial, float(loss), float(budget)))
+    return Observations(
+        trials=tuple(trial for trial, _, _ in found),
+        losses=np.array([loss for _, loss, _ in found], dtype=np.float64),
+        budgets=np.array([budget for _, _, budget in found], dtype=np.float64),
+    )
+
+
 def observe_rung(trials: Iterable[Trial], *, least: int) -> Observations:
     """The losses at the largest budget that at least `least` trials reached; failed trials are part of every budget.
 

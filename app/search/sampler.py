@@ -105,6 +105,11 @@ class UnitRows:
         """Identities of all configurations in the history."""
         return set(self._space.keys(self.of(history.values())))
 
+    def closed_keys(self, history: History) -> set[bytes]:
+        """Identities of the configurations that may not be proposed again."""
+        closed = (trial for trial in history.values() if trial.number not in history.again)
+        return set(self._space.keys(self.of(closed)))
+
 
 def draw_new(
     space: Space, seen: Collection[Hashable], rng: np.random.Generator, shared: Shared | None = None

@@ -10,6 +10,10 @@ A hedge against rungs that mislead, in the spirit of Hyperband's brackets and of
 goes to trials of the full budget. Where promotions do not use it up, the sampler is asked what it would train, knowing
 only the trials of the largest budget that enough of them reached; its answer trains to the end at once. Often that is a
 trial which a low rung ranked too badly to promote it, and then it goes on from where it paused.
+
+The rest is decided as by freezing and thawing (Swersky, Snoek, Adams: "Freeze-Thaw Bayesian Optimization", 2014): a
+sampler that models all budgets may also answer with a paused trial, which then trains to the next rung. So one whose
+like have stopped to gain is left, and one that a rung ranked low but that promises more goes on.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from app.search.space import Configuration
 from app.search.trial import Completed, Failed, History, Paused, Pruned, Started, Suggestion, Trial
 
 FULL_SHARE = 0.75
-"""Share of the epochs for trials of the full budget, where the sampler learns."""
+"""Least share of the epochs for trials of the full budget, where the sampler learns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class SuccessiveHalving(Scheduler):
         max_epochs: largest budget of a trial in epochs; >= 1.
         eta: one in `eta` trials of a rung goes on; >= 2.
         max_trials: no more configurations than this; None for no limit.
-        full_share: share of the epochs for trials of the full budget, once the first has completed; with 0 only
+        full_share: least share of the epochs for trials of the full budget, once the first has completed; with 0 only
             promotions lead there. In [0, 1).
         least_shown: trials from which the sampler learns what to train to the end; its random start should be over.
     """
@@ -86,7 +90,7 @@ class SuccessiveHalving(Scheduler):
         *,
         alike: Collection[str] = (),
     ) -> list[Suggestion]:
-        """See `Scheduler.next`; promotions go first, those to the highest rung before others, then full trainings."""
+        """See `Scheduler.next`; promotions first, those to the highest rung before others, then full trainings."""
         levels = self._levels(history)
         suggestions: list[Suggestion] = []
         for level in reversed(range(len(self.budgets) - 1)):
@@ -99,7 +103,7 @@ class SuccessiveHalving(Scheduler):
         # Those that start for the full budget would not share their values with those that start for the first rung.
         if not alike or all(suggestion.start_epoch for suggestion in suggestions):
             known = history.applied(Started(suggestion) for suggestion in suggestions)
-            suggestions += self._new_trials(known, sampler, num - len(suggestions), rng, alike)
+            suggestions += self._new_or_thawed(known, sampler, num - len(suggestions), rng, alike)
         return suggestions or self._last_promotion(levels)
 
     def _levels(self, history: History) -> list[_Level]:
@@ -138,7 +142,7 @@ class SuccessiveHalving(Scheduler):
         return Suggestion(
             trial=trial.number,
             hyperparameters=trial.hyperparameters,
-            start_epoch=trial.outcome.step if isinstance(trial.outcome, Paused) else trial.epochs,
+            start_epoch=_step(trial),
             budget=budget,
             rung=trial.rung + 1,
             bracket=trial.bracket,
@@ -168,7 +172,7 @@ class SuccessiveHalving(Scheduler):
             if trial is None:
                 number = history.next_number + sum(suggestion.start_epoch == 0 for suggestion in suggestions)
                 suggestions.append(Suggestion(number, configuration, start_epoch=0, budget=self.budgets[-1]))
-            elif isinstance(trial.outcome, Paused) and trial.outcome.step < self.budgets[-1] and trial.bracket >= 0:
+            elif isinstance(trial.outcome, Paused) and self._can_thaw(trial):
                 suggestions.append(self._resumed(trial, self.budgets[-1]))
         return suggestions
 
@@ -184,18 +188,30 @@ class SuccessiveHalving(Scheduler):
         # Each of them adds its epochs to both sides.
         return max(0, math.ceil((self.full_share * spent - at_full) / ((1.0 - self.full_share) * full)))
 
-    def _new_trials(
+    def _new_or_thawed(
         self, history: History, sampler: Sampler, num: int, rng: np.random.Generator, alike: Collection[str]
     ) -> list[Suggestion]:
         if self.max_trials is not None:
             num = min(num, self.max_trials - len(history))
         if num <= 0:
             return []
-        configurations = sampler.sample(history, num, rng, alike=alike)
-        return [
-            Suggestion(trial=number, hyperparameters=configuration, start_epoch=0, budget=self.budgets[0])
-            for number, configuration in enumerate(configurations, start=history.next_number)
-        ]
+        paused = {_identity(trial.hyperparameters): trial for trial in history.paused if self._can_thaw(trial)}
+        asked = History(history.values(), resource=history.resource, again=[trial.number for trial in paused.values()])
+        suggestions: list[Suggestion] = []
+        number = history.next_number
+        for configuration in sampler.sample(asked, num, rng, alike=alike):
+            trial = paused.get(_identity(configuration))
+            if trial is None:
+                suggestions.append(Suggestion(number, configuration, start_epoch=0, budget=self.budgets[0]))
+                number += 1
+            else:
+                following = next(budget for budget in self.budgets if budget > _step(trial))
+                suggestions.append(self._resumed(trial, following))
+        return suggestions
+
+    def _can_thaw(self, trial: Trial) -> bool:
+        # Not a result from elsewhere (bracket -1), which has no state to go on from.
+        return trial.bracket >= 0 and trial.loss is not None and _step(trial) < self.budgets[-1]
 
     def _last_promotion(self, levels: Sequence[_Level]) -> list[Suggestion]:
         """The best of the lowest rung that is over and had no place to give; [] while a lower one is not over."""
@@ -219,6 +235,11 @@ def _loss_at(trial: Trial, level: int, budget: int) -> float:
 
 def _identity(configuration: Configuration) -> frozenset[tuple[str, object]]:
     return frozenset(configuration.items())
+
+
+def _step(trial: Trial) -> int:
+    """Epochs after which a trial that is resumed goes on."""
+    return trial.outcome.step if isinstance(trial.outcome, Paused) else trial.epochs
 
 
 def _epochs(trial: Trial) -> int:

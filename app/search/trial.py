@@ -6,7 +6,7 @@ Losses are always minimised here; whoever maximises a metric turns its sign at t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -172,10 +172,19 @@ class History(Mapping[int, Trial]):
     Args:
         trials: the trials; they count in `resource`.
         resource: what the budgets of its trials count.
+        again: numbers of paused trials whose configurations a sampler may propose again, to have them resumed; only
+            whoever asks a sampler sets it, `applied` forgets it.
     """
 
-    def __init__(self, trials: Iterable[Trial] = (), *, resource: Resource = Resource.EPOCHS) -> None:
+    def __init__(
+        self,
+        trials: Iterable[Trial] = (),
+        *,
+        resource: Resource = Resource.EPOCHS,
+        again: Collection[int] = (),
+    ) -> None:
         self.resource = resource
+        self.again = frozenset(again)
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda trial: trial.number)}
 
     def __getitem__(self, number: int) -> Trial:

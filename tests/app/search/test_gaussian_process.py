@@ -13,8 +13,11 @@ from app.search import (
     Condition,
     Configuration,
     Ended,
+    Fact,
     Failed,
     Float,
+    History,
+    Int,
     Paused,
     Reported,
     Scale,
@@ -23,6 +26,7 @@ from app.search import (
     Suggestion,
     create,
 )
+from app.search.gaussian_process import GaussianProcessSampler
 
 SPACE = Space(
     [
@@ -119,3 +123,16 @@ def test_short_trials_are_not_mistaken_for_bad_ones() -> None:
         algorithm.update([Started(suggestion), Reported(number, budget, loss), end])
     suggested = [float(suggestion.hyperparameters["x"]) for suggestion in algorithm.suggest(5)]
     assert 0.0 < np.median(suggested) < 0.4
+
+
+def test_paused_trial_is_proposed_again_only_where_it_may_be_resumed() -> None:
+    space = Space([Int("x", 0, 8)])
+    algorithm = create("asha", space=space, seed=0, max_epochs=9)
+    facts: list[Fact] = []
+    for x in range(9):
+        facts += [Started(Suggestion(x, {"x": x}, 0, 1)), Reported(x, 1, float(x)), Ended(x, Paused(1))]
+    algorithm.update(facts)
+    sampler, history = GaussianProcessSampler(space, seed=0), algorithm.history
+    assert sampler.sample(history, 3, np.random.default_rng(0)) == []
+    asked = History(history.values(), again=[4, 7])
+    assert sampler.sample(asked, 3, np.random.default_rng(0)) == [{"x": 4}, {"x": 7}]
