@@ -20,8 +20,8 @@ from search_spaces.network_size import epoch_seconds
 Value = bool | int | float | str
 Recipe = Mapping[str, Value]
 
-TRIAL_SHARE = 0.25
-"""Of the time for everything, that a trial of the portfolio may take."""
+TRIAL_SHARE = 0.15
+"""Of the time for everything, that a trial of the portfolio may take; if it wins, its final training takes as much."""
 
 EPOCH_SHARES = (1.0, 0.5, 0.25, 0.125)
 """Those of `search_spaces.recipe.declare_epoch_share`, the largest first."""

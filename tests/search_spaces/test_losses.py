@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from search_spaces.losses import SmoothedCrossentropy, loss_for
+from search_spaces.losses import MemberLoss, SmoothedCrossentropy, loss_for
 
 LOGITS = np.array([[1.0, -2.0, 0.5], [0.1, 0.2, 0.3], [-4.0, 3.0, 1.0], [9.0, 0.0, -9.0]], np.float32)
 IDS = np.array([0, 2, 1, 2], np.int32)
@@ -65,3 +65,30 @@ def test_each_kind_of_output_has_its_loss() -> None:
     assert (binary.from_logits, binary.label_smoothing) == (True, 0.1)
     many = loss_for(4, classification=True, smoothing=0.1)
     assert (type(many), many.smoothing) == (SmoothedCrossentropy, 0.1)
+
+
+def test_members_are_trained_by_the_mean_of_their_losses() -> None:
+    rng = np.random.default_rng(1)
+    members = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    inner = SmoothedCrossentropy(0.1)
+    loss = MemberLoss(inner, num_outputs=3)
+    y = IDS.reshape(-1, 1)
+    each = [float(inner(y, members[:, member])) for member in range(5)]
+    assert float(loss(y, members.reshape(4, 15))) == pytest.approx(np.mean(each), rel=1e-5)
+    weighted = [float(inner(y, members[:, member], sample_weight=WEIGHTS)) for member in range(5)]
+    found = float(loss(y, members.reshape(4, 15), sample_weight=WEIGHTS))
+    assert found == pytest.approx(np.mean(weighted), rel=1e-5)
+
+
+def test_one_answer_has_the_loss_itself() -> None:
+    inner = loss_for(1, classification=False)
+    y, answer = np.array([[1.0], [2.0]], np.float32), np.array([[0.5], [4.0]], np.float32)
+    assert float(MemberLoss(inner, num_outputs=1)(y, answer)) == pytest.approx(float(inner(y, answer)))
+
+
+def test_the_loss_of_members_comes_back_from_its_configuration() -> None:
+    loss = MemberLoss(SmoothedCrossentropy(0.2), num_outputs=3)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert (again.num_outputs, again.loss.smoothing) == (3, 0.2)
+    with pytest.raises(ValueError, match=r"num_outputs is 0: expected at least 1"):
+        MemberLoss(loss, num_outputs=0)
