@@ -31,6 +31,7 @@ class SearchArguments:
 
     Attributes:
         data: Where the table is.
+        lock: Lock file that the data must match.
         target: Column to predict.
         time: Wall-clock budget, such as ``10m``.
         trials: Number of trials.
@@ -60,6 +61,7 @@ class SearchArguments:
     """
 
     data: DataArguments = field(default_factory=lambda: DataArguments())
+    lock: str = ""
     target: str = ""
     time: str = ""
     trials: int = 0
@@ -229,6 +231,7 @@ def experiment_config(
         arguments.data.applied(base.data),
         features={**base.data.features, **dict(_feature(text) for text in arguments.features)},
         **_given(
+            lock=arguments.lock,
             target=arguments.target,
             task=arguments.task,
             group=arguments.group,

@@ -1,32 +1,37 @@
 """The command line: arguments in, one call of the program, exit codes out. No logic and no heavy import at the top.
 
-Exit codes: 0 done, 2 something the user can mend (one line on standard error), 130 left by Ctrl-C.
+Exit codes: 0 done, 1 data that breaks its contract, 2 something the user can mend (one line on standard error), 130
+left by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.command_options import (
+    Data,
+    DataDir,
+    Join,
+    MaxFileSize,
+    Sql,
+    Url,
+    console_view,
+    data_arguments,
+    mendable_errors,
+)
+from app.data_commands import data_app, profile, validate
+
 if TYPE_CHECKING:
     from app.config import ExperimentConfig
-    from app.view import View
 
 STARTED = time.time()
 """When the command began; the time budget counts from here."""
 
-DATA_HELP = "Files, folders, patterns, URLs, tfds:NAME, python:module:function; see docs/sources.md."
-URL_HELP = "Database, such as sqlite:///x.db; with a password better in the variable TAMIZ_SQL_URL."
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 app = typer.Typer(
     name="tamiz",
@@ -38,32 +43,10 @@ app = typer.Typer(
 )
 
 
-def mendable_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Prints what the user can mend as one line and exits with code 2, without a traceback."""
-
-    @wraps(command)
-    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        from app.errors import is_users_to_mend, told_as_disk_error
-
-        try:
-            with told_as_disk_error(Path.cwd()):
-                return command(*args, **kwargs)
-        except KeyboardInterrupt:
-            print("left at once; go on with `tamiz resume`", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except Exception as error:
-            if not is_users_to_mend(error):
-                raise
-            print(f"tamiz: {' '.join(str(error).split())}", file=sys.stderr)
-            raise typer.Exit(2) from None
-
-    return guarded
-
-
 @app.command()
 @mendable_errors
 def search(
-    data: Annotated[list[str] | None, typer.Argument(help=DATA_HELP, show_default=False)] = None,
+    data: Data = None,
     target: Annotated[str, typer.Option(help="Column to predict.")] = "",
     time_: Annotated[str, typer.Option("--time", help="Wall-clock budget of everything: 90s, 10m, 1h30m.")] = "",
     trials: Annotated[int, typer.Option(min=0, help="Number of trials; 0: no limit.")] = 0,
@@ -80,11 +63,12 @@ def search(
     interval: Annotated[float, typer.Option(help="Prediction intervals that hold this share of rows: 0.9.")] = 0.0,
     weight: Annotated[str, typer.Option(help="Column that says how much a row counts.")] = "",
     missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,
-    sql: Annotated[str, typer.Option(help="Query to the database at --url.")] = "",
-    url: Annotated[str, typer.Option(help=URL_HELP, envvar="TAMIZ_SQL_URL", show_envvar=False)] = "",
-    join: Annotated[list[str] | None, typer.Option(help="Table to look up: customers.csv:customer_id.")] = None,
-    data_dir: Annotated[str, typer.Option(help="Folder of prepared tensorflow-datasets, for tfds:NAME.")] = "",
-    max_file_size: Annotated[str, typer.Option(help="What a file may have, also unpacked: 10GB.")] = "",
+    sql: Sql = "",
+    url: Url = "",
+    join: Join = None,
+    data_dir: DataDir = "",
+    max_file_size: MaxFileSize = "",
+    lock: Annotated[Path | None, typer.Option(help="Lock file of `tamiz data lock` that the data must match.")] = None,
     encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
@@ -104,12 +88,9 @@ def search(
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options here win.")] = None,
 ) -> None:
     """Search, train, test, export and verify a model for a table."""
-    from app.arguments import DataArguments, ExecutionArguments, SearchArguments, experiment_config
+    from app.arguments import ExecutionArguments, SearchArguments, experiment_config
 
-    given = DataArguments(
-        places=tuple(data or ()), sql=sql, url=url, joins=tuple(join or ()), data_dir=data_dir,
-        max_file_size=max_file_size,
-    )  # fmt: skip
+    given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     execution = ExecutionArguments(
         executor=executor, workers=workers, placement=placement, worker_memory=worker_memory,
         ray_address=ray_address, packing=packing,
@@ -134,7 +115,8 @@ def _launch(settings: ExperimentConfig, run: Path, *, url: str) -> None:
         from app.data_stage import source_of
         from app.experiment import launch
 
-        launch(source_of(settings.data, url=url), settings, path=run, executor=executor, view=_view(), started=STARTED)
+        source = source_of(settings.data, url=url)
+        launch(source, settings, path=run, executor=executor, view=console_view(), started=STARTED)
 
 
 @app.command()
@@ -167,7 +149,7 @@ def resume(
             executor=executor, workers=workers, worker_memory=worker_memory, ray_address=ray_address, packing=packing
         ),
     )
-    resume_experiment(run, view=_view(), changes=changes, source=data, stored_rows=stored_rows).close()
+    resume_experiment(run, view=console_view(), changes=changes, source=data, stored_rows=stored_rows).close()
 
 
 @app.command()
@@ -175,34 +157,30 @@ def resume(
 def predict(
     run: Annotated[Path, typer.Argument(help="Run directory with an exported model.")],
     output: Annotated[str, typer.Option(help=".parquet, .csv, FILE.db[#TABLE] or a database URL[#TABLE].")],
-    data: Annotated[list[str] | None, typer.Argument(help="Data with the raw columns, as for search.")] = None,
-    sql: Annotated[str, typer.Option(help="Query to the database at --url.")] = "",
-    url: Annotated[str, typer.Option(help=URL_HELP, envvar="TAMIZ_SQL_URL", show_envvar=False)] = "",
-    join: Annotated[list[str] | None, typer.Option(help="Table to look up [default: those of the search].")] = None,
-    data_dir: Annotated[str, typer.Option(help="Folder of prepared tensorflow-datasets, for tfds:NAME.")] = "",
-    max_file_size: Annotated[str, typer.Option(help="What a file may have, also unpacked: 10GB.")] = "",
+    data: Data = None,
+    sql: Sql = "",
+    url: Url = "",
+    join: Join = None,
+    data_dir: DataDir = "",
+    max_file_size: MaxFileSize = "",
     key: Annotated[str, typer.Option(help="Column written beside the answers; the key of a table.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Replace the table if there is one.")] = False,
     chunk_rows: Annotated[int, typer.Option(min=1, help="Rows in memory at once.")] = 50_000,
 ) -> None:
     """Answer new rows with the exported model, however many there are."""
     from app.answer_files import check_output
-    from app.arguments import DataArguments
     from app.config import DataConfig
     from app.data_stage import source_of
     from app.experiment import load
     from app.prediction import BatchSettings
 
     check_output(output)
-    given = DataArguments(
-        places=tuple(data or ()), sql=sql, url=url, joins=tuple(join or ()), data_dir=data_dir,
-        max_file_size=max_file_size,
-    )  # fmt: skip
+    given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     settings = BatchSettings(key=key, chunk_rows=chunk_rows, replace=replace)
     with load(run) as experiment:
         source = source_of(given.applied(DataConfig()), url=url)
         num_rows = experiment.predict_file(source, output=output, settings=settings)
-    _view().say(f"{num_rows:,} answers written to {output}")
+    console_view().say(f"{num_rows:,} answers written to {output}")
 
 
 @app.command()
@@ -223,7 +201,8 @@ def deploy(
     with load(run) as experiment:
         deployed = write_bundle(experiment.saved_model, directory=to, settings=settings)
     label = "canary" if deployed.version == deployed.served.canary else "stable"
-    _view().say(f"Version {deployed.version} of {deployed.served.model} is in {to}, as the {label}; see {to}/README.md")
+    what = f"Version {deployed.version} of {deployed.served.model}"
+    console_view().say(f"{what} is in {to}, as the {label}; see {to}/README.md")
 
 
 @app.command(name="bench-serve")
@@ -253,7 +232,7 @@ def bench_serve(
         connections=connections, request=request, options=ClientOptions(api_key=api_key),
     )  # fmt: skip
     report = run_bench(target, settings)
-    _view().show(report)
+    console_view().show(report)
     if picture is not None:
         write_chart(report, picture)
 
@@ -301,7 +280,7 @@ def board(
     """Start TensorBoard on a run and print its address."""
     from app.board import serve_board
 
-    serve_board(run, host=host, port=port, view=_view())
+    serve_board(run, host=host, port=port, view=console_view())
 
 
 @app.command(name="leaderboard")
@@ -318,9 +297,9 @@ def show_leaderboard(
 
     directory = RunDirectory.open(run)
     overview = overview_of(read_begun(directory))
-    _view().show(FittedLeaderboard(board=board_of(directory), metric=overview.metric, max_rows=rows))
+    console_view().show(FittedLeaderboard(board=board_of(directory), metric=overview.metric, max_rows=rows))
     if overview.importance:
-        _view().say(f"importance: {importance_text(overview.importance)}")
+        console_view().say(f"importance: {importance_text(overview.importance)}")
 
 
 @app.command()
@@ -334,12 +313,9 @@ def version() -> None:
         print("not installed: this is a copy of the sources")
 
 
-def _view() -> View:
-    from rich.console import Console
-
-    from app.view import ConsoleView
-
-    return ConsoleView(Console())
+app.command(name="profile")(profile)
+app.command(name="validate")(validate)
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:

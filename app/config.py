@@ -78,6 +78,7 @@ class DataConfig:
         url: SQLAlchemy's URL of the database, without its password.
         joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
         data_dir: Folder of prepared tensorflow-datasets; empty for its default.
+        lock: Lock file of `tamiz data lock` that the data must match; empty for none.
         max_file_size: Bytes that a file may have, also unpacked; 0 limits only how much a file may grow when unpacked.
         target: Column to predict, or several with commas between them.
         task: ``auto``, ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
@@ -99,6 +100,7 @@ class DataConfig:
     url: str = ""
     joins: tuple[str, ...] = ()
     data_dir: str = ""
+    lock: str = ""
     max_file_size: int = 0
     target: str = ""
     task: str = "auto"

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pipelines.addresses import is_path
 
 from app.config import DataConfig, ExperimentConfig, did_you_mean
+from app.data_lock import check_lock, file_records
 from app.errors import ConfigError, RunDirectoryError
 from app.evaluation.metrics import imbalance_ratio
 from app.fold_choice import FoldChoice, choose_folds
@@ -137,8 +137,12 @@ def read_source(
 
     Raises:
         DataError: It cannot be read.
+        RunDirectoryError: It is not what the lock file of the settings says.
     """
-    return open_source(source).read(read_options(config, schema=schema))
+    table = open_source(source).read(read_options(config, schema=schema))
+    if config.data.lock and schema is None:
+        check_lock(table, Path(config.data.lock))
+    return table
 
 
 def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
@@ -383,7 +387,7 @@ def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]
         "data": {
             "description": data.source.description,
             "fingerprint": data.source.fingerprint,
-            "files": [asdict(file) for file in data.source.files],
+            "files": file_records(data.source),
             "splits_sha256": split_prints(data.table, data.splits),
             "rows": {split.name.lower(): int((data.splits == split).sum()) for split in Split},
             "columns": data.source.table.num_columns,

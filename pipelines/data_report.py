@@ -152,7 +152,7 @@ def profile_table(
     train = table.filter(pa.array(splits == Split.TRAIN))
     kinds = {feature.name: feature.kind.value for feature in schema.features}
     kinds |= dict.fromkeys(schema.target.names, "target")
-    columns = tuple(_profile_column(train, name, kinds[name]) for name in table.column_names if name in kinds)
+    columns = profile_columns(train, kinds)
     findings = [Finding(severity=Severity.INFO, code="recognised", message=note) for note in notes]
     findings += _column_findings(schema)
     findings += _missing_findings(table, schema)
@@ -166,6 +166,16 @@ def profile_table(
         columns=columns,
         findings=tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.WARNING)),
     )
+
+
+def profile_columns(table: pa.Table, kinds: Mapping[str, str]) -> tuple[ColumnProfile, ...]:
+    """Describe columns.
+
+    Args:
+        table: The rows that are described.
+        kinds: Column name to the kind of the feature; other columns are left out.
+    """
+    return tuple(_profile_column(table, name, kinds[name]) for name in table.column_names if name in kinds)
 
 
 def _profile_column(table: pa.Table, name: str, kind: str) -> ColumnProfile:

@@ -226,7 +226,7 @@ def test_an_absent_time_column_is_refused(refused: Refused, data: Path) -> None:
     [
         (["--time", "0"], "time is '0': expected more than zero, such as 90s, 10m or 1h30m"),
         (["--time", "5 parsecs"], "time is '5 parsecs': expected a duration such as 90s, 10m or 1h30m"),
-        (["--space", "mpl"], r"unknown space 'mpl' \(did you mean 'mlp'\?\): expected one of mlp, .*, or your own"),
+        (["--space", "mpl"], r"unknown space 'mpl' \(did you mean 'mlp'\?\): expected one of .*mlp, .*, or your own"),
         (["--space", "my-module:build"], "unknown space 'my-module:build'"),
         (["--algorithm", "baysian"], "no algorithm 'baysian'; did you mean 'bayesian'"),
         (["--algorithm", "hyperband+ramdom"], "no algorithm 'hyperband\\+ramdom'; did you mean 'hyperband"),

@@ -1,0 +1,227 @@
+"""`tamiz profile` and `tamiz validate`: what data is like, and whether new data still is."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from app.config import ExperimentConfig
+from app.data_stage import prepare_data, read_options
+from app.errors import ConfigError, RunDirectoryError
+from app.run_directory import RunDirectory, read_json, write_atomically, write_json
+from pipelines.association import Association, association
+from pipelines.column_values import PLAIN_TYPES, plain_array
+from pipelines.contract import Contract, Problem, check_rows, contract_of
+from pipelines.data_report import DataProfile, Finding, Severity, profile_columns
+from pipelines.drift import MIN_ROWS, ColumnDrift, find_drift
+from pipelines.inference import infer_features
+from pipelines.schema import DatasetSchema, FeatureKind, TargetSpec, Task
+from pipelines.sources import DataLike, SourceTable, open_source
+from pipelines.splits import Split
+
+PROFILE_FILE, CONTRACT_FILE, PAGE_FILE = "profile.json", "schema.json", "profile.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profiled:
+    """What was found in data.
+
+    Attributes:
+        description: What was read.
+        profile: Every column, and findings.
+        contract: The contract that the profile suggests.
+        associations: Column name to its association with the target; empty without a target.
+        drift: How the validation rows differ from the training rows; empty without a target.
+    """
+
+    description: str
+    profile: DataProfile
+    contract: Contract
+    associations: Mapping[str, Association]
+    drift: Sequence[ColumnDrift] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """What is wrong with data.
+
+    Attributes:
+        description: What was read.
+        problems: Rules that rows break.
+        drift: How the columns differ from the profile, the largest difference first.
+        notes: What could not be said, and why.
+    """
+
+    description: str
+    problems: Sequence[Problem]
+    drift: Sequence[ColumnDrift]
+    notes: Sequence[str] = ()
+
+    @property
+    def drifted(self) -> list[ColumnDrift]:
+        """The columns whose difference is neither chance nor small."""
+        return [drift for drift in self.drift if drift.drifts]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the data may be used."""
+        return not self.problems and not self.drifted
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as JSON values."""
+        return {
+            "data": self.description,
+            "good": self.is_good,
+            "problems": [asdict(problem) for problem in self.problems],
+            "drift": [asdict(drift) | {"drifts": drift.drifts} for drift in self.drift],
+            "notes": list(self.notes),
+        }
+
+
+def profile_data(data: DataLike, config: ExperimentConfig) -> Profiled:
+    """Describes data.
+
+    With a target, the training rows are described, as a search would split them; without one, all rows.
+
+    Args:
+        data: What the user calls data.
+        config: How it is read, and the target if there is one.
+
+    Raises:
+        DataError: It cannot be read or used.
+    """
+    source = open_source(data).read(read_options(config))
+    if not config.data.target:
+        return _without_target(source)
+    prepared = prepare_data(source, config)
+    schema = prepared.schema
+    training = prepared.table.filter(pa.array(prepared.splits == Split.TRAIN))
+    selecting = prepared.table.filter(pa.array(prepared.splits == Split.VALIDATION))
+    return Profiled(
+        description=source.description,
+        profile=prepared.profile,
+        contract=contract_of(prepared.profile, datetime_formats=_formats(schema), target=schema.target.name),
+        associations=_associations(training, schema),
+        drift=find_drift(selecting, prepared.profile.columns, num_rows=training.num_rows),
+    )
+
+
+def _without_target(source: SourceTable) -> Profiled:
+    # No column has this name, so that every column is looked at.
+    schema = infer_features(source.table, TargetSpec("", task=Task.REGRESSION))
+    kinds = {feature.name: feature.kind.value for feature in schema.features}
+    findings = [Finding(severity=Severity.INFO, code="recognised", message=note) for note in source.notes]
+    findings += [
+        Finding(severity=Severity.INFO, code="column", message=f"Column {feature.name!r}: {feature.reason}.")
+        for feature in schema.features
+        if not feature.used
+    ]
+    profile = DataProfile(
+        num_rows=source.table.num_rows,
+        split_rows=(source.table.num_rows, 0, 0),
+        columns=profile_columns(source.table, kinds),
+        findings=tuple(findings),
+    )
+    contract = contract_of(profile, datetime_formats=_formats(schema))
+    return Profiled(description=source.description, profile=profile, contract=contract, associations={})
+
+
+def write_profile(profiled: Profiled, directory: Path, *, page: str) -> None:
+    """Writes profile.json, schema.json and profile.html.
+
+    Args:
+        profiled: What was found.
+        directory: Folder, made if missing.
+        page: The page.
+    """
+    write_json(directory / PROFILE_FILE, profiled.profile.to_json())
+    write_json(directory / CONTRACT_FILE, profiled.contract.to_json())
+    write_atomically(directory / PAGE_FILE, page)
+
+
+def validate_data(
+    data: DataLike, config: ExperimentConfig, *, schema: Path, profile: Path | None = None, expect: Path | None = None
+) -> Validation:
+    """Checks new data against a contract and a profile.
+
+    Args:
+        data: What the user calls data.
+        config: How it is read.
+        schema: A contract that `tamiz profile` wrote, a run directory, or the schema.json of one.
+        profile: The profile that drift is measured against; None takes the one beside the contract, if there is one.
+        expect: TOML file with further expectations.
+
+    Raises:
+        DataError: The data cannot be read, or the contract cannot be used.
+        RunDirectoryError: A file is missing or damaged.
+        ConfigError: The TOML file cannot be read.
+    """
+    if schema.is_dir():
+        schema = RunDirectory(schema).schema_file
+    baseline_file = profile or schema.with_name(PROFILE_FILE)
+    baseline = DataProfile.from_json(read_json(baseline_file)) if profile or baseline_file.is_file() else None
+    contract = _read_contract(schema, baseline)
+    if expect is not None:
+        contract = contract.with_expectations(_read_toml(expect))
+    table = open_source(data).read(read_options(config))
+    notes = []
+    if baseline is None:
+        notes.append(f"There is no {PROFILE_FILE} beside {schema}: drift was not measured.")
+    elif table.table.num_rows < MIN_ROWS:
+        notes.append(f"With {table.table.num_rows:,} rows, fewer than {MIN_ROWS}, drift was not measured.")
+    return Validation(
+        description=table.description,
+        problems=check_rows(table.table, contract),
+        drift=find_drift(table.table, baseline.columns, num_rows=baseline.split_rows[0]) if baseline else [],
+        notes=notes,
+    )
+
+
+def _read_contract(path: Path, baseline: DataProfile | None) -> Contract:
+    record = read_json(path)
+    if isinstance(record, Mapping) and "features" in record:
+        schema = DatasetSchema.from_json(record)  # of a run
+        if baseline is None:
+            raise RunDirectoryError(f"{path} is the schema of a run: expected its {PROFILE_FILE} beside it")
+        contract = contract_of(baseline, datetime_formats=_formats(schema), target=schema.target.name)
+        # A model asks for the columns that it uses, and for no other.
+        used = {feature.name for feature in schema.used_features} | {schema.target.name}
+        return Contract(columns=tuple(rule for rule in contract.columns if rule.name in used))
+    return Contract.from_json(record)
+
+
+def _read_toml(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the expectations {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _formats(schema: DatasetSchema) -> dict[str, str | None]:
+    return {feature.name: feature.datetime_format for feature in schema.features}
+
+
+def _associations(table: pa.Table, schema: DatasetSchema) -> dict[str, Association]:
+    target = schema.target
+    if target.name not in table.column_names:
+        return {}  # several targets
+    found = {}
+    values = plain_array(table, target.name)
+    for feature in schema.features:
+        column = plain_array(table, feature.name)
+        number = feature.kind in (FeatureKind.NUMERIC, FeatureKind.BOOLEAN)
+        if column.type not in PLAIN_TYPES or column.type == pa.null() or feature.kind is FeatureKind.DATETIME:
+            continue
+        known = association(
+            column, values, column_is_number=number, target_is_number=not target.task.is_classification
+        )
+        if known is not None:
+            found[feature.name] = known
+    return dict(sorted(found.items(), key=lambda item: -item[1].value))

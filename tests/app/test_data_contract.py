@@ -1,0 +1,195 @@
+"""`tamiz profile`, `tamiz validate` and `tamiz data lock` as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+from app.config import DataConfig, ExperimentConfig
+from app.data_lock import check_lock
+from app.data_stage import prepare_data, read_source, write_data
+from app.errors import RunDirectoryError
+from app.run_directory import RunDirectory
+
+
+def homes(num_rows: int = 2_000, *, seed: int = 0, price: float = 100.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    found = pd.DataFrame(
+        {
+            "rooms": rng.integers(1, 9, num_rows),
+            "price": rng.normal(price, 20.0, num_rows).round(1),
+            "city <b>": rng.choice(["Rome", "Oslo", "Bonn"], num_rows),
+            "day": pd.date_range("2020-01-01", periods=num_rows).strftime("%d.%m.%Y"),
+        }
+    )
+    return found.assign(sold=np.where(found["price"] + 5 * found["rooms"] > price + 22, "yes", "no"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    homes().to_csv("homes.csv", index=False)
+    homes(seed=1).to_csv("new.csv", index=False)
+    return tmp_path
+
+
+def tamiz(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+
+
+class Page(HTMLParser):
+    """The tags and texts of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        del attrs
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_profile_is_shown_and_written(folder: Path) -> None:
+    done = tamiz("profile", "homes.csv", "--target", "sold", "--output", "profile")
+    assert done.exit_code == 0, done.output
+    assert "homes.csv: 2,000 rows, 5 columns" in done.output
+    assert re.search(r"price\s+numeric\s+double\s+0\.0%.*\(correlation ratio\)", done.output)
+    page = Page()
+    page.feed((folder / "profile" / "profile.html").read_text())
+    assert page.tags.count("svg") == 2
+    assert "city <b>" in page.text
+    assert {"b", "script"} & set(page.tags) == set()
+    profile = json.loads((folder / "profile" / "profile.json").read_text())
+    assert profile["split_rows"] == [1400, 300, 300]
+    rules = json.loads((folder / "profile" / "schema.json").read_text())["columns"]
+    assert set(rules["city <b>"]["values"]) == {"Rome", "Oslo", "Bonn"}
+    assert rules["day"] == {
+        "kind": "datetime", "datetime_format": "%d.%m.%Y", "max_missing_share": 0.05, "tolerance": 0.01
+    }  # fmt: skip
+    assert rules["sold"]["required"] is False
+
+
+def test_data_without_a_target_has_a_profile_as_well(folder: Path) -> None:
+    done = tamiz("profile", "homes.csv", "--output", folder / "profile")
+    assert done.exit_code == 0, done.output
+    assert json.loads((folder / "profile" / "profile.json").read_text())["split_rows"] == [2000, 0, 0]
+    assert tamiz("validate", "new.csv", "--schema", "profile/schema.json").exit_code == 0
+
+
+def test_like_data_keeps_the_contract(folder: Path) -> None:
+    tamiz("profile", "homes.csv", "--target", "sold", "--output", "profile")
+    done = tamiz("validate", "new.csv", "--schema", "profile/schema.json", "--report", "result.json")
+    assert done.exit_code == 0, done.output
+    assert "The data keeps the contract; 4 columns compared with the profile." in done.output
+    result = json.loads((folder / "result.json").read_text())
+    assert result["good"] is True
+    assert [drift["column"] for drift in result["drift"] if drift["drifts"]] == []
+
+
+def test_other_data_ends_with_code_1_and_says_why(folder: Path) -> None:
+    tamiz("profile", "homes.csv", "--target", "sold", "--output", "profile")
+    homes(seed=1, price=115.0).assign(**{"city <b>": "Paris"}).drop(columns="day").to_csv("new.csv", index=False)
+    done = tamiz("validate", "new.csv", "--schema", "profile/schema.json", "--report", "result.json")
+    assert done.exit_code == 1
+    for message in (
+        r"problem: column 'day' \(present\) is not there",
+        r"problem: column 'city <b>' \(values\) expected only .* but 2,000 of 2,000 rows have others",
+        r"drift: column 'price' differs from the training rows \(PSI 0\.\d+, distance 0\.\d+, KS p .* corrected\)",
+        r"drift: column 'city <b>' differs .* 100\.0% in new categories",
+    ):
+        assert re.search(message, done.output), done.output
+    assert json.loads((folder / "result.json").read_text())["good"] is False
+
+
+def test_expectations_are_checked_as_well(folder: Path) -> None:
+    tamiz("profile", "homes.csv", "--output", "profile")
+    (folder / "rules.toml").write_text('[rooms]\nrange = [1, 3]\nnot_null = true\n["city <b>"]\nmatches = "[A-Z].*"\n')
+    done = tamiz("validate", "new.csv", "--schema", "profile/schema.json", "--expect", "rules.toml")
+    assert done.exit_code == 1
+    assert re.search(r"column 'rooms' \(range\) expected numbers from 1 to 3, but 1,\d+ of 2,000", done.output)
+    assert "city <b>" not in done.output
+
+
+def test_a_run_is_a_contract(folder: Path) -> None:
+    config = ExperimentConfig(data=DataConfig(target="sold"))
+    with RunDirectory(folder / "run").staged() as staged:
+        write_data(prepare_data(read_source("homes.csv", config), config), config, directory=staged)
+    homes(seed=1).drop(columns="sold").head(50).to_csv("new.csv", index=False)
+    done = tamiz("validate", "new.csv", "--schema", "run")
+    assert done.exit_code == 0, done.output
+    assert "With 50 rows, fewer than 500, drift was not measured." in done.output
+    homes(seed=1).drop(columns="rooms").to_csv("new.csv", index=False)
+    assert tamiz("validate", "new.csv", "--schema", "run").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--schema", "absent.json"), "cannot read absent.json"),
+        (("--schema", "new.csv"), "new.csv is damaged"),
+        (("--schema", "other.json"), "Expected a data contract as `tamiz profile` writes it"),
+        (("--schema", "schema.json", "--expect", "absent.toml"), "cannot read the expectations absent.toml"),
+        (("--schema", "schema.json", "--expect", "new.csv"), "new.csv is not valid TOML"),
+        (("--schema", "schema.json", "--profile", "absent.json"), "cannot read absent.json"),
+    ],
+)
+def test_contracts_that_cannot_be_read(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    (folder / "other.json").write_text("{}")
+    (folder / "schema.json").write_text('{"contract": 1, "columns": {}}')
+    done = tamiz("validate", "new.csv", *arguments)
+    assert done.exit_code == 2
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_contract_without_a_profile_says_that_drift_was_not_measured(folder: Path) -> None:
+    (folder / "schema.json").write_text('{"contract": 1, "columns": {"rooms": {"kind": "numeric"}}}')
+    done = tamiz("validate", "new.csv", "--schema", "schema.json")
+    assert done.exit_code == 0
+    assert "There is no profile.json beside schema.json: drift was not measured." in done.output
+
+
+def test_locked_data_is_recognised_and_changed_data_refused(folder: Path) -> None:
+    (folder / "homes.csv.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef\n  path: homes.csv\n")
+    done = tamiz("data", "lock", "homes.csv", "--output", "homes.lock")
+    assert done.exit_code == 0, done.output
+    (file,) = json.loads((folder / "homes.lock").read_text())["files"]
+    assert file["dvc_md5"] == "0123456789abcdef0123456789abcdef"
+    assert file["num_bytes"] == (folder / "homes.csv").stat().st_size
+    config = ExperimentConfig(data=DataConfig(target="sold", lock="homes.lock"))
+    assert read_source("homes.csv", config).table.num_rows == 2_000
+    homes(seed=2).to_csv("homes.csv", index=False)
+    with pytest.raises(RunDirectoryError, match=r"is not what homes\.lock locked .*; changed: homes\.csv\): restore"):
+        read_source("homes.csv", config)
+    done = tamiz("search", "homes.csv", "--target", "sold", "--lock", "homes.lock", "--run", "run")
+    assert done.exit_code == 2
+    assert "restore the data, or lock it anew with `tamiz data lock`" in done.stderr
+    assert not (folder / "run").exists()
+
+
+def test_a_lock_names_files_that_came_and_went(folder: Path) -> None:
+    (folder / "parts").mkdir()
+    for name in ("a", "b"):
+        homes(50).to_parquet(folder / "parts" / f"{name}.parquet")
+    assert tamiz("data", "lock", "parts", "--output", "parts.lock").exit_code == 0
+    (folder / "parts" / "b.parquet").rename(folder / "parts" / "c.parquet")
+    table = read_source("parts", ExperimentConfig())
+    check_lock(table, folder / "parts.lock")  # the same rows in the same order
+    homes(51).to_parquet(folder / "parts" / "c.parquet")
+    with pytest.raises(RunDirectoryError, match=r"new: c\.parquet; missing: b\.parquet"):
+        check_lock(read_source("parts", ExperimentConfig()), folder / "parts.lock")
+    (folder / "no.lock").write_text("{}")
+    with pytest.raises(RunDirectoryError, match=r"no\.lock is no lock file: expected one written by `tamiz data lock`"):
+        check_lock(table, folder / "no.lock")
