@@ -23,7 +23,7 @@ from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks, WeightedNetwork
 from app.training.network import PREDICTION_BATCH, feature_specs
-from app.training.trainer import Ask, Report, Trainer
+from app.training.trainer import Ask, Report, Trainer, as_predictions
 from app.training.trial_data import encode_rows
 from pipelines.raw_columns import raw_columns
 from search_spaces.answers import AnswerForm
@@ -113,20 +113,9 @@ def _predictions_on(networks: AveragedNetworks, rows: EncodedRows, trainer: Trai
         networks.predicted({name: array[start : start + PREDICTION_BATCH] for name, array in rows.features.items()})
         for start in range(0, rows.num_rows, PREDICTION_BATCH)
     ]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    is_regression = not networks.answers.task.is_classification
     learned = trainer.data.development.y
-    return Predictions(
-        task=networks.answers.task,
-        y=rows.y,
-        probabilities=joined.get("probabilities"),
-        labels=joined.get("label_ids"),
-        values=joined.get("values"),
-        mape_epsilon=mape_epsilon(learned.astype(np.float64)) if is_regression else 0.0,
-        weights=rows.weights,
-        quantiles=joined.get("quantiles"),
-        levels=networks.answers.quantiles,
-    )
+    epsilon = 0.0 if networks.answers.task.is_classification else mape_epsilon(learned.astype(np.float64))
+    return as_predictions(parts, rows, networks.answers, epsilon)
 
 
 def train_final_model(

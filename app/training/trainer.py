@@ -45,7 +45,17 @@ from search_spaces.context import TableContext
 from search_spaces.schedules import runs_in_cycles
 from search_spaces.user_space import arrange, checked_model, input_form, load_space
 
-__all__ = ["Ask", "End", "EpochResult", "NonFiniteError", "Report", "Trainer", "TrainingResult", "Verdict"]
+__all__ = [
+    "Ask",
+    "End",
+    "EpochResult",
+    "NonFiniteError",
+    "Report",
+    "Trainer",
+    "TrainingResult",
+    "Verdict",
+    "as_predictions",
+]
 
 
 class End(StrEnum):
@@ -318,7 +328,7 @@ class Trainer:
         features = tensors(rows.features)
         predict = _prediction_function(model, answers, context, features)
         parts = [predict(batch) for batch in batches_of(features, rows.num_rows)]
-        return _as_predictions(parts, rows, answers, mape_epsilon)
+        return as_predictions(parts, rows, answers, mape_epsilon)
 
     def judge(self, network: Network, held_out: HeldOut, *, epoch: int, loss: float) -> EpochResult:
         """Computes the objective and the loss on the held-out rows."""
@@ -331,7 +341,7 @@ class Trainer:
         parts, losses = network.evaluate(held_out.features, rows)
         if not all(np.isfinite(array).all() for part in parts for array in part.values()):
             raise NonFiniteError(f"a prediction became NaN or infinite in epoch {epoch}")
-        predictions = _as_predictions(parts, rows, network.answers)
+        predictions = as_predictions(parts, rows, network.answers)
         value = self.objective.value(predictions)
         scalars = {
             "train/loss": loss,
@@ -377,9 +387,10 @@ def _prediction_function(
     return lambda features: {name: tensor.numpy() for name, tensor in predict(features).items()}
 
 
-def _as_predictions(
+def as_predictions(
     parts: list[dict[str, Any]], rows: EncodedRows, answers: AnswerForm, mape_epsilon: float = 0.0
 ) -> Predictions:
+    """Returns what a network answered batch by batch (`AnswerForm.predictions`) beside the targets of the rows."""
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Predictions(
         task=answers.task,
