@@ -258,6 +258,7 @@ class _Connection(asyncio.Protocol):
         if encoding and body:
             content = decompressed(body, encoding, limit=self._limits.decompressed_bytes)
             if isinstance(content, HttpResponse):
+                self._close_after = self._close_after or not keep_alive
                 self._waiting.append(content)
                 self._next()
                 return

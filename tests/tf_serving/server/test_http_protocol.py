@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -122,6 +123,19 @@ def test_what_is_too_large_or_malformed_is_refused_and_closed(
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert message in answer
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_body_that_grows_too_much_when_inflated_is_refused(limited: Any) -> None:
+    small = gzip.compress(b" " * 8193)
+    for content, status in ((small, b"413"), (gzip.compress(b" " * 8172 + SMALL), b"200")):
+        assert ask(limited, request(content, "Content-Encoding: gzip", "Connection: close")).startswith(
+            b"HTTP/1.1 " + status
+        )
+    bomb = gzip.compress(b" " * 3_000_000)
+    assert len(bomb) < 4096  # the limit of what comes over the wire
+    assert b"Decompressed body is larger than 8192 bytes" in ask(
+        limited, request(bomb, "Content-Encoding: gzip", "Connection: close")
+    )
 
 
 def test_too_many_rows_are_refused(limited: Any) -> None:

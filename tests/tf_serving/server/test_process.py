@@ -320,6 +320,42 @@ def test_one_file_gives_both_interfaces_tls(run_server: Callable[..., Any], mode
         run_server(**values)
 
 
+def test_clients_have_to_show_a_certificate_where_asked(
+    run_server: Callable[..., Any], models: Path, tmp_path: Path
+) -> None:
+    import grpc
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+    (key, cert), (client_key, client_cert) = certificate(), certificate()
+    fields = {"server_key": key, "server_cert": cert, "custom_ca": client_cert}
+    text = " ".join(f"{name}: {json.dumps(content.decode())}" for name, content in fields.items())
+    (tmp_path / "ssl.config").write_text(f"{text} client_verify: true")
+    (tmp_path / "client.pem").write_bytes(client_key + client_cert)
+    running = run_server(
+        host="localhost", model_name="half", model_base_path=str(models / "half_plus_two"),
+        ssl_config_file=str(tmp_path / "ssl.config"),
+    )  # fmt: skip
+    url = f"https://localhost:{running.rest}/readyz"
+    context = ssl.create_default_context(cadata=cert.decode())
+    with pytest.raises(OSError, match=r"certificate required|reset|closed|EOF"):
+        urllib.request.urlopen(url, context=context, timeout=20)
+    context.load_cert_chain(tmp_path / "client.pem")
+    with urllib.request.urlopen(url, context=context, timeout=20) as answer:
+        assert answer.status == 200
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "half"
+
+    def ask(*client: bytes) -> Any:
+        credentials = grpc.ssl_channel_credentials(cert, *client)
+        with grpc.secure_channel(f"localhost:{running.grpc}", credentials) as channel:
+            return model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=20)
+
+    assert ask(client_key, client_cert).model_version_status
+    with pytest.raises(grpc.RpcError) as raised:
+        ask()
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 def test_strict_compatibility(run_server: Callable[..., Any], models: Path, tmp_path: Path) -> None:
     monitoring = tmp_path / "monitoring"
     monitoring.write_text('prometheus_config { enable: true, path: "/metrics" }')

@@ -398,8 +398,6 @@ def test_gzip_bodies_are_inflated(http_client: Any) -> None:
     assert http_client("POST", path, b"no gzip", {"Content-Encoding": "gzip"})[0] == 400
     assert http_client("POST", path, content[:-4], {"Content-Encoding": "gzip"})[0] == 400
     assert http_client("POST", path, content, {"Content-Encoding": "br"})[0] == 415
-    bomb = gzip.compress(b" " * (65 << 20), compresslevel=1)
-    assert http_client("POST", path, bomb, {"Content-Encoding": "gzip"})[0] == 413
 
 
 def test_dumps_in_messages_are_short(http_client: Any) -> None:
