@@ -55,7 +55,7 @@ def search(
         time: Wall-clock budget of everything, such as ``"5m"``; without it and without `trials`, 10 minutes.
         trials: Number of trials; 0 for no limit.
         run: Run directory; by default ``runs/<name>``, numbered if that is taken.
-        space: ``mlp`` (the default), ``resnet`` or ``module:build``.
+        space: ``tabular`` (the default: all families), one of its families such as ``mlp``, or ``module:build``.
         algorithm: ``auto`` (the default), ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``asha``,
             ``hyperband``, ``bohb``, or a scheduler and a sampler such as ``asha+random``.
         objective: Validation metric to select by; the task's own by default. After commas, what else is wanted, such

@@ -52,7 +52,7 @@ def search(
     trials: Annotated[int, typer.Option(min=0, help="Number of trials; 0: no limit.")] = 0,
     run: Annotated[Path | None, typer.Option(help="Run directory [default: runs/NAME].")] = None,
     name: Annotated[str, typer.Option(help="Name of experiment and model [default: the file's].")] = "",
-    space: Annotated[str, typer.Option(help="mlp, resnet, or your own module:build.")] = "",
+    space: Annotated[str, typer.Option(help="tabular, one family such as tabm, or module:build.")] = "",
     algorithm: Annotated[str, typer.Option(help="auto, bayesian, tpe, asha, hyperband, bohb, random ...")] = "",
     objective: Annotated[str, typer.Option(help="Validation metric to select by, such as roc_auc.")] = "",
     task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression.")] = "",

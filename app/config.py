@@ -143,7 +143,7 @@ class SearchConfig:
     """What is searched, how, and for how long.
 
     Attributes:
-        space: Name of a space, or ``module:build``.
+        space: Name of a space (`search_spaces.catalogue.SPACES`), or ``module:build``.
         algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``hyperband``, ``asha``,
             ``bohb``, or a scheduler and a sampler such as ``asha+random``.
         objective: Validation metric to select by; ``auto`` takes the task's own. More after commas (metrics,
@@ -159,7 +159,7 @@ class SearchConfig:
         seed: Seed of every random choice, in [0, 2**32).
     """
 
-    space: str = "mlp"
+    space: str = "tabular"
     algorithm: str = "auto"
     objective: str = "auto"
     limits: tuple[str, ...] = ()

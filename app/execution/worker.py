@@ -144,7 +144,7 @@ class Worker:
             num_replicas=placement.num_replicas,
             memory=resident_memory(),
             alone=runner.alone,
-            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds),
+            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
         )
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:

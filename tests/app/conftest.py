@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.config import DataConfig, ExperimentConfig
+from app.config import DataConfig, ExperimentConfig, SearchConfig
 from app.data_stage import PreparedData, prepare_data, read_source, write_data
 from app.evaluation.intervals import Difference, MetricEstimate
 from app.evaluation.sealed_test import SealedTestReport
@@ -36,7 +36,7 @@ def small_run(tmp_path: Path) -> SmallRun:
             "outcome": np.where(size + rng.normal(0, 2, size=120) > 40, "high", "low"),
         }
     )
-    config = ExperimentConfig(name="small", data=DataConfig(target="outcome"))
+    config = ExperimentConfig(name="small", data=DataConfig(target="outcome"), search=SearchConfig(space="mlp"))
     data = prepare_data(read_source(frame, config), config)
     directory = RunDirectory(tmp_path / "run")
     with directory.staged() as staged:

@@ -63,7 +63,7 @@ def test_random_configurations_build_train_and_come_back_from_disk(
     features, y = make_rows(table)
     rng = np.random.default_rng(5)
     # A network costs a second; the other tables differ in inputs and head alone.
-    for number in range(5 if table.task is Task.BINARY and table.cardinalities else 2):
+    for number in range(3 if table.task is Task.BINARY and table.cardinalities else 1):
         configuration = declared.sample(rng)
         hp = hyperparameters(configuration)
         model = space.build(hp)

@@ -26,6 +26,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 300.0
 EPOCHS = 8
+SPACE = ("--space", "mlp")
+"""The family whose networks build fastest; what these tests look at is the same for all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,7 @@ def has_reported(trial: int) -> Callable[[list[dict[str, Any]]], bool]:
 def finished(folder: Path, data: Path) -> Finished:
     """An undisturbed search of three trials."""
     run = folder / "penguins"
-    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins")
+    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins", *SPACE)
     return Command("search", data, *options, "--run", run, run=run).finish()
 
 
@@ -109,7 +111,7 @@ def from_database(folder: Path, data: Path) -> tuple[Finished, Finished]:
     connection.close()
     run = folder / "penguins"
     place = ("--sql", "select * from birds", "--url", f"sqlite:///{folder / 'birds.db'}")
-    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins")
+    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins", *SPACE)
     searched = Command("search", *place, *options, "--run", run, run=run).finish()
     output = folder / "answers.parquet"
     return searched, Command("predict", run, *place, "--output", output, "--chunk-rows", 100, run=run).finish()
@@ -118,7 +120,7 @@ def from_database(folder: Path, data: Path) -> tuple[Finished, Finished]:
 def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
     """The same search, killed in the middle of its second trial, and resumed."""
     run = folder / "killed"
-    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins")
+    options = ("--target", "species", "--trials", 3, "--epochs", EPOCHS, "--name", "penguins", *SPACE)
     command = Command("search", data, *options, "--run", run, run=run)
     command.wait_for(has_reported(1))
     command.kill_group()
@@ -128,7 +130,7 @@ def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
 def folded(folder: Path, data: Path) -> tuple[Finished, Finished]:
     """A search by cross-validation, killed in the second fold of its second trial, and resumed."""
     run = folder / "folds"
-    options = ("--target", "species", "--trials", 2, "--folds", 3, "--epochs", 4, "--name", "penguins")
+    options = ("--target", "species", "--trials", 2, "--folds", 3, "--epochs", 4, "--name", "penguins", *SPACE)
     command = Command("search", data, *options, "--run", run, run=run)
     command.wait_for(has_reported(1))
     command.kill_group()
