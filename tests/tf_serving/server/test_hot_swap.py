@@ -19,7 +19,7 @@ from tf_serving.server.config_files import ModelConfig, VersionPolicy
 from tf_serving.server.served_version import State
 from tf_serving.server.status import Code, ServingError
 
-TRIES = 200
+TRIES = 900
 SWAPS = int(os.environ.get("HOT_SWAPS", "12"))
 
 
