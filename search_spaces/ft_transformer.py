@@ -16,7 +16,7 @@ from search_spaces.catalogue import SpaceError
 from search_spaces.context import TableContext
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.piecewise_linear_embedding import BinRule, PiecewiseLinearEmbedding
-from search_spaces.layers.quantile_normal import QuantileNormal, suggested_quantiles
+from search_spaces.layers.quantile_normal import QuantileNormal
 from search_spaces.layers.token_attention import GatedLinearUnit, Queries, TokenAttention
 from search_spaces.layers.tokens import ClassToken, FeatureBias, LinearEmbedding
 from search_spaces.losses import loss_of
@@ -33,7 +33,7 @@ MAX_FEATURES = 160
 """Columns beyond which the attention of a batch alone takes gigabytes."""
 
 EPOCH_WORK = 5e10
-"""Multiply-adds of an epoch of the largest network: about two seconds on two cores."""
+"""Multiply-adds of an epoch of two blocks of the largest width: about two seconds on two cores."""
 
 
 def block_work(num_tokens: int, width: int) -> int:
@@ -47,9 +47,10 @@ def block_work(num_tokens: int, width: int) -> int:
 
 
 def widest_and_deepest(num_tokens: int, num_rows: int) -> tuple[int, int]:
-    """Returns the largest width, and the most blocks from 1 to 4, whose epoch takes at most `EPOCH_WORK`.
+    """Returns the largest width, whose epoch at two blocks takes at most `EPOCH_WORK`, and the most blocks, 1 to 4.
 
-    Width comes first, at two blocks: it is what the authors' tuned networks differ in most.
+    Width comes first: it is what the authors' tuned networks differ in most. Blocks are as many as fit at the usual
+    width, so the largest network of all takes at most twice that work.
 
     Args:
         num_tokens: Tokens of a row, [CLS] included.
@@ -57,7 +58,7 @@ def widest_and_deepest(num_tokens: int, num_rows: int) -> tuple[int, int]:
     """
     fitting = [width for width in WIDTHS if 2 * num_rows * block_work(num_tokens, width) <= EPOCH_WORK]
     width = max(fitting, default=WIDTHS[0])
-    blocks = int(EPOCH_WORK // (num_rows * block_work(num_tokens, width)))
+    blocks = int(EPOCH_WORK // (num_rows * block_work(num_tokens, min(width, USUAL_WIDTH))))
     return width, min(max(blocks, 1), 4)
 
 
@@ -136,7 +137,7 @@ class FTTransformerSpace(TabularSpace):
         """Returns a token for every feature, (batch, num_features, width)."""
         context, width, parts = self.context, hp.get("width"), []
         if "numeric" in inputs:
-            numbers = QuantileNormal(suggested_quantiles(context.num_training_rows))(inputs["numeric"])
+            numbers = QuantileNormal()(inputs["numeric"])
             if hp.get("numeric_embedding") == "piecewise":
                 embed: Any = PiecewiseLinearEmbedding(width, num_bins=hp.get("num_bins"), rule=hp.get("bin_rule"))
             else:

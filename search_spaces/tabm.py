@@ -26,7 +26,7 @@ from search_spaces.layers.batch_ensemble import (
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.one_hot import OneHotColumns
 from search_spaces.layers.piecewise_linear_embedding import PiecewiseLinearEmbedding
-from search_spaces.layers.quantile_normal import QuantileNormal, suggested_quantiles
+from search_spaces.layers.quantile_normal import QuantileNormal
 from search_spaces.layers.selected_columns import SelectedColumns
 from search_spaces.losses import MemberLoss, loss_of
 from search_spaces.network_size import usual_tabm_size
@@ -120,7 +120,7 @@ class TabMSpace(TabularSpace):
         """Returns the features side by side (batch, num_features), and how many of them belong to each column."""
         context, parts, chunks = self.context, [], list[int]()
         if "numeric" in inputs:
-            numbers = QuantileNormal(suggested_quantiles(context.num_training_rows))(inputs["numeric"])
+            numbers = QuantileNormal()(inputs["numeric"])
             size = 1
             if hp.get("numeric_embedding") == "piecewise":
                 size = hp.get("bin_vector")

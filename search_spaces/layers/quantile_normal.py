@@ -16,6 +16,9 @@ from search_spaces.layers.learned import Array, LearnedLayer, without_missing
 EDGE_SHARE = 1e-7
 """Share at which the ends of a column stand; +-5.2 standard deviations."""
 
+MIN_QUANTILES = 10
+"""Learned from any table, however short."""
+
 
 @keras.saving.register_keras_serializable(package="tamiz")
 class QuantileNormal(LearnedLayer):
@@ -27,10 +30,14 @@ class QuantileNormal(LearnedLayer):
     use it before all their networks. A missing value (NaN) becomes 0, the median.
 
     The quantiles are learned by `adapt` or `learn`, or given. Until then they are those of a standard normal variable,
-    and the layer changes little. They are weights: saved with the model, and not in the configuration.
+    and the layer changes little. They are weights: saved with the model, and not in the configuration. Their number
+    does not depend on the rows, so that one network serves tables of any length: few rows teach fewer quantiles, and
+    the rest lies on the lines between.
 
     Args:
-        num_quantiles: Quantiles of every column; see `suggested_quantiles`.
+        num_quantiles: Quantiles of every column.
+        rows_per_quantile: Rows that a learned quantile stands on at least, as the authors of TabM have it; but ten
+            quantiles are learned from any table.
         quantiles: (num_features, num_quantiles), not falling along each row; None to learn.
 
     Shapes:
@@ -38,7 +45,12 @@ class QuantileNormal(LearnedLayer):
     """
 
     def __init__(
-        self, num_quantiles: int = 1_000, *, quantiles: Sequence[Sequence[float]] | Array | None = None, **kwargs: Any
+        self,
+        num_quantiles: int = 1_000,
+        *,
+        rows_per_quantile: int = 30,
+        quantiles: Sequence[Sequence[float]] | Array | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._given = None if quantiles is None else np.asarray(quantiles, np.float32)
@@ -46,9 +58,11 @@ class QuantileNormal(LearnedLayer):
             if self._given.ndim != 2 or not (np.diff(self._given, axis=1) >= 0).all():
                 raise ValueError("quantiles have to be (num_features, num_quantiles) and must not fall along a row")
             num_quantiles = self._given.shape[1]
-        self.num_quantiles = int(num_quantiles)
+        self.num_quantiles, self.rows_per_quantile = int(num_quantiles), int(rows_per_quantile)
         if self.num_quantiles < 2:
             raise ValueError(f"num_quantiles is {self.num_quantiles}: expected at least 2")
+        if self.rows_per_quantile < 1:
+            raise ValueError(f"rows_per_quantile is {self.rows_per_quantile}: expected at least 1")
 
     def build(self, input_shape: Any) -> None:
         """Creates the quantiles ``(num_features, num_quantiles)``."""
@@ -83,8 +97,11 @@ class QuantileNormal(LearnedLayer):
         for column, values in enumerate(np.asarray(rows).T):
             known = without_missing(values)
             if known.size:
+                num = min(self.num_quantiles, max(known.size // self.rows_per_quantile, MIN_QUANTILES))
+                learned = np.linspace(0.0, 1.0, num)
+                found = np.interp(shares, learned, np.quantile(known, learned))
                 # Rounding must not make a row of quantiles fall.
-                quantiles[column] = np.maximum.accumulate(np.quantile(known, shares).astype(np.float32))
+                quantiles[column] = np.maximum.accumulate(found.astype(np.float32))
         self.quantiles.assign(quantiles)
 
     def call(self, x: Any) -> Any:
@@ -116,9 +133,5 @@ class QuantileNormal(LearnedLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that build a layer of the same shapes; quantiles are weights."""
-        return {**super().get_config(), "num_quantiles": self.num_quantiles}
-
-
-def suggested_quantiles(num_rows: int) -> int:
-    """Returns how many quantiles the authors of TabM learn from so many training rows."""
-    return max(min(num_rows // 30, 1_000), 10)
+        own = {"num_quantiles": self.num_quantiles, "rows_per_quantile": self.rows_per_quantile}
+        return {**super().get_config(), **own}

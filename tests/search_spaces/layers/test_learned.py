@@ -23,11 +23,11 @@ SAMPLE = TableSample(
 def test_a_layer_learns_from_what_the_layers_before_it_learned() -> None:
     inputs = {"numeric": keras.Input((2,), name="numeric")}
     inputs["categorical"] = keras.Input((1,), name="categorical", dtype="int32")
-    normal, bins = QuantileNormal(50), PiecewiseLinearEmbedding(3, num_bins=4)
+    normal, bins = QuantileNormal(50, rows_per_quantile=1), PiecewiseLinearEmbedding(3, num_bins=4)
     x = layers.Flatten()(bins(normal(inputs["numeric"])))
     model = keras.Model(inputs, layers.Concatenate()([x, layers.CategoryEncoding(3)(inputs["categorical"])]))
     learn_layers(model, SAMPLE)
-    alone = QuantileNormal(50)
+    alone = QuantileNormal(50, rows_per_quantile=1)
     alone.adapt(SAMPLE.numeric)
     np.testing.assert_array_equal(np.asarray(normal.quantiles), np.asarray(alone.quantiles))
     expected = np.quantile(np.asarray(alone(SAMPLE.numeric)), np.linspace(0, 1, 5), axis=0).T
