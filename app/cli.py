@@ -47,7 +47,7 @@ app = typer.Typer(
 @mendable_errors
 def search(
     data: Data = None,
-    target: Annotated[str, typer.Option(help="Column to predict.")] = "",
+    target: Annotated[str, typer.Option(help="Column to predict; several: a,b,c.")] = "",
     time_: Annotated[str, typer.Option("--time", help="Wall-clock budget of everything: 90s, 10m, 1h30m.")] = "",
     trials: Annotated[int, typer.Option(min=0, help="Number of trials; 0: no limit.")] = 0,
     run: Annotated[Path | None, typer.Option(help="Run directory [default: runs/NAME].")] = None,

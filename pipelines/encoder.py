@@ -60,7 +60,8 @@ class Encoder(tf.Module):
         self._indicators = [index for index, column in enumerate(numeric) if column.has_indicator]
         quantile = [index for index, column in enumerate(numeric) if column.scaling is not Scaling.STANDARD]
         standard = [index for index, column in enumerate(numeric) if column.scaling is Scaling.STANDARD]
-        self._standard, self._quantile = standard, quantile
+        # Arrays, as TensorFlow takes an empty list for floats.
+        self._standard, self._quantile = np.array(standard, np.int32), quantile
         # Both groups are computed apart and put back in the order of the columns by one gather.
         self._order = np.argsort(np.array(standard + quantile, np.int32)).astype(np.int32)
         self._knots, self._heights = _padded_knots(state, quantile)

@@ -176,6 +176,16 @@ def test_categories_beyond_the_vocabulary_are_hashed(raw_type: RawType) -> None:
     assert found[1] == 0
 
 
+def test_a_table_of_skewed_numbers_alone_is_encoded() -> None:
+    feature = FeatureSpec("size", kind=FeatureKind.NUMERIC, raw_type=RawType.FLOAT32, reason="")
+    schema = DatasetSchema(features=(feature,), target=TargetSpec("y", task=Task.REGRESSION))
+    table = pa.table({"size": np.random.default_rng(0).lognormal(0.0, 1.0, 500)})
+    state = fit_preprocessing(table, schema, rows=np.ones(500, bool))
+    assert state.numeric[0].scaling is Scaling.LOG
+    encoded = Encoder(state).encode_in_batches(raw_columns(table, schema))["numeric"]
+    assert encoded.std() == pytest.approx(1.0, abs=0.02)
+
+
 def test_hostile_numbers_give_finite_outputs(encoder: Encoder) -> None:
     hostile = np.array([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, 0.0], np.float32)
     batch = _one_row(len(hostile)) | {
