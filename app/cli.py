@@ -96,7 +96,8 @@ def search(
         ray_address=ray_address, packing=packing,
     )  # fmt: skip
     arguments = SearchArguments(
-        data=given, target=target, time=time_, trials=trials, name=name, space=space, algorithm=algorithm,
+        data=given, lock=str(lock.absolute()) if lock else "", target=target, time=time_, trials=trials, name=name,
+        space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
         delimiter=delimiter, epochs=epochs, folds=folds, ensemble=ensemble, seed=seed,
