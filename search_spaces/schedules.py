@@ -69,6 +69,12 @@ class LogCycles(keras.optimizers.schedules.LearningRateSchedule):
         cycles = ops.log2(1.0 + (2.0**self.num_cycles - 1.0) * share)
         return 0.5 * self.peak * (1.0 - ops.cos(2.0 * math.pi * cycles))
 
+    def resting_at(self, step: int) -> LogCycles:
+        """Returns the cycles that are over at `step` (from 1), as many as these have nearly gone through by then."""
+        share = min(step / self.total_steps, 1.0)
+        done = math.log2(1.0 + (2.0**self.num_cycles - 1.0) * share)
+        return LogCycles(self.peak, total_steps=step, num_cycles=max(1, round(done)))
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that build the same schedule."""
         return {"peak": self.peak, "total_steps": self.total_steps, "num_cycles": self.num_cycles}
@@ -116,6 +122,18 @@ def last_step(optimizer: keras.optimizers.Optimizer) -> float:
     """Returns the step from which on the rate is zero and nothing is learned any more; infinity without such a one."""
     schedule = _schedule(optimizer)
     return float(schedule.total_steps) if isinstance(schedule, (LogCycles, WarmupCosine)) else math.inf
+
+
+def rest_at(optimizer: keras.optimizers.Optimizer, step: int) -> None:
+    """Lets a rate that goes through cycles end at `step`; call it before the first step.
+
+    The best epoch of one training need not lie at the end of a cycle, and is luck where it does not: another one that
+    stops there, in the middle of a cycle, is worse.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if isinstance(optimizer._learning_rate, LogCycles):
+        optimizer.learning_rate = optimizer._learning_rate.resting_at(step)
 
 
 def _schedule(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -33,7 +33,7 @@ from pipelines.input_pipeline import training_batches
 from pipelines.schema import Task
 from search_spaces.context import TableContext, TableSample
 from search_spaces.layers.learned import learn_layers
-from search_spaces.schedules import last_step
+from search_spaces.schedules import last_step, rest_at
 from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, wants_one_hot
 
 DEFAULT_BATCH_SIZE = 64
@@ -216,6 +216,10 @@ class Network:
         """Epochs after which the learning rate is zero for good; infinity when it never is."""
         epochs = last_step(self.model.optimizer) / self._steps
         return epochs if math.isinf(epochs) else math.ceil(epochs)
+
+    def ends_after(self, epochs: int) -> None:
+        """Lets a cyclic learning rate come to rest after so many epochs; call it before the first one."""
+        rest_at(self.model.optimizer, epochs * self._steps)
 
     @property
     def learning_rate(self) -> float:

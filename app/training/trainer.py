@@ -291,7 +291,7 @@ class Trainer:
         """Trains the winner from scratch on the training and validation rows together.
 
         Nothing is left to stop early on, so the number of epochs is the best epoch of the search; the learning-rate
-        schedule is the one the trial had.
+        schedule is the one the trial had, and its last cycle ends with the training where there are cycles.
 
         Args:
             values: The winner's hyperparameters.
@@ -310,6 +310,7 @@ class Trainer:
         rows = self.data.training if self.data.schema.target.quantiles else self.data.development
         part = TrainingPart(data=self.data, rows=rows, features=tensors(rows.features))
         network = self.network(values, part, num_rows=rows.num_rows, seed=seed)
+        network.ends_after(epochs)
         trained = 0
         while trained < epochs:
             loss = network.train_epoch(trained, ask)

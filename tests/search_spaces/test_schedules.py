@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from search_spaces.schedules import FlatCosine, LogCycles, WarmupCosine, last_step, runs_in_cycles
+from search_spaces.schedules import FlatCosine, LogCycles, WarmupCosine, last_step, rest_at, runs_in_cycles
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(50, 0), (50, 10), (3, 2), (1, 0)])
@@ -63,6 +63,26 @@ def test_an_optimizer_tells_when_its_rate_is_over_and_whether_it_rests_in_betwee
     found.append(keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(cycles)))
     assert [last_step(optimizer) for optimizer in found] == [70.0, 30.0, float("inf"), 70.0]
     assert [runs_in_cycles(optimizer) for optimizer in found] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(("step", "cycles"), [(1_500, 4), (700, 3), (720, 3), (300, 2), (20, 1)])
+def test_cycles_can_come_to_rest_where_another_training_was_best(step: int, cycles: int) -> None:
+    optimizer = keras.optimizers.AdamW(LogCycles(0.2, total_steps=1_500))
+    rest_at(optimizer, step)
+    schedule = optimizer._learning_rate
+    assert (schedule.total_steps, schedule.num_cycles, schedule.peak) == (step, cycles, 0.2)
+    assert float(schedule(step)) == pytest.approx(0.0, abs=1e-6)
+    # Where that was at the end of a cycle, the rates before it are the same.
+    if step == 700:
+        before = LogCycles(0.2, total_steps=1_500)
+        found = [float(schedule(s)) for s in range(0, 700, 35)]
+        np.testing.assert_allclose(found, [float(before(s)) for s in range(0, 700, 35)], atol=1e-5)
+
+
+def test_a_rate_without_cycles_stays_as_it_is() -> None:
+    optimizer = keras.optimizers.AdamW(WarmupCosine(0.1, total_steps=30))
+    rest_at(optimizer, 10)
+    assert optimizer._learning_rate.total_steps == 30
 
 
 def test_schedules_without_steps_are_refused() -> None:
