@@ -127,6 +127,14 @@ class TableContext:
         """Training steps that the whole schedule is laid out for."""
         return self.steps_per_epoch(batch_size) * self.max_epochs
 
+    def embedding_sizes(self) -> list[int]:
+        """Lengths of a category's vector worth searching: powers of two, to what the largest column is worth.
+
+        A column of n categories is worth about 1.6 * n**0.56 numbers (the rule of the fastai library), 32 at most.
+        """
+        most = max(1.6 * max(self.cardinalities, default=1) ** 0.56, 4.0)
+        return [2**k for k in range(1, min(5, math.ceil(math.log2(most))) + 1)]
+
     def batch_sizes(self) -> list[int]:
         """Powers of two worth searching: at least 8 steps an epoch where the table has the rows, at most 1,024."""
         limit = max(16, self.num_training_rows // 8)

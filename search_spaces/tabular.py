@@ -77,7 +77,8 @@ class TabularSpace(keras_tuner.HyperModel, abc.ABC):
 def declare_embedding(hp: HyperParameters, context: TableContext) -> None:
     """Declares the length of a category's vector where the table has categories."""
     if context.cardinalities:
-        hp.Choice("embedding_size", [2, 4, 8, 16, 32], default=8, ordered=True)
+        sizes = context.embedding_sizes()
+        hp.Choice("embedding_size", sizes, default=min(8, sizes[-1]), ordered=True)
 
 
 def joined_features(inputs: Mapping[str, Any], hp: HyperParameters, context: TableContext) -> Any:

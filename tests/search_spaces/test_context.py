@@ -86,3 +86,14 @@ def test_a_sample_is_bounded_in_rows_and_in_numbers(number: int, width: int, kep
     np.testing.assert_array_equal(sample.numeric[:, :1], sample.target)
     assert len(np.unique(sample.target)) == kept
     np.testing.assert_array_equal(sample.target, again.target)
+
+
+@pytest.mark.parametrize(
+    ("cardinalities", "sizes"),
+    [((3, 4), [2, 4]), ((5, 12), [2, 4, 8]), ((40,), [2, 4, 8, 16]), ((3, 2_000), [2, 4, 8, 16, 32])],
+)
+def test_vectors_of_categories_are_as_long_as_the_largest_column_is_worth(
+    cardinalities: tuple[int, ...], sizes: list[int]
+) -> None:
+    table = TableContext(Task.BINARY, 2, 4, cardinalities, num_training_rows=200, max_epochs=4)
+    assert table.embedding_sizes() == sizes
