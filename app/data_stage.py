@@ -200,6 +200,13 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     )
 
 
+def _may_bag(config: ExperimentConfig, target: TargetSpec) -> bool:
+    """Whether networks may answer together in the end; see `ensemble_stage.can_be_averaged` and `max_members`."""
+    several_objectives = "," in config.search.objective
+    wanted = config.search.ensemble > 1 or (config.search.ensemble == 0 and not several_objectives)
+    return wanted and not target.quantiles and not target.columns
+
+
 def _folds(
     table: pa.Table, target: TargetSpec, config: ExperimentConfig, *, splits: NDArray[np.int8]
 ) -> tuple[NDArray[np.int8], FoldChoice]:
@@ -218,6 +225,7 @@ def _folds(
         trials=config.search.trials,
         smallest_class=_smallest_class(labels, target),
         in_time=bool(data.time_column),
+        bagging=_may_bag(config, target),
     )
     folds = np.full(table.num_rows, ALWAYS_TRAINS, np.int8)
     if choice.number == 1:

@@ -20,12 +20,14 @@ class SavedNetwork:
         trial: The trial that it comes from.
         weight: Its share of the average.
         answers: `AnswerForm.to_json` of it.
+        fold: The fold whose encoding of the columns it reads, from 1; 0 for that of all rows.
     """
 
     file: str
     trial: int
     weight: float
     answers: Mapping[str, Any]
+    fold: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,8 +38,8 @@ from pipelines.splits import Split, fold_rows
 
 AVERAGED_TASKS = (Task.BINARY, Task.MULTICLASS, Task.REGRESSION)
 
-COMPOSE_SHARE = 0.6
-"""Of the time after the final training, what the steps after this one need."""
+COMPOSE_SHARE = 0.5
+"""Of the time kept for what comes after the final training, what the steps after this one need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +173,6 @@ def _chosen(
     if not can_be_averaged(target):
         what = "intervals are widened for one network" if target.quantiles else "there are several targets"
         return replace(alone, told=f"{the_winner}: {what}.")
-    if folds > 1:
-        return replace(alone, told=f"{the_winner}: the networks of a fold read an encoding of their own.")
     if own is None:
         return replace(alone, told=f"{the_winner}: what it answered on the rows that judged it was not kept.")
     if len(candidates) == 1 and folds == 1:
@@ -204,7 +202,7 @@ def _chosen(
 def _told(
     weights: Mapping[int, float], *, winner: int, folds: int, metric: Metric, values: tuple[float, float]
 ) -> str:
-    judged = "out-of-fold" if folds > 1 else "validation"
+    judged = _judged(folds)
     what = f"{len(weights)} trials answer together" if len(weights) > 1 else f"Trial {winner} answers"
     if folds > 1:
         what += f", {'each ' if len(weights) > 1 else ''}by the average of its {folds} fold networks"
@@ -214,6 +212,10 @@ def _told(
         f"{what}: {judged} {metric.name} {number_text(values[0])} against {number_text(values[1])} "
         f"of the winner, trial {winner}, alone."
     )
+
+
+def _judged(folds: int) -> str:
+    return "out-of-fold" if folds > 1 else "validation"
 
 
 def _broken_metric(predictions: Predictions, limits: Sequence[Limit]) -> str:
@@ -271,8 +273,8 @@ class _Builder:
         value = self._value(weights)
         found = shown_measure(broken.measure, saved.measures[broken.measure])
         told = (
-            f"{networks}, over the limit {shown_limit(broken)}: {len(weights)} of them stay ({found}), with a "
-            f"validation {self._record.objective.name} of {number_text(value)}."
+            f"{networks}, over the limit {shown_limit(broken)}: {len(weights)} of them stay ({found}), with "
+            f"{_judged(self._folds)} {self._record.objective.name} {number_text(value)}."
         )
         return replace(choice, weights=weights, told=told, value=value), saved
 
@@ -285,8 +287,7 @@ class _Builder:
     @property
     def _least(self) -> int:
         """Members of the smallest ensemble: with folds one trial is several networks."""
-        search = self._record.progress.search
-        return 1 if search is not None and search.folds > 1 else 2
+        return 1 if self._folds > 1 else 2
 
     def _first(self, weights: Mapping[int, float], number: int) -> Mapping[int, float]:
         """The `number` most important members; nothing where those would be no ensemble."""
@@ -300,8 +301,19 @@ class _Builder:
         if not weights:
             told = f"The winner, trial {self._winner}, is exported alone: there was no time to build an ensemble."
             return Chosen(weights={}, told=told, single_value=choice.single_value)
-        told = f"{choice.told} {missing} of {len(choice.weights)} were left out: there was no time to build them."
+        told = f"{self.told(weights)} There was no time to build {missing} more."
         return replace(choice, weights=weights, told=told, value=self._value(weights))
+
+    def told(self, weights: Mapping[int, float]) -> str:
+        """Returns the sentence about an average."""
+        metric = self._record.objective
+        values = (self._value(weights), metric.value(self._candidates[self._winner].predictions))
+        return _told(weights, winner=self._winner, folds=self._folds, metric=metric, values=values)
+
+    @property
+    def _folds(self) -> int:
+        search = self._record.progress.search
+        return 1 if search is None else search.folds
 
     def _value(self, weights: Mapping[int, float]) -> float:
         averaged = average([self._candidates[trial] for trial in weights], list(weights.values()))

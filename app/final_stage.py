@@ -48,6 +48,9 @@ from tf_serving.verify import VerificationProcess
 
 _R = TypeVar("_R")
 
+FINAL_SHARE = 0.75
+"""Of the time kept for what comes after the final training: a training that is late may take the rest of it."""
+
 
 def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget, view: View) -> None:
     """Trains the winner from scratch for as many epochs as it took to its best one."""
@@ -64,7 +67,7 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
         board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
 
     request = TrainFinal(
-        hyperparameters=best.hyperparameters, epochs=epochs, deadline=budget.end - 0.5 * budget.finishing
+        hyperparameters=best.hyperparameters, epochs=epochs, deadline=budget.end - FINAL_SHARE * budget.finishing
     )
     trained = _expect(FinalTrained, executor.call(request, on_epoch=show))
     board.close()

@@ -12,6 +12,10 @@ SMALL_ROWS = 1_000
 """Training and validation rows below which `auto` takes folds; from here on one part chooses as well at equal time
 (`benchmarks/folds.py` measures it)."""
 
+BAG_ROWS, BAG_SECONDS = 5_000, 600.0
+"""Below so many rows, and from so long a budget on, folds are taken for what they leave behind: networks that together
+have learned from every row, to answer together (docs/ensembles.md)."""
+
 MIN_TRIALS = 10
 """Trials below which little is lost to chance in choosing the best of them by one part of the rows."""
 
@@ -46,7 +50,14 @@ class FoldChoice:
 
 
 def choose_folds(
-    asked: int, *, num_rows: int, seconds: float, trials: int, smallest_class: int | None, in_time: bool
+    asked: int,
+    *,
+    num_rows: int,
+    seconds: float,
+    trials: int,
+    smallest_class: int | None,
+    in_time: bool,
+    bagging: bool = False,
 ) -> FoldChoice:
     """Chooses the number of folds.
 
@@ -57,10 +68,12 @@ def choose_folds(
         trials: Number of trials; 0 for no limit.
         smallest_class: Those rows that belong to the rarest class; None for a regression.
         in_time: Whether a column orders the rows in time.
+        bagging: Whether the networks of the folds may answer together in the end.
     """
     if asked:
         return FoldChoice(number=asked, reason="as asked", is_worth_saying=asked > 1)
-    if num_rows >= SMALL_ROWS:
+    bagged = bagging and num_rows < BAG_ROWS and seconds >= BAG_SECONDS
+    if num_rows >= SMALL_ROWS and not bagged:
         reason = f"{num_rows:,} rows are enough to select on one part of them"
         return FoldChoice(number=1, reason=reason, is_worth_saying=False)
     if in_time:
@@ -76,4 +89,7 @@ def choose_folds(
             reason=f"{num_rows:,} rows are few enough for cross-validation, but each trial would take {NUM_FOLDS} "
             f"trainings and {seconds:.0f} s leave time for too few; --folds {NUM_FOLDS} asks for it",
         )
+    if num_rows >= SMALL_ROWS:
+        reason = f"{num_rows:,} rows are few enough for the networks of all folds to answer together"
+        return FoldChoice(number=NUM_FOLDS, reason=reason)
     return FoldChoice(number=NUM_FOLDS, reason=f"one part of {num_rows:,} rows would be too small to select on")

@@ -16,7 +16,7 @@ from app.search.limits import PARAMETERS
 from app.search.space import Value
 from app.training.averaged_networks import WeightedNetwork
 from app.training.checkpoint import load_state
-from app.training.final_model import FinalModel, averaged, load_network, save_network
+from app.training.final_model import FinalModel, averaged, encoders_of, load_network, save_network
 from app.training.measuring import ModelMeasurer
 from app.training.network import TrainingPart, forget_graphs
 from app.training.trainer import Trainer
@@ -67,20 +67,23 @@ class EnsembleBuilder:
             single_temperature=request.single_temperature,
             temperature=request.temperature,
             networks=tuple(
-                SavedNetwork(file=one.file, trial=one.trial, weight=one.weight, answers=one.answers.to_json())
+                SavedNetwork(
+                    file=one.file, trial=one.trial, weight=one.weight, answers=one.answers.to_json(), fold=one.fold
+                )
                 for one in networks
             ),
         )
         write_ensemble(self._directory, saved)
         self._remove_others({one.file for one in networks})
-        measures = self._measurer.exportable(exported, measures=request.measure)
+        encoders = encoders_of(self._trainer, self._directory, folds=exported.folds)
+        measures = self._measurer.exportable(exported, encoders=encoders, measures=request.measure)
         told = EnsembleSaved(
             trials=tuple(member.trial for member in request.members if member.trial in done),
             num_networks=len(exported.networks),
             num_parameters=exported.num_parameters,
             measures=measures | {PARAMETERS: float(exported.num_parameters)},
         )
-        return replace(single, single=winner, exported=exported, saved=saved), told
+        return replace(single, single=winner, exported=exported, saved=saved, encoders=encoders), told
 
     def _is_built(self, member: EnsembleMember, request: SaveEnsemble, single: FinalModel) -> bool:
         if member.trial in self._built:
@@ -89,7 +92,9 @@ class EnsembleBuilder:
             return False
         if member.trial == request.winner and len(self._parts) == 1:
             # It has seen all rows by now; the weights of its trial have not.
-            self._built[member.trial] = single.single.networks
+            self._built[member.trial] = tuple(
+                replace(network, trial=member.trial) for network in single.single.networks
+            )
             return True
         try:
             self._built[member.trial] = tuple(self._networks(member.trial, member.hyperparameters))
@@ -108,14 +113,15 @@ class EnsembleBuilder:
             network = self._trainer.network(values, part, num_rows=part.rows.num_rows, seed=0)
             for variable, array in zip(network.model.variables, arrays, strict=True):
                 variable.assign(array)
-            suffix = f"-fold-{number}" if len(self._parts) > 1 else ""
+            fold = number if len(self._parts) > 1 else 0
+            suffix = f"-fold-{fold}" if fold else ""
             path = self._directory.members / f"{trial:04d}{suffix}.keras"
             save_network(network.model, path)
             # Inside a distribution strategy a network is in several places at once; elsewhere it is what was saved.
             mirrored = self._trainer.placement.num_replicas > 1
             model = load_network(path) if mirrored else network.model
             file = str(path.relative_to(self._directory.best))
-            networks.append(WeightedNetwork(model=model, answers=network.answers, file=file, trial=trial))
+            networks.append(WeightedNetwork(model=model, answers=network.answers, file=file, trial=trial, fold=fold))
         return networks
 
     def _remove_others(self, files: set[str]) -> None:

@@ -18,6 +18,8 @@ from search_spaces.context import TableContext
 from search_spaces.user_space import arrange, input_form
 
 Encoded = dict[str, tf.Tensor]
+Encodings = Mapping[int, Mapping[str, Any]]
+"""Fold (0 for all rows) -> the same rows, encoded as its networks read them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class WeightedNetwork:
         file: Where it is saved, relative to the folder of the final model.
         trial: The trial whose hyperparameters it has.
         weight: Its share of the average; the shares of all networks sum to 1.
+        fold: The fold whose encoding it reads, from 1; 0 for the encoding of all rows.
     """
 
     model: keras.Model
@@ -37,12 +40,13 @@ class WeightedNetwork:
     file: str
     trial: int
     weight: float = 1.0
+    fold: int = 0
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AveragedNetworks:
-    """One answer from several networks on the same encoded features.
+    """One answer from several networks on the same rows.
 
     Probabilities are averaged, never logits; the label follows from the average; then the temperature is applied.
 
@@ -66,28 +70,35 @@ class AveragedNetworks:
         """Weights of all networks, trainable or not."""
         return sum(int(network.model.count_params()) for network in self.networks)
 
-    def answer(self, encoded: Encoded) -> Encoded:
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The encodings that the networks read."""
+        return tuple(sorted({network.fold for network in self.networks}))
+
+    def answer(self, encodings: Encodings) -> Encoded:
         """Returns the named outputs of the exported model (R4) for encoded features, each ``(batch, ...)``."""
-        parts = [self._predictions(network, encoded) for network in self.networks]
+        parts = [self._predictions(network, encodings[network.fold]) for network in self.networks]
         if len(parts) == 1 and self.temperature == 1.0:
             return self.answers.named(parts[0])
         return self.answers.named(self._averaged(parts))
 
-    def expected(self, encoded: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def expected(self, encodings: Encodings) -> dict[str, NDArray[Any]]:
         """Returns what `answer` has to come to, averaged in NumPy from each network's own answers."""
-        predicted = self.predicted(encoded)
+        predicted = self.predicted(encodings)
         named = self.answers.named({name: tf.constant(array) for name, array in predicted.items()})
         return {name: tensor.numpy() for name, tensor in named.items()}
 
-    def predicted(self, encoded: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def predicted(self, encodings: Encodings) -> dict[str, NDArray[Any]]:
         """Returns ``probabilities`` and ``label_ids``, or ``values``, averaged in NumPy.
 
         Args:
-            encoded: Encoded features by kind, each ``(num_rows, ...)``.
+            encodings: Encoded features by kind, each ``(num_rows, ...)``, as every network reads them.
         """
-        tensors = {name: tf.constant(array) for name, array in encoded.items()}
+        tensors = {
+            fold: {name: tf.constant(array) for name, array in encodings[fold].items()} for fold in self.folds
+        }
         parts = [
-            {name: tensor.numpy() for name, tensor in self._predictions(network, tensors).items()}
+            {name: tensor.numpy() for name, tensor in self._predictions(network, tensors[network.fold]).items()}
             for network in self.networks
         ]
         if len(parts) == 1 and self.temperature == 1.0:
@@ -100,8 +111,8 @@ class AveragedNetworks:
         )
         return {name: array.astype(np.int32 if name == "label_ids" else np.float32) for name, array in combined.items()}
 
-    def _predictions(self, network: WeightedNetwork, encoded: Encoded) -> Encoded:
-        inputs = arrange(encoded, input_form(network.model), self.context)
+    def _predictions(self, network: WeightedNetwork, encoded: Mapping[str, tf.Tensor]) -> Encoded:
+        inputs = arrange(dict(encoded), input_form(network.model), self.context)
         return network.answers.predictions(network.model(inputs, training=False))
 
     def _averaged(self, parts: list[Encoded]) -> Encoded:

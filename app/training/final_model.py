@@ -21,15 +21,21 @@ from app.evaluation.metrics import mape_epsilon
 from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
-from app.training.averaged_networks import AveragedNetworks, WeightedNetwork
+from app.training.averaged_networks import AveragedNetworks, Encodings, WeightedNetwork
+from app.training.fold_data import fold_state_file
+from app.training.fold_encoder import FoldEncoder
 from app.training.network import PREDICTION_BATCH, feature_specs
 from app.training.trainer import Ask, Report, Trainer, as_predictions
 from app.training.trial_data import encode_rows
+from pipelines.encoder import Encoder
+from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import raw_columns
 from search_spaces.answers import AnswerForm
 from tf_serving.export import stage_saved_model
 from tf_serving.hostile_rows import hostile_rows
 from tf_serving.verify import write_cases
+
+Encoders = Mapping[int, Encoder | FoldEncoder]
 
 MAX_VERIFIED_ROWS = 2000
 """Held-out rows that the export is compared on; the hostile ones come on top."""
@@ -48,6 +54,7 @@ class FinalModel:
             the saved one's.
         exported: What is tested and exported: the winner alone, or several networks.
         saved: What the file says that this was loaded from.
+        encoders: Fold, 0 for all rows -> what its networks read raw rows by.
     """
 
     trainer: Trainer
@@ -55,6 +62,7 @@ class FinalModel:
     single: AveragedNetworks
     exported: AveragedNetworks
     saved: SavedEnsemble
+    encoders: Encoders
 
     def open_test(self) -> tuple[Predictions, Mapping[str, NDArray[Any]], Predictions | None]:
         """Opens the sealed test rows.
@@ -64,10 +72,12 @@ class FinalModel:
         """
         data = self.trainer.data
         rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
-        predicted = _predictions_on(self.exported, rows, self.trainer)
+        raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
+        encodings = self._encoded(raw) | {0: rows.features}
+        predicted = _predictions_on(self.exported, rows, encodings=encodings, trainer=self.trainer)
         if self.exported is self.single:
             return predicted, rows.features, None
-        return predicted, rows.features, _predictions_on(self.single, rows, self.trainer)
+        return predicted, rows.features, _predictions_on(self.single, rows, encodings=encodings, trainer=self.trainer)
 
     def export(self, extra_files: Mapping[str, bytes]) -> tuple[Path, Path]:
         """Stages the SavedModel, and writes raw rows with the answers that the Keras models give on them.
@@ -82,8 +92,8 @@ class FinalModel:
         raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
         learned = raw_columns(read_arrow(self.directory.development_file), data.schema)
         staged = stage_saved_model(
-            lambda columns: self.exported.answer(data.encoder(columns)),
-            track=[*(network.model for network in self.exported.networks), data.encoder],
+            lambda columns: self.exported.answer(encoded_by(self.encoders, self.exported.folds, columns)),
+            track=[*(network.model for network in self.exported.networks), *self.encoders.values()],
             schema=data.schema,
             directory=self.directory.exports / self.directory.read_config().name,
             # What is published with the model comes from rows that it learned from, never from the sealed ones.
@@ -99,20 +109,34 @@ class FinalModel:
         """Encodes outside the exported graph, asks each Keras model and averages in NumPy: the other way (R5)."""
         hostile = hostile_rows(held_out)
         raw = {name: np.concatenate([held_out[name], hostile[name]]) for name in held_out}
-        write_cases(path, raw, self.exported.expected(self.trainer.data.encoder.encode_in_batches(raw)))
+        write_cases(path, raw, self.exported.expected(self._encoded(raw)))
+
+    def _encoded(self, raw: Mapping[str, NDArray[Any]]) -> dict[int, dict[str, NDArray[Any]]]:
+        return {fold: self.encoders[fold].encode_in_batches(raw) for fold in self.exported.folds}
 
     def _write_graph(self) -> None:
         """Keeps the winner's graph for TensorBoard, without the weights and without the preprocessing around it."""
         specs = feature_specs(self.trainer.data.training.features)
-        traced = tf.function(self.single.answer, autograph=False).get_concrete_function(specs)
-        (self.directory.best / "graph.pb").write_bytes(traced.graph.as_graph_def().SerializeToString())
+        traced = tf.function(lambda encoded: self.single.answer({0: encoded}), autograph=False)
+        graph = traced.get_concrete_function(specs).graph.as_graph_def()
+        (self.directory.best / "graph.pb").write_bytes(graph.SerializeToString())
 
 
-def _predictions_on(networks: AveragedNetworks, rows: EncodedRows, trainer: Trainer) -> Predictions:
-    parts = [
-        networks.predicted({name: array[start : start + PREDICTION_BATCH] for name, array in rows.features.items()})
-        for start in range(0, rows.num_rows, PREDICTION_BATCH)
-    ]
+def encoded_by(
+    encoders: Encoders, folds: Sequence[int], columns: Mapping[str, tf.Tensor]
+) -> dict[int, dict[str, tf.Tensor]]:
+    """Returns raw columns as the networks of each of `folds` read them, in the graph."""
+    return {fold: encoders[fold](columns) for fold in folds}
+
+
+def _predictions_on(
+    networks: AveragedNetworks, rows: EncodedRows, *, encodings: Encodings, trainer: Trainer
+) -> Predictions:
+    parts = []
+    for start in range(0, rows.num_rows, PREDICTION_BATCH):
+        batch = slice(start, start + PREDICTION_BATCH)
+        taken = {fold: {name: a[batch] for name, a in encodings[fold].items()} for fold in networks.folds}
+        parts.append(networks.predicted(taken))
     learned = trainer.data.development.y
     epsilon = 0.0 if networks.answers.task.is_classification else mape_epsilon(learned.astype(np.float64))
     return as_predictions(parts, rows, networks.answers, epsilon)
@@ -177,7 +201,14 @@ def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:
         temperature=told.single_temperature,
     )
     if not told.networks:
-        return FinalModel(trainer=trainer, directory=directory, single=single, exported=single, saved=told)
+        return FinalModel(
+            trainer=trainer,
+            directory=directory,
+            single=single,
+            exported=single,
+            saved=told,
+            encoders={0: trainer.data.encoder},
+        )
     networks = [
         replace(single.networks[0], weight=told_network.weight)
         if told_network.file == directory.model_file.name
@@ -187,11 +218,30 @@ def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:
             file=told_network.file,
             trial=told_network.trial,
             weight=told_network.weight,
+            fold=told_network.fold,
         )
         for told_network in told.networks
     ]
     exported = averaged(trainer, networks, temperature=told.temperature)
-    return FinalModel(trainer=trainer, directory=directory, single=single, exported=exported, saved=told)
+    return FinalModel(
+        trainer=trainer,
+        directory=directory,
+        single=single,
+        exported=exported,
+        saved=told,
+        encoders=encoders_of(trainer, directory, folds=exported.folds),
+    )
+
+
+def encoders_of(trainer: Trainer, directory: RunDirectory, *, folds: Sequence[int]) -> Encoders:
+    """Returns the encoders that the networks of `folds` read raw rows by, and that of all rows."""
+    data = trainer.data
+    found: dict[int, Encoder | FoldEncoder] = {0: data.encoder}
+    for fold in folds:
+        if fold:
+            state = PreprocessingState.from_json(read_json(fold_state_file(directory, fold)))
+            found[fold] = FoldEncoder(state, data.state)
+    return found
 
 
 def averaged(trainer: Trainer, networks: Sequence[WeightedNetwork], *, temperature: float) -> AveragedNetworks:

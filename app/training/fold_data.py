@@ -8,16 +8,17 @@ missing only among its held-out rows) is there and always zero. One graph then s
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.data_stage import FOLD_COLUMN, read_arrow
 from app.evaluation.baselines import EncodedRows
-from app.run_directory import RunDirectory, read_json
+from app.run_directory import RunDirectory, read_json, write_json
+from app.training.fold_encoder import in_shape, shaping
 from app.training.trial_data import TrialData, encode_rows, target_moments
 from pipelines.encoder import Encoder
-from pipelines.preprocessing import OTHER_ID, PreprocessingState, fit_preprocessing
+from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.splits import fold_rows
 
 
@@ -37,6 +38,7 @@ def load_folds(directory: RunDirectory, data: TrialData) -> tuple[TrialData, ...
         mask = np.zeros(table.num_rows, bool)
         mask[training] = True
         state = fit_preprocessing(table, data.schema, rows=mask)
+        write_json(fold_state_file(directory, fold + 1), state.to_json())
         cache = directory.encoded.with_name(f"{directory.encoded.name}-fold-{fold + 1}")
         encoded = encode_rows(table, data.schema, Encoder(state), cache=cache, learned=mask)
         rows = _in_shape(encoded, state, shape=data.state)
@@ -54,15 +56,13 @@ def load_folds(directory: RunDirectory, data: TrialData) -> tuple[TrialData, ...
 
 
 def _in_shape(rows: EncodedRows, state: PreprocessingState, *, shape: PreprocessingState) -> EncodedRows:
-    """Returns the rows with the columns and ids of another encoding: zeros for columns, "other" for ids it lacks."""
-    numeric = np.zeros((rows.num_rows, len(shape.numeric_names)), rows.numeric.dtype)
-    places = {name: place for place, name in enumerate(shape.numeric_names)}
-    for column, name in enumerate(state.numeric_names):
-        if name in places:
-            numeric[:, places[name]] = rows.numeric[:, column]
-    limits: NDArray[np.int64] = np.asarray(shape.cardinalities, np.int64)
-    categorical = np.where(rows.categorical < limits, rows.categorical, OTHER_ID).astype(rows.categorical.dtype)
-    return replace(rows, numeric=numeric, categorical=categorical)
+    shaped = in_shape({"numeric": rows.numeric, "categorical": rows.categorical}, **shaping(state, shape))
+    return replace(rows, numeric=shaped["numeric"], categorical=shaped["categorical"])
+
+
+def fold_state_file(directory: RunDirectory, fold: int) -> Path:
+    """Returns the file of what the training rows of a fold (from 1) taught, which its networks' encoding rests on."""
+    return directory.data / f"preprocessing-fold-{fold}.json"
 
 
 def folds_in_time(directory: RunDirectory) -> bool:

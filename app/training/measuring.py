@@ -21,6 +21,7 @@ from app.search.limits import MODEL_MEASURES, PARAMETERS
 from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks
 from app.training.declaration import hyperparameters
+from app.training.final_model import Encoders, encoded_by
 from app.training.network import EpochResult, forget_graphs
 from app.training.trainer import Trainer
 from app.training.trial_data import tensors
@@ -75,12 +76,13 @@ class ModelMeasurer:
         """Returns latency and size of an exported version."""
         return measure_export(version, row=self._row)
 
-    def exportable(self, networks: AveragedNetworks, *, measures: Iterable[str]) -> dict[str, float]:
+    def exportable(
+        self, networks: AveragedNetworks, *, encoders: Encoders, measures: Iterable[str]
+    ) -> dict[str, float]:
         """Returns latency and size, as far as asked for, of what `networks` would be exported as."""
-        encoder = self._trainer.data.encoder
         return measure_model(
-            lambda columns: networks.answer(encoder(columns)),
-            track=[*(network.model for network in networks.networks), encoder],
+            lambda columns: networks.answer(encoded_by(encoders, networks.folds, columns)),
+            track=[*(network.model for network in networks.networks), *encoders.values()],
             schema=self._trainer.data.schema,
             row=self._row,
             measures=tuple(measures),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.fold_choice import MIN_SECONDS, NUM_FOLDS, SMALL_ROWS, choose_folds
+from app.fold_choice import BAG_ROWS, BAG_SECONDS, MIN_SECONDS, NUM_FOLDS, SMALL_ROWS, choose_folds
 
 SMALL: dict[str, Any] = {"num_rows": 300, "seconds": 0.0, "trials": 0, "smallest_class": 60, "in_time": False}
 
@@ -30,6 +30,31 @@ def test_one_part_is_taken_for_a_reason(changes: dict[str, Any], reason: str) ->
     choice = choose_folds(0, **SMALL | changes)
     assert choice.number == 1
     assert re.search(reason, choice.reason)
+
+
+MEDIUM = SMALL | {"num_rows": BAG_ROWS - 1, "seconds": BAG_SECONDS, "bagging": True}
+
+
+def test_a_table_of_some_thousand_rows_gets_folds_whose_networks_answer_together() -> None:
+    choice = choose_folds(0, **MEDIUM)
+    reason = "4,999 rows are few enough for the networks of all folds to answer together"
+    assert (choice.number, choice.reason) == (NUM_FOLDS, reason)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_rows": BAG_ROWS},
+        {"seconds": BAG_SECONDS - 1},
+        {"seconds": 0.0},
+        {"bagging": False},
+        {"in_time": True},
+        {"smallest_class": 4},
+        {"trials": 5},
+    ],
+)
+def test_it_gets_none_without_rows_time_or_use_for_them(changes: dict[str, Any]) -> None:
+    assert choose_folds(0, **MEDIUM | changes).number == 1
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -6,9 +6,12 @@ import signal
 from statistics import fmean, median
 from typing import Any
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tamiz
+from app.ensemble_file import read_ensemble
+from app.run_directory import RunDirectory
 
 FOLDS, EPOCHS = 3, 4
 
@@ -59,3 +62,20 @@ def test_tensorboard_has_every_epoch_of_every_fold_once(folded: Any) -> None:
         assert [event.step for event in events.Tensors("val/accuracy")] == [1, 2, 3]
         for fold in range(1, FOLDS + 1):
             assert [event.step for event in events.Tensors(f"val/loss/fold_{fold}")] == [1, 2, 3, 4]
+
+
+def test_what_is_exported_averages_the_networks_of_all_folds(folded: Any) -> None:
+    run = folded[1].run
+    decided = next(r["details"] for r in folded[1].journal if r["event"] == "stage" and r["stage"] == "ensemble")
+    saved = read_ensemble(RunDirectory(run))
+    assert len(saved.networks) == decided["networks"] == FOLDS * len(decided["members"]) > 0
+    assert sum(network.weight for network in saved.networks) == pytest.approx(1.0)
+    files = {f"members/{int(trial):04d}-fold-{fold}.keras" for trial in decided["members"] for fold in (1, 2, 3)}
+    assert {network.file for network in saved.networks} == files
+    assert {str(path.relative_to(run / "best")) for path in (run / "best" / "members").iterdir()} == files
+    told = " ".join(folded[1].output.split())
+    assert f"by the average of its {FOLDS} fold networks: out-of-fold accuracy" in told
+    assert list(tamiz.load(run).test_report.baselines) == ["single", "constant", "linear"]
+    page = (run / "report.html").read_text()
+    assert "Exported model" in page
+    assert "best single model" in page

@@ -96,7 +96,7 @@ def of_file(trained: Trained, file: str) -> Any:
     model, answers = load_network(trained.directory.best / file), trained.final.single.answers
     network = WeightedNetwork(model=model, answers=answers, file=file, trial=0)
     alone = averaged(trained.trainer, [network], temperature=1.0)
-    return alone.predicted(trained.trainer.data.validation.features)
+    return alone.predicted({0: trained.trainer.data.validation.features})
 
 
 def test_the_answer_is_the_weighted_average_of_the_saved_networks(
@@ -104,14 +104,18 @@ def test_the_answer_is_the_weighted_average_of_the_saved_networks(
 ) -> None:
     final, told = saved
     assert (told.trials, told.num_networks) == ((0, 1), 2)
+    assert [(network.trial, network.file) for network in final.saved.networks] == [
+        (0, "model.keras"),
+        (1, "members/0001.keras"),
+    ]
     assert told.measures["num_parameters"] == told.num_parameters
     assert told.measures["latency_ms"] > 0
     parts = [of_file(binary, "model.keras"), of_file(binary, "members/0001.keras")]
     mean = 0.75 * parts[0]["probabilities"] + 0.25 * parts[1]["probabilities"]
-    found = final.exported.predicted(binary.trainer.data.validation.features)
+    found = final.exported.predicted({0: binary.trainer.data.validation.features})
     np.testing.assert_allclose(found["probabilities"], tempered(mean, TEMPERATURE), atol=1e-6)
     np.testing.assert_array_equal(found["label_ids"], mean.argmax(axis=1))
-    alone = final.single.predicted(binary.trainer.data.validation.features)
+    alone = final.single.predicted({0: binary.trainer.data.validation.features})
     np.testing.assert_allclose(alone["probabilities"], tempered(parts[0]["probabilities"], 0.8), atol=1e-6)
 
 
@@ -139,7 +143,7 @@ def test_the_exported_graph_answers_what_the_networks_come_to(
         name: tf.constant(column, tf.string if column.dtype == object else tf.float32) for name, column in raw.items()
     }
     answered = call_signature(signature, tensors)
-    expected = final.exported.expected(data.encoder.encode_in_batches(raw))
+    expected = final.exported.expected({0: data.encoder.encode_in_batches(raw)})
     np.testing.assert_allclose(answered["probabilities"].numpy(), expected["probabilities"], atol=1e-5)
     assert answered["label"].numpy().tolist() == expected["label"].tolist()
 
@@ -151,7 +155,8 @@ def test_a_loaded_model_is_the_saved_one(binary: Trained, saved: tuple[Any, Ense
     loaded = load_final_model(binary.trainer, binary.directory)
     assert loaded.saved == saved[0].saved == read_ensemble(binary.directory)
     for one, other in ((loaded.exported, saved[0].exported), (loaded.single, saved[0].single)):
-        np.testing.assert_allclose(one.predicted(rows)["probabilities"], other.predicted(rows)["probabilities"])
+        answered = [networks.predicted({0: rows})["probabilities"] for networks in (one, other)]
+        np.testing.assert_allclose(*answered)
     tested, _, single = loaded.open_test()
     assert single is not None
     assert tested.num_rows == single.num_rows
@@ -175,7 +180,7 @@ def test_what_there_is_no_time_for_and_what_is_damaged_is_left_out(
     assert told.trials == (0, 1)
     rows = trained.trainer.data.validation.features
     parts = [of_file(trained, file)["values"] for file in ("model.keras", "members/0001.keras")]
-    values = final.exported.predicted(rows)["values"]
+    values = final.exported.predicted({0: rows})["values"]
     np.testing.assert_allclose(values, 0.75 * parts[0] + 0.25 * parts[1], rtol=1e-6)
     alone, told = builder.build(trained.request({}), trained.final)
     assert (told.trials, told.num_networks) == ((), 1)
@@ -198,8 +203,8 @@ def test_class_weights_choose_the_label_of_an_average(binary: Trained, temperatu
         networks=(network, network), temperature=temperature, context=binary.final.single.context
     )
     rows = binary.trainer.data.validation.features
-    answer = both.answer({name: tf.constant(array) for name, array in rows.items()})
-    expected = both.expected(rows)
+    answer = both.answer({0: {name: tf.constant(array) for name, array in rows.items()}})
+    expected = both.expected({0: rows})
     np.testing.assert_allclose(answer["probabilities"].numpy(), expected["probabilities"], atol=1e-6)
     assert answer["label"].numpy().tolist() == expected["label"].tolist()
     most_probable = np.asarray(network.answers.classes)[expected["probabilities"].argmax(axis=1)]
