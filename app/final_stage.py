@@ -60,7 +60,7 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
     if best is None:
         raise SearchError("there is no trial with a result to train the final model from")
     epochs = record.progress.best_epoch(best)
-    view.say(f"\nTraining the winner, trial {best.number}, from scratch on the training and validation rows …")
+    view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
     board = record.final_board()
 
     def show(event: EpochEnded) -> None:
