@@ -4,9 +4,11 @@ import datetime
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pytest
 
-from pipelines.row_hash import hash_rows
+from pipelines.row_hash import hash_column, hash_rows
 
 
 def _hashes(columns: Mapping[str, object], **options: int) -> np.ndarray:
@@ -54,3 +56,21 @@ def test_dates_lists_and_empty_columns_have_hashes() -> None:
         }
     )
     assert np.unique(hashes).size == 3
+
+
+@pytest.mark.parametrize("layout", ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"])
+def test_a_date_in_iso_8601_hashes_as_its_timestamp(layout: str) -> None:
+    times = pd.Series(pd.date_range("1969-12-31 23:59:59", periods=50, freq="37h"))
+    text = times.dt.strftime(layout)
+    stamps = pa.array(times).cast(pa.timestamp("us"))
+    np.testing.assert_array_equal(hash_column(pa.array(text.tolist(), pa.string())), hash_column(stamps))
+
+
+def test_what_only_looks_like_a_date_hashes_as_text_and_alters_no_other() -> None:
+    mixed = pa.array(["2021-02-31", "2021-03-01", "x", None, "2021-03-01T10:00:00Z", "2021-13-01"])
+    hashes = hash_column(mixed)
+    assert len(set(hashes.tolist())) == 6
+    for number in range(6):
+        assert hash_column(mixed[number : number + 1])[0] == hashes[number]
+    midnight = pa.array(pd.Series([pd.Timestamp("2021-03-01")])).cast(pa.timestamp("us"))
+    assert hash_column(midnight)[0] == hashes[1]
