@@ -288,7 +288,7 @@ class Trainer:
         report: Report,
         ask: Ask,
     ) -> tuple[keras.Model, AnswerForm, int]:
-        """Trains the winner from scratch, on the training and validation rows together unless these widen its intervals.
+        """Trains the winner from scratch, on the validation rows too unless these widen its intervals.
 
         Nothing is left to stop early on, so the number of epochs is the best epoch of the search; the learning-rate
         schedule is the one the trial had, and its last cycle ends with the training where there are cycles.
