@@ -6,7 +6,7 @@ SMAC3; a peer that is not installed is left out and named. SMAC3 pins much: give
 
 Every engine sees noisy losses: a look-up draws one of the table's seeds. What counts is the regret of what it would
 recommend after so many trials, by the mean over the table's seeds: 0 is the best of the table, 1 its median. A peer
-recommends its least loss. Printed: the mean regret by group of tables, milliseconds a suggestion (one core), ratios
+recommends its least loss. Printed: the mean regret by group of tables, milliseconds of one core a suggestion, ratios
 and, for every target, whether it is reached. "tamiz, 8 at once" asks for batches of 8 and learns nothing in between;
 "packs" are batches that share what shapes the graph (`published_tables.PACKS`).
 
@@ -110,7 +110,7 @@ class Outcome:
         table: Index in `TABLES`.
         seed: Its seed.
         regrets: Trials -> regret of what it recommended then.
-        seconds: Seconds in the engine for each suggestion.
+        seconds: Seconds of one core in the engine for each suggestion.
     """
 
     table: int
@@ -134,14 +134,14 @@ def search(engine: Engine, table: int, *, seed: int, trials: int) -> Outcome:
     done, taken = 0, 0.0
     while done < trials:
         checkpoint = next(checkpoint for checkpoint in (*CHECKPOINTS, trials) if checkpoint > done)
-        began = time.perf_counter()
+        began = time.process_time()
         # A batch ends at a checkpoint, so that all engines are compared at equal numbers of trials.
         configurations = searcher.ask(min(engine.batch, checkpoint - done, trials - done))
-        taken += time.perf_counter() - began
+        taken += time.process_time() - began
         losses = [objective.look_up(configuration, rng) for configuration in configurations]
-        began = time.perf_counter()
+        began = time.process_time()
         searcher.tell(losses)
-        taken += time.perf_counter() - began
+        taken += time.process_time() - began
         done += len(configurations)
         if done in CHECKPOINTS:
             regrets[done] = objective.regret(searcher.recommend())
