@@ -73,7 +73,8 @@ def compose(
     Raises:
         WorkerError: The worker could not save it.
     """
-    if "ensemble" in record.progress.stages:
+    # What was tested is exported, also where an earlier version tested it without this choice.
+    if not {"ensemble", "test"}.isdisjoint(record.progress.stages):
         return
     search, winner = record.progress.search, record.progress.winner
     if search is None or winner is None:

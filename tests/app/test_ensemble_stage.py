@@ -251,6 +251,14 @@ def test_a_winner_whose_answers_were_not_kept_is_exported_alone(small_run: Any, 
     assert executor.asked[-1].single_temperature == 1.0
 
 
+def test_what_was_tested_already_is_exported_as_it_is(small_run: Any, searched: Any) -> None:
+    record, executor = searched(), SavingExecutor()
+    record.stage_done("test", rows=60)
+    view = ConsoleView(Console(file=io.StringIO()))
+    compose(small_run.directory, small_run.config, executor=executor, record=record, budget=NO_LIMIT, view=view)
+    assert executor.asked == []
+
+
 def test_the_candidates_are_those_whose_answers_fit_the_rows(small_run: Any, searched: Any) -> None:
     searched()
     state = small_run.directory.trial_state(2)
