@@ -40,9 +40,10 @@ def profile_found(profiled: Profiled) -> RenderableType:
     """Returns the columns and findings for the terminal."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
     for name in _HEADS[:-1]:
-        shown.add_column(name, justify="left" if name in ("column", "kind", "type") else "right")
+        shown.add_column(name, justify="left" if name in ("column", "kind", "type") else "right", no_wrap=True)
     for column in profiled.profile.columns[:MAX_ROWS_SHOWN]:
-        shown.add_row(*(Text(cell) for cell in _cells(column, profiled)))
+        known = profiled.associations.get(column.name)
+        shown.add_row(*map(Text, _cells(column)), Text("-" if known is None else f"{known.value:.2f}"))
     hidden = len(profiled.profile.columns) - MAX_ROWS_SHOWN
     lines: list[RenderableType] = [Text(profiled.description, style="bold"), Text(""), shown]
     lines += [Text(f"... and {hidden:,} more columns", style="dim")] if hidden > 0 else []
@@ -76,8 +77,7 @@ def _drift_text(drift: ColumnDrift) -> str:
     )
 
 
-def _cells(column: ColumnProfile, profiled: Profiled) -> list[str]:
-    known = profiled.associations.get(column.name)
+def _cells(column: ColumnProfile) -> list[str]:
     numbers = [("-" if value is None else number_text(value)) for value in (column.min, column.mean, column.max)]
     return [
         column.name,
@@ -86,12 +86,13 @@ def _cells(column: ColumnProfile, profiled: Profiled) -> list[str]:
         f"{column.missing_share:.1%}",
         f"{column.num_distinct:,}",
         *numbers,
-        "-" if known is None else f"{known.value:.2f} ({known.measure})",
     ]
 
 
 def _row(column: ColumnProfile, profiled: Profiled) -> list[str]:
-    return [*map(escape, _cells(column, profiled)), _histogram(column) or _top_values(column)]
+    known = profiled.associations.get(column.name)
+    told = "-" if known is None else f"{known.value:.2f} <span class=note>{escape(known.measure)}</span>"
+    return [*map(escape, _cells(column)), told, _histogram(column) or _top_values(column)]
 
 
 def _histogram(column: ColumnProfile) -> str:
