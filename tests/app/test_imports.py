@@ -32,7 +32,8 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_tensorflow_stays_out_of_the_coordinator() -> None:
-    loaded = modules_after("import tamiz, app.cli, app.experiment, app.execution.local_executor, app.execution.worker_process")
+    coordinator = "tamiz, app.cli, app.experiment, app.execution.local_executor"
+    loaded = modules_after(f"import {coordinator}, app.execution.worker_process")
     assert "pandas" in loaded
     assert not loaded & {"tensorflow", "keras", "keras_tuner"}
 
