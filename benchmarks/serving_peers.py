@@ -110,7 +110,14 @@ class Service:
             return True
         return {"predictions": self.answer((await request.json())["instances"])}
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+for remaining in (2, 1, 0):
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        break
+    except Exception:  # it gives itself 30 seconds, which a busy machine may not
+        ray.shutdown()
+        if not remaining:
+            raise
 serve.start(http_options={"port": PORT}, logging_config={"enable_access_log": False})
 serve.run(Service.bind())
 while True:
