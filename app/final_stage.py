@@ -44,9 +44,12 @@ from tf_serving.errors import ExportError
 from tf_serving.model_card import CardData, CardInput, CardMetric, ModelCard, model_card
 from tf_serving.model_versions import discard, publish
 from tf_serving.sample_request import sample_instances
-from tf_serving.verify import VerificationProcess
+from tf_serving.verify import DEFAULT_TIMEOUT_SECONDS, VerificationProcess
 
 _R = TypeVar("_R")
+
+SECONDS_A_COLUMN = 0.6
+"""What the proof of an export may take longer for each column, on a machine that is busy with other things."""
 
 FINAL_SHARE = 0.75
 """Of the time kept for what comes after the final training: a training that is late may take the rest of it."""
@@ -164,8 +167,11 @@ def export(
         "model_card.md": card_text(directory, config, tested, networks=networks_told(record.progress)).encode(),
     }
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
+    num_columns = len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features)
     try:
-        proof = verification.verify(Path(staged.directory), Path(staged.cases))
+        # A wide table has a row with each column missing, which takes a call of as many inputs.
+        seconds = DEFAULT_TIMEOUT_SECONDS + SECONDS_A_COLUMN * num_columns
+        proof = verification.verify(Path(staged.directory), Path(staged.cases), timeout_seconds=seconds)
     except ExportError:
         discard(Path(staged.directory))
         raise
