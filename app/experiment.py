@@ -33,7 +33,8 @@ from app.report_stage import board_of, read_begun, report
 from app.run_directory import RunDirectory, read_json
 from app.search.space import Configuration
 from app.search_loop import SearchLoop
-from app.search_record import SearchRecord, read_progress
+from app.search_progress import read_progress
+from app.search_record import SearchRecord
 from app.search_stage import (
     check_goals,
     check_settings,

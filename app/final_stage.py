@@ -32,7 +32,8 @@ from app.execution.messages import (
 )
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
-from app.search_record import Progress, SearchRecord
+from app.search_progress import Progress
+from app.search_record import SearchRecord
 from app.time_budget import TimeBudget
 from app.training.seeding import derive_seed
 from app.view import View

@@ -13,7 +13,7 @@ from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text
 from app.search.importance import importance
 from app.search.trial import Failed, History, Paused, Trial
-from app.search_record import Lease, Progress
+from app.search_progress import Lease, Progress
 from app.tensorboard import TrialEventWriter
 
 SHOWN_PARAMETERS = 6

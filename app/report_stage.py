@@ -27,7 +27,8 @@ from app.run_directory import RunDirectory, read_json, write_atomically
 from app.search.limits import PARAMETERS, violation
 from app.search.objectives import Goals
 from app.search.trial import Failed, Resource, Trial
-from app.search_record import Progress, SearchRecord, read_progress
+from app.search_progress import Progress, read_progress
+from app.search_record import SearchRecord
 from app.summary import test_result, what_next
 from app.view import View
 from pipelines.addresses import is_path

@@ -29,7 +29,8 @@ from app.search.space import Space
 from app.search.trial import Resource
 from app.search.warm_start import filled
 from app.search_loop import Packing, SearchLoop, SearchView
-from app.search_record import Search, SearchRecord
+from app.search_progress import Search
+from app.search_record import SearchRecord
 from app.summary import search_begins, search_ended
 from app.time_budget import TimeBudget
 from app.view import View

@@ -24,7 +24,7 @@ from app.overview import importance_text
 from app.run_directory import RunDirectory
 from app.search.limits import Limit
 from app.search.space import Space
-from app.search_record import Search
+from app.search_progress import Search
 from pipelines.data_report import Finding, Severity
 from pipelines.schema import FeatureSpec
 from pipelines.splits import Split

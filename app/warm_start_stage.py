@@ -12,7 +12,8 @@ from app.errors import ConfigError, RunDirectoryError
 from app.run_directory import RunDirectory
 from app.search.space import Configuration, Space
 from app.search.warm_start import filled, transferred
-from app.search_record import SearchRecord, read_progress
+from app.search_progress import read_progress
+from app.search_record import SearchRecord
 
 MOST_FROM_A_RUN = 5
 """The best of an earlier run differ little from each other, and the data is another: a few are worth their time."""

@@ -19,7 +19,7 @@ from app.evaluation.number_text import number_text, seconds_text
 from app.overview import Overview, RungCount, best_text, importance_text, overview_of
 from app.report_stage import board_of_progress
 from app.run_directory import RunDirectory
-from app.search_record import Lease, Progress, read_progress
+from app.search_progress import Lease, Progress, read_progress
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SHARE_OF_LOOKING = 0.2

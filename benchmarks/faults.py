@@ -60,7 +60,8 @@ def coordinate(folder: Path) -> None:
     from app.run_directory import RunDirectory
     from app.search.algorithm import Algorithm, Recipe
     from app.search_loop import Packing, SearchLoop
-    from app.search_record import Search, SearchRecord
+    from app.search_progress import Search
+    from app.search_record import SearchRecord
     from app.time_budget import TimeBudget
 
     with closing(LocalExecutor(num_workers=NUM_WORKERS)) as executor:
@@ -195,7 +196,7 @@ class Harness:
     def _trials(self, path: Path) -> set[int]:
         """The trials that the journal knows; reading it is the test that it can be read."""
         from app.run_directory import RunDirectory
-        from app.search_record import read_progress
+        from app.search_progress import read_progress
 
         return set(read_progress(RunDirectory(path)).history)
 
@@ -222,7 +223,7 @@ def check(path: Path, curves: dict[int, Any]) -> tuple[list[str], Counter[str]]:
     from app.run_directory import RunDirectory
     from app.search import journal
     from app.search.trial import Completed, Failed
-    from app.search_record import read_progress
+    from app.search_progress import read_progress
 
     directory = RunDirectory(path)
     space = directory.read_config().search.space

@@ -64,7 +64,7 @@ def write_journal(folder: Path, shape: Shape, *, num_trials: int) -> None:
     from app.search.journal import Journal
     from app.search.space import Float, Space
     from app.search.trial import Completed, Ended, Paused, Reported, Started
-    from app.search_record import Search
+    from app.search_progress import Search
 
     space = Space([Float(f"parameter_{index}", 0.0, 1.0) for index in range(NUM_PARAMETERS)])
     search = Search(

@@ -26,7 +26,8 @@ from app.search.algorithm import create
 from app.search.space import Categorical, Configuration, Float, Space
 from app.search.trial import Completed
 from app.search_loop import Packing, SearchLoop, SearchView
-from app.search_record import Search, SearchRecord
+from app.search_progress import Search
+from app.search_record import SearchRecord
 from app.search_stage import PACK_SHARE, num_rows
 from app.time_budget import TimeBudget
 

@@ -37,7 +37,8 @@ from app.run_directory import RunDirectory
 from app.search.limits import LATENCY, PARAMETERS
 from app.search.space import Int, Space
 from app.search.trial import Completed, Suggestion
-from app.search_record import Search, SearchRecord, read_progress
+from app.search_progress import Search, read_progress
+from app.search_record import SearchRecord
 from app.time_budget import TimeBudget
 from app.training.kept_predictions import keep_predictions
 from app.view import ConsoleView

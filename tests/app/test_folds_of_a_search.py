@@ -28,7 +28,8 @@ from app.run_directory import RunDirectory, read_json
 from app.search.space import Int, Space
 from app.search.trial import Completed, History, Outcome, Pruned, Resource, Started, Suggestion
 from app.search_loop import SearchView
-from app.search_record import Search, SearchRecord, read_progress
+from app.search_progress import Search, read_progress
+from app.search_record import SearchRecord
 from app.search_stage import fold_choice_of
 from app.summary import search_begins
 from app.view import ConsoleView

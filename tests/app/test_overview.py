@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from app.overview import OverviewBoard, importance_text, overview_of, scalars_of
 from app.search.space import Float, Int, Space
 from app.search.trial import Completed, Ended, Fact, Failed, History, Paused, Reported, Started, Suggestion
-from app.search_record import Progress, Search
+from app.search_progress import Progress, Search
 
 SPACE = Space([Float("rate", 0.0, 1.0), Int("depth", 1, 4)])
 SEARCH = Search(

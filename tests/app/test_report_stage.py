@@ -17,7 +17,8 @@ from app.report_stage import board_of, next_commands, report
 from app.run_directory import RunDirectory
 from app.search.space import Float, Int, Space
 from app.search.trial import Completed, Failed, Paused, Suggestion
-from app.search_record import Search, SearchRecord, read_progress
+from app.search_progress import Search, read_progress
+from app.search_record import SearchRecord
 from app.view import ConsoleView, SilentView
 
 SEARCH = Search(

@@ -38,7 +38,8 @@ from app.search.limits import Limit
 from app.search.space import Categorical, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
 from app.search_loop import Packing, SearchLoop, SearchView
-from app.search_record import Search, SearchRecord, read_progress
+from app.search_progress import Search, read_progress
+from app.search_record import SearchRecord
 from app.time_budget import TimeBudget
 from search_spaces.pack_shapes import MAX_PACK, pack_shape
 

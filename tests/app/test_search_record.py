@@ -15,7 +15,8 @@ from app.execution.messages import EpochEnded, TrialEnded
 from app.run_directory import RunDirectory
 from app.search.space import Categorical, Int, Space
 from app.search.trial import Completed, Ended, Failed, Outcome, Paused, Reported, Started, Suggestion
-from app.search_record import Progress, Search, SearchRecord, read_progress
+from app.search_progress import Progress, Search, read_progress
+from app.search_record import SearchRecord
 
 SPACE = Space([Int("depth", 1, 4), Categorical("optimizer", ("adamw", "sgd"))])
 SEARCH = Search(

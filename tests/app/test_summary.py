@@ -18,7 +18,7 @@ from app.goals import SearchGoals
 from app.run_directory import RunDirectory
 from app.search.limits import Limit
 from app.search.space import Float, Int, Space
-from app.search_record import Search
+from app.search_progress import Search
 from app.view import ConsoleView
 from pipelines.data_report import Finding, Severity
 

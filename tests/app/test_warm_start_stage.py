@@ -14,7 +14,8 @@ from app.report_stage import board_of
 from app.run_directory import RunDirectory
 from app.search.space import Categorical, Float, Int, Space
 from app.search.trial import Completed, Suggestion
-from app.search_record import Search, SearchRecord, read_progress
+from app.search_progress import Search, read_progress
+from app.search_record import SearchRecord
 from app.warm_start_stage import add_result, check_start, earlier_configurations, enqueue
 
 SPACE = Space([Int("depth", 1, 4, default=2), Float("rate", 0.0, 1.0, default=0.5), Categorical("kind", ("a", "b"))])

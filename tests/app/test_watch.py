@@ -13,7 +13,8 @@ from app.execution.messages import EpochEnded, TrialEnded
 from app.run_directory import RunDirectory
 from app.search.space import Float, Space
 from app.search.trial import Completed, Paused, Suggestion
-from app.search_record import Search, SearchRecord
+from app.search_progress import Search
+from app.search_record import SearchRecord
 from app.watch import watch
 
 SPACE = Space([Float("rate", 0.0, 1.0)])

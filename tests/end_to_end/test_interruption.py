@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import tamiz
-from app.search_record import read_progress
+from app.search_progress import read_progress
 
 
 def test_a_kill_in_the_middle_leaves_a_readable_journal(killed: Any) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import tamiz
-from app.search_record import read_progress
+from app.search_progress import read_progress
 
 SETTINGS = """
 name = "mass"
