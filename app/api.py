@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from app.arguments import Changes, DataArguments, ExecutionArguments, SearchArguments, experiment_config
-from app.config import ExperimentConfig, parse_duration
+from app.config import ExperimentConfig
 from app.data_stage import source_of
 from app.execution.executors import make_executor
 from app.experiment import Experiment, begin, launch
 from app.experiment import prepare as prepare_data
 from app.experiment import resume as resume_run
+from app.quantities import parse_duration
 from app.view import ConsoleView, SilentView, View
 from pipelines.sources import DataLike, Origin, Source, open_source, with_joins
 

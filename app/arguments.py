@@ -15,11 +15,10 @@ from app.config import (
     Placement,
     did_you_mean,
     name_from,
-    parse_bytes,
-    parse_duration,
     read_config,
 )
 from app.errors import ConfigError
+from app.quantities import parse_bytes, parse_duration
 from pipelines.addresses import is_path, shown_database, shown_place
 
 _Option = TypeVar("_Option", bound=StrEnum)

@@ -138,8 +138,8 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or killed, as it was or with other budgets, workers or algorithm."""
     from app.arguments import Changes, ExecutionArguments
-    from app.config import parse_duration
     from app.experiment import resume as resume_experiment
+    from app.quantities import parse_duration
 
     changes = Changes(
         seconds=parse_duration(time_) if time_ else None,
@@ -194,8 +194,8 @@ def deploy(
     image: Annotated[str, typer.Option(help="Name of the image with the model [default: the model's].")] = "",
 ) -> None:
     """Write the files that run TensorFlow Serving: Docker, Compose, Prometheus, Grafana, Kubernetes, KServe."""
-    from app.config import parse_milliseconds
     from app.experiment import load
+    from app.quantities import parse_milliseconds
     from tf_serving.deploy.bundle import DeploySettings, write_bundle
 
     settings = DeploySettings(p95_ms=parse_milliseconds(p95), cpus=cpus, image=image)
@@ -221,7 +221,7 @@ def bench_serve(
     api_key: Annotated[str, typer.Option(envvar="TAMIZ_API_KEY", help="Key to be let in with.")] = "",
 ) -> None:
     """Put load on a model server; find the highest rate that keeps a 95th percentile."""
-    from app.config import parse_milliseconds
+    from app.quantities import parse_milliseconds
     from tf_serving.client import ClientOptions
     from tf_serving.load_test.bench import BenchSettings, run_bench
     from tf_serving.load_test.chart import check_chart, write_chart

@@ -8,8 +8,6 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.config import parse_milliseconds
-from app.errors import ConfigError
 
 
 def refused(*arguments: object) -> str:
@@ -17,17 +15,6 @@ def refused(*arguments: object) -> str:
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.strip().splitlines()
     return line
-
-
-@pytest.mark.parametrize(("text", "milliseconds"), [("20ms", 20), ("0.5s", 500), ("7", 7), (" 1.5 ms ", 1.5)])
-def test_times_are_read_in_milliseconds(text: str, milliseconds: float) -> None:
-    assert parse_milliseconds(text) == milliseconds
-
-
-@pytest.mark.parametrize("text", ["", "0ms", "-1ms", "20 minutes", "ms", "nan"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"expected a time such as 20ms or 0\.5s"):
-        parse_milliseconds(text)
 
 
 def test_deploy_refuses_what_makes_no_sense(tmp_path: Path) -> None:
