@@ -135,7 +135,13 @@ class PackTrainer:
             members.append(member)
         members = self._left(members, run, context=self.context)
         while members:
-            members = self._train_stack(members, run, ask)
+            # Every epoch has an order of the rows of its own, so those that are behind catch up by themselves first.
+            epochs = sorted({len(member.curve) for member in members})
+            behind = [member for member in members if len(member.curve) == epochs[0]]
+            self._train_stack(behind, run, ask, until=epochs[1] if len(epochs) > 1 else None)
+            for member in members:
+                if not member.is_done and run.is_stopped(member.trial.number):
+                    member.end = End.STOPPED
             members = self._left(members, run, context=self.context)
 
     def enter(self, trial: PackMember) -> Member:
@@ -176,10 +182,10 @@ class PackTrainer:
         elif len(member.curve) >= member.trial.budget:
             member.end = End.BUDGET
 
-    def _train_stack(self, members: list[Member], run: _PackRun, ask: Ask) -> list[Member]:
-        """Trains until a member is done, and returns the members with their arrays brought up to date."""
+    def _train_stack(self, members: list[Member], run: _PackRun, ask: Ask, *, until: int | None) -> None:
+        """Trains members of one epoch until one of them is done, or all have `until` epochs."""
         live = LivePack(self.graph, members, self.context)
-        while not any(member.is_done for member in members):
+        while not any(member.is_done for member in members) and len(members[0].curve) != until:
             losses = self._train_epoch(live, run, ask)
             if losses is None:
                 break
@@ -192,7 +198,6 @@ class PackTrainer:
                 live.fetch()
                 self._tell(members, run)
         live.fetch()
-        return members
 
     def _train_epoch(self, live: LivePack, run: _PackRun, ask: Ask) -> Any:
         """Trains an epoch of all members; returns their mean losses, or None if all were told to stop before its end.
@@ -200,17 +205,13 @@ class PackTrainer:
         One member that is told to stop leaves at the end of the epoch: the others have to finish it anyway.
         """
         members = live.members
-        epoch = max(len(member.curve) for member in members)
+        epoch = len(members[0].curve)
         order = self._order(epoch, members[0].plan.batch_size)
         total, done = 0.0, 0
-        stopped: set[int] = set()
         while done < len(order):
-            asked = ask()
-            if asked is None:
-                for member in members:
-                    member.end = End.STOPPED
+            run.stop(ask())
+            if run.is_over:
                 return None
-            stopped.update(asked)
             steps = order[done : done + run.steps_per_call]
             seed = [derive_seed(self._seed, NOISE_SEED, epoch), done]
             start = time.perf_counter()
@@ -219,7 +220,7 @@ class PackTrainer:
             done += len(steps)
         live.commit()
         for member in members:
-            if member.trial.number in stopped:
+            if run.is_stopped(member.trial.number):
                 member.end = End.STOPPED
         return np.asarray(total) / len(order)
 
@@ -325,7 +326,18 @@ class _PackRun:
         self.report, self.ended = report, ended
         self.trace_seconds = trace_seconds
         self.steps_per_call = 8
+        self.is_over = False
+        self._stopped: set[int] = set()
         self._start = self._lap = self._last_told = start
+
+    def stop(self, trials: Collection[int] | None) -> None:
+        """Notes the trials that are to stop; None is all of them."""
+        self.is_over |= trials is None
+        self._stopped.update(trials or ())
+
+    def is_stopped(self, trial: int) -> bool:
+        """Whether a trial is to stop."""
+        return self.is_over or trial in self._stopped
 
     @property
     def elapsed(self) -> float:

@@ -92,6 +92,27 @@ def test_a_pack_goes_on_from_its_saved_states_as_if_it_had_never_stopped(
         assert resumed.ends[number].epoch == 4
 
 
+def test_a_member_that_is_behind_catches_up_with_the_rows_of_its_own_epochs(
+    train: Callable[..., Diary], tmp_path: Path
+) -> None:
+    """As when a pack is killed while it saves one member after the other."""
+    straight = train(tmp_path / "straight", SOUND, budget=3)
+    train(tmp_path / "killed", SOUND, budget=1)
+    train(tmp_path / "killed", {1: SOUND[1]}, budget=2)
+    resumed = train(tmp_path / "killed", SOUND, budget=3)
+    for number in SOUND:
+        assert resumed.curves[number] == pytest.approx(straight.curves[number], rel=1e-4)
+
+
+def test_a_member_is_stopped_while_another_catches_up(train: Callable[..., Diary], tmp_path: Path) -> None:
+    from app.training.trainer import End
+
+    train(tmp_path, {1: SOUND[1]}, budget=2)
+    stopped = train(tmp_path, SOUND, budget=3, ask=lambda: {1})
+    assert (stopped.ends[1].end, stopped.ends[1].epoch) == (End.STOPPED, 2)
+    assert (stopped.ends[2].end, stopped.ends[2].epoch) == (End.BUDGET, 3)
+
+
 def test_a_member_goes_on_in_a_pack_of_others_and_alone(
     train: Callable[..., Diary],
     make_trainer: Callable[..., Any],
