@@ -226,7 +226,13 @@ def test_the_end_of_a_functional_model_says_whether_it_answers_logits(
 ) -> None:
     model, _ = checked_model(matrix_network(last(3)), example=example, context=context())
     assert answers_logits(model, Task.MULTICLASS) is logits
-    assert answers_logits(model, Task.REGRESSION)
+
+
+@pytest.mark.parametrize(("outputs", "raw"), [(1, True), (3, False)])
+def test_the_quantiles_of_another_loss_are_taken_as_they_are(outputs: int, raw: bool) -> None:
+    model = keras.Sequential([layers.Input((2,)), layers.Dense(outputs)])
+    model.compile(loss="mse")
+    assert answers_logits(model, Task.REGRESSION) is raw
 
 
 @pytest.mark.parametrize(

@@ -246,11 +246,19 @@ def test_a_sample_without_rows_or_of_other_types_is_refused(penguins: Any, tmp_p
 
 
 def test_a_multilabel_model_needs_no_single_label(penguins: Any, tmp_path: Path) -> None:
-    target = replace(penguins.schema.target, task=Task.MULTILABEL)
-    staging = stage(
-        penguins,
-        tmp_path / "penguins",
-        schema=replace(penguins.schema, target=target),
-        answer=lambda raw: {"probabilities": penguins.answer(raw)["probabilities"]},
+    names = ("sings", "flies", "swims")
+    target = replace(
+        penguins.schema.target,
+        task=Task.MULTILABEL,
+        classes=names,
+        columns=names,
+        label_values=(("no", "yes"),) * 3,
     )
-    assert set(signature_defs(staging)["serving_default"].outputs) == {"probabilities"}
+
+    def answer(raw: Any) -> Any:
+        answered = penguins.answer(raw)
+        return {"probabilities": answered["probabilities"]} | dict.fromkeys(names, answered["label"])
+
+    schema = replace(penguins.schema, target=target)
+    staging = stage(penguins, tmp_path / "penguins", schema=schema, answer=answer)
+    assert set(signature_defs(staging)["serving_default"].outputs) == {"probabilities", *names}

@@ -27,6 +27,9 @@ def own(declares: Declare) -> UserSpace:
     return UserSpace(build, reference="test:build")
 
 
+CONTEXT = TableContext(Task.BINARY, 2, 3, (4,), 1000, 10)
+
+
 def conditions(declares: Declare) -> dict[str, dict[str, tuple[Any, ...]]]:
     """Every parameter's conditions, parent -> values."""
     space = declare(own(declares))
@@ -35,8 +38,14 @@ def conditions(declares: Declare) -> dict[str, dict[str, tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_our_spaces_declare_without_building(name: str) -> None:
-    context = TableContext(Task.BINARY, 2, 3, (4,), 1000, 10)
-    space = declare(load_space(name, context))
+    space = declare(load_space(name, CONTEXT))
+    assert len(space.names) > 5
+    assert space.validate(space.default()) is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_ranges_and_conditions_are_those_that_a_space_declares(name: str) -> None:
+    space = declare(load_space(name, CONTEXT))
     assert space["learning_rate"] == Float(
         "learning_rate",
         1e-4,
@@ -46,7 +55,6 @@ def test_our_spaces_declare_without_building(name: str) -> None:
         conditions=(Condition("optimizer", ("adamw", "rmsprop")),),
     )
     assert {c.parent for c in space["momentum"].conditions} == {"optimizer"}
-    assert space.validate(space.default()) is None
 
 
 def test_every_kind_of_parameter_is_converted() -> None:
