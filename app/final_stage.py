@@ -71,7 +71,10 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
         board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
 
     request = TrainFinal(
-        hyperparameters=best.hyperparameters, epochs=epochs, deadline=budget.end - FINAL_SHARE * budget.finishing
+        trial=best.number,
+        hyperparameters=best.hyperparameters,
+        epochs=epochs,
+        deadline=budget.end - FINAL_SHARE * budget.finishing,
     )
     trained = _expect(FinalTrained, executor.call(request, on_epoch=show))
     board.close()
@@ -80,6 +83,7 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
         trial=best.number,
         epochs=trained.epochs,
         wanted_epochs=epochs,
+        of_trial=trained.of_trial,
         parameters=trained.num_parameters,
         seconds=round(trained.seconds, 3),
     )

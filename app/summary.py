@@ -166,9 +166,9 @@ def what_next(
         *(Padding(line, (0, 0, 0, 12)) for line in _measured(exported.get("measures", {}), limits)),
     ]
     if final["epochs"] < final["wanted_epochs"]:
-        cut = (
-            f"the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: the time was used up"
-        )
+        cut = f"the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: the time was used up"
+        if final.get("of_trial"):
+            cut += "; the network is the one that the trial came to, which has not learned from the validation rows"
         lines.append(Padding(Text(cut, style="yellow"), (0, 0, 0, 12)))
     lines += [
         _uncut("report      ", str(directory.report_file)),

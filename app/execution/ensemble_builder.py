@@ -15,11 +15,11 @@ from app.run_directory import RunDirectory
 from app.search.limits import PARAMETERS
 from app.search.space import Value
 from app.training.averaged_networks import WeightedNetwork
-from app.training.checkpoint import load_state
 from app.training.final_model import FinalModel, averaged, encoders_of, load_network, save_network
 from app.training.measuring import ModelMeasurer
 from app.training.network import TrainingPart, forget_graphs
 from app.training.trainer import Trainer
+from app.training.trial_network import network_of_trial
 from app.trial_states import ensemble_parts
 
 
@@ -109,10 +109,7 @@ class EnsembleBuilder:
         folders = ensemble_parts(self._directory.trial_state(trial))
         networks = []
         for number, (folder, part) in enumerate(zip(folders, self._parts, strict=True), start=1):
-            arrays = load_state(folder / "best")[0]["model"]
-            network = self._trainer.network(values, part, num_rows=part.rows.num_rows, seed=0)
-            for variable, array in zip(network.model.variables, arrays, strict=True):
-                variable.assign(array)
+            network = network_of_trial(self._trainer, part, values=values, state=folder)
             fold = number if len(self._parts) > 1 else 0
             suffix = f"-fold-{fold}" if fold else ""
             path = self._directory.members / f"{trial:04d}{suffix}.keras"

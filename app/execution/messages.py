@@ -192,11 +192,13 @@ class TrainFinal:
     """Train the winner from scratch and save it. Answered by `FinalTrained`.
 
     Attributes:
-        hyperparameters: The winner's parameters.
+        trial: Number of the winner.
+        hyperparameters: Its parameters.
         epochs: Epochs to train.
         deadline: Time (seconds since the epoch) at which to stop.
     """
 
+    trial: int
     hyperparameters: Mapping[str, Value]
     epochs: int
     deadline: float
@@ -210,11 +212,13 @@ class FinalTrained:
         epochs: Epochs trained.
         num_parameters: Weights of the network.
         seconds: Wall time.
+        of_trial: Whether the network of the trial itself was saved, since there was no time to train all epochs again.
     """
 
     epochs: int
     num_parameters: int
     seconds: float
+    of_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,11 +175,31 @@ class Worker:
             report=report,
             ask=go_on,
         )
+        # A schedule that is cut off leaves a network at a high rate, worse than the one that won.
+        of_trial = epochs < request.epochs and self._take_trial(request)
         return FinalTrained(
             epochs=epochs,
             num_parameters=self._final.single.num_parameters,
             seconds=time.perf_counter() - start,
+            of_trial=of_trial,
         )
+
+    def _take_trial(self, request: TrainFinal) -> bool:
+        """Makes the network that the winner came to in the search the final one; returns whether it could."""
+        from app.training.checkpoint import CheckpointError
+        from app.training.final_model import final_model_of_trial
+
+        runner, directory = self._opened()
+        state = directory.trial_state(request.trial)
+        if len(runner.parts) > 1:
+            return False  # it came to a network for each fold
+        try:
+            self._final = final_model_of_trial(
+                runner.trainer, directory, values=request.hyperparameters, state=state
+            )
+        except (CheckpointError, FileNotFoundError):
+            return False
+        return True
 
     def _save_ensemble(self, request: SaveEnsemble) -> EnsembleSaved:
         from app.execution.ensemble_builder import EnsembleBuilder

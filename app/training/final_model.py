@@ -27,6 +27,7 @@ from app.training.fold_encoder import FoldEncoder
 from app.training.network import PREDICTION_BATCH, feature_specs
 from app.training.trainer import Ask, Report, Trainer, as_predictions
 from app.training.trial_data import encode_rows
+from app.training.trial_network import network_of_trial
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import raw_columns
@@ -167,6 +168,29 @@ def train_final_model(
         The reloaded model and the epochs trained.
     """
     model, answers, trained = trainer.train_final(values, epochs=epochs, seed=seed, report=report, ask=ask)
+    return _saved(trainer, directory, model, answers=answers), trained
+
+
+def final_model_of_trial(
+    trainer: Trainer, directory: RunDirectory, *, values: Mapping[str, Value], state: Path
+) -> FinalModel:
+    """Saves the network that a trial came to as the final model, and reloads it.
+
+    Args:
+        trainer: Where the data and devices are.
+        directory: The experiment.
+        values: The trial's hyperparameters.
+        state: Folder of its state.
+
+    Raises:
+        CheckpointError: Its weights are damaged.
+        FileNotFoundError: They were not kept.
+    """
+    network = network_of_trial(trainer, trainer.part, values=values, state=state)
+    return _saved(trainer, directory, network.model, answers=network.answers)
+
+
+def _saved(trainer: Trainer, directory: RunDirectory, model: keras.Model, *, answers: AnswerForm) -> FinalModel:
     save_network(model, directory.model_file)
     write_json(directory.best / "answers.json", answers.to_json())
     del model
@@ -178,7 +202,7 @@ def train_final_model(
         write_json(directory.best / "answers.json", network.answers.to_json())
         single = replace(final.single, networks=(network,))
         final = replace(final, single=single, exported=single)
-    return final, trained
+    return final
 
 
 def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:

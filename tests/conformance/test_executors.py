@@ -24,7 +24,17 @@ from app.data_stage import prepare_data, read_source, write_config, write_data
 from app.errors import WorkerError
 from app.execution.executor import Event, Executor
 from app.execution.local_executor import LocalExecutor
-from app.execution.messages import EpochEnded, OpenRun, Predict, RunOpened, RunTrial, TrialEnded, WorkerReplaced
+from app.execution.messages import (
+    EpochEnded,
+    FinalTrained,
+    OpenRun,
+    Predict,
+    RunOpened,
+    RunTrial,
+    TrainFinal,
+    TrialEnded,
+    WorkerReplaced,
+)
 from app.execution.worker_pool import Lease
 from app.run_directory import RunDirectory
 from app.search.limits import Limit
@@ -289,6 +299,19 @@ def test_measures_are_taken_and_a_network_beyond_a_limit_is_not_trained(running:
         assert not (running.directory.trial_state(number) / "current").exists()
     finally:
         running.executor.open(plain)
+
+
+def test_a_final_training_without_time_leaves_the_network_of_its_trial(running: OpenExecutor) -> None:
+    number = running.submit(budget=2)
+    running.finish()
+    request = TrainFinal(trial=number, hyperparameters=running.opened.space.default(), epochs=3, deadline=0.0)
+    reply = running.executor.call(request)
+    assert isinstance(reply, FinalTrained)
+    assert (reply.epochs, reply.of_trial) == (1, True)
+    # One that kept nothing is no help.
+    reply = running.executor.call(dataclasses.replace(request, trial=10_000))
+    assert isinstance(reply, FinalTrained)
+    assert (reply.epochs, reply.of_trial) == (1, False)
 
 
 def test_one_trial_is_stopped_by_its_number(running: OpenExecutor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from app.ensemble_file import read_ensemble
 from app.evaluation.temperature import tempered
 from app.execution.messages import EnsembleMember, EnsembleSaved, SaveEnsemble
+from app.run_directory import RunDirectory
 from app.search.space import Float, Space
 from app.training.kept_predictions import kept_predictions
 from pipelines.raw_columns import raw_columns
@@ -209,3 +211,18 @@ def test_class_weights_choose_the_label_of_an_average(binary: Trained, temperatu
     assert answer["label"].numpy().tolist() == expected["label"].tolist()
     most_probable = np.asarray(network.answers.classes)[expected["probabilities"].argmax(axis=1)]
     assert (expected["label"].astype(str) != most_probable).any()
+
+
+def test_a_trial_itself_can_be_the_final_model(binary: Trained, tmp_path: Path) -> None:
+    from app.training.final_model import final_model_of_trial
+
+    directory = RunDirectory(Path(shutil.copytree(binary.directory.path, tmp_path / "run")))
+    shutil.rmtree(directory.best)
+    final = final_model_of_trial(
+        binary.trainer, directory, values=binary.values[1], state=directory.trial_state(1)
+    )
+    kept = kept_predictions(directory.trial_state(1))
+    assert kept is not None
+    predicted = final.exported.predicted({0: binary.trainer.data.validation.features})
+    np.testing.assert_allclose(predicted["probabilities"], kept.probabilities, atol=1e-5)
+    assert directory.model_file.is_file()
