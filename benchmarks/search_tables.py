@@ -279,6 +279,8 @@ def main() -> None:
             continue
         tables = [table for table in options.slow_tables if table in options.tables] if engine.slow else options.tables
         tables = [table for table in tables if TABLES[table][0] in engine.collections]
+        if not tables:
+            continue
         began = time.perf_counter()
         num_seeds = min(options.slow_seeds, seeds) if engine.slow else seeds
         num_trials = min(options.slow_trials, trials) if engine.slow else trials
