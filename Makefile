@@ -22,7 +22,9 @@ demo: $(INSTALLED)
 	@echo
 	$(BIN)/tamiz predict $(DEMO) examples/penguins.csv --output $(DEMO)/predictions.parquet
 	@echo
-	$(BIN)/python examples/predict_without_tamiz.py $(DEMO)/export/penguins/1
+	@# TensorFlow greets on the error stream; it is shown only when something goes wrong.
+	@$(BIN)/python examples/predict_without_tamiz.py $(DEMO)/export/penguins/1 2>$(DEMO)/logs/example.txt \
+	  || { cat $(DEMO)/logs/example.txt >&2; exit 1; }
 
 test: lint
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
