@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -29,6 +30,12 @@ class SearchError(TamizError):
 
 class WorkerError(TamizError):
     """A worker process could not do what it was asked."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns the nearest of the known names as a question in brackets, or nothing."""
+    near = difflib.get_close_matches(name, [str(other) for other in known], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def disk_full_message(place: object) -> str:

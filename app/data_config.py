@@ -1,0 +1,80 @@
+"""The settings of an experiment's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which data, and what is known about it beforehand.
+
+    Attributes:
+        source: File, folder, pattern or URL of the table, ``tfds:NAME/CONFIG`` or ``python:module:function``; empty
+            for a table given in memory or by a database.
+        more_sources: Further files of the same table.
+        sql: Query to a database.
+        url: SQLAlchemy's URL of the database, without its password.
+        joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
+        data_dir: Folder of prepared tensorflow-datasets; empty for its default.
+        lock: Lock file of `tamiz data lock` that the data must match; empty for none.
+        max_file_size: Bytes that a file may have, also unpacked; 0 limits only how much a file may grow when unpacked.
+        target: Column to predict, or several with commas between them.
+        task: ``auto``, ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
+        features: Column -> kind that overrides the inference (``ignore`` drops the column).
+        group: Column whose rows must stay together in one split; empty for none.
+        time_column: Column that orders the splits; empty for none.
+        weight: Column that says how much a row counts in the loss and the metrics; empty for none.
+        quantiles: Levels of a quantile regression, rising, 0.5 among them; empty for none.
+        missing_values: Further texts that mean a missing value.
+        encoding: Text encoding of a CSV file; empty recognises it.
+        delimiter: Delimiter of a CSV file; empty recognises it.
+        validation_share: Share of the rows that selects, in (0, 0.5).
+        test_share: Share of the rows that is sealed for the report, in (0, 0.5).
+    """
+
+    source: str = ""
+    more_sources: tuple[str, ...] = ()
+    sql: str = ""
+    url: str = ""
+    joins: tuple[str, ...] = ()
+    data_dir: str = ""
+    lock: str = ""
+    max_file_size: int = 0
+    target: str = ""
+    task: str = "auto"
+    features: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+    time_column: str = ""
+    weight: str = ""
+    quantiles: tuple[float, ...] = ()
+    missing_values: tuple[str, ...] = ()
+    encoding: str = ""
+    delimiter: str = ""
+    validation_share: float = 0.15
+    test_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            ConfigError: A share is out of range, or the task is unknown.
+        """
+        for name in ("validation_share", "test_share"):
+            if not 0.0 < getattr(self, name) < 0.5:
+                raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
+        levels = self.quantiles
+        if levels and not (
+            list(levels) == sorted(set(levels)) and levels[0] > 0.0 and levels[-1] < 1.0 and 0.5 in levels[1:-1]
+        ):
+            raise ConfigError(
+                f"quantiles are {', '.join(map(str, levels))}: expected rising levels between 0 and 1, one below 0.5, "
+                f"0.5 itself and one above, such as 0.05, 0.5, 0.95"
+            )
+        known = ("auto", "binary", "multiclass", "multilabel", "regression")
+        if self.task not in known:
+            hint = did_you_mean(self.task, known)
+            raise ConfigError(f"task is {self.task!r}{hint}: expected one of {', '.join(known)}")
