@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,36 +61,37 @@ class TableSample:
         return cls(numeric[rows], categorical[rows], target[rows])
 
 
-@dataclass(frozen=True, slots=True)
-class TableContext:
-    """The encoded table and the task that a tabular space builds networks for.
+class TrainingContext:
+    """What every space knows of its data, whatever that is: the task, how much of it there is, and how it is batched.
+
+    `TableContext` and `search_spaces.image_context.ImageContext` are the two kinds.
 
     Attributes:
         task: What is predicted.
         num_classes: Number of classes; 0 for regression.
-        num_numeric: Width of the encoded numeric matrix ``(batch, num_numeric)``.
-        cardinalities: Number of ids of every encoded categorical column, bucket 0 (missing) and 1 (other) included.
         num_training_rows: Rows that one epoch sees.
         max_epochs: Epochs that learning-rate schedules are laid out for.
         num_replicas: Copies of a network that train in step.
-        sample: Rows that the network is going to train on; None where a space is only declared or measured. What a
-            space declares and the shapes that it builds do not depend on it.
         judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
         num_targets: Values that a regression predicts.
         quantiles: Levels of a quantile regression, rising; empty for any other task.
+        num_numeric: Width of the encoded numeric matrix ``(batch, num_numeric)``; 0 where there are no numbers.
+        cardinalities: Number of ids of every encoded categorical column, bucket 0 (missing) and 1 (other) included.
     """
 
+    __slots__ = ()
+
+    # Without values: what a class above a dataclass has under the name of a field would become its default.
     task: Task
     num_classes: int
-    num_numeric: int
-    cardinalities: tuple[int, ...]
     num_training_rows: int
     max_epochs: int
-    num_replicas: int = 1
-    sample: TableSample | None = None
-    judged_by_labels: bool = False
-    num_targets: int = 1
-    quantiles: tuple[float, ...] = ()
+    num_replicas: int
+    judged_by_labels: bool
+    num_targets: int
+    quantiles: tuple[float, ...]
+    num_numeric: int
+    cardinalities: tuple[int, ...]
 
     @property
     def num_outputs(self) -> int:
@@ -142,3 +143,36 @@ class TableContext:
         # Tiny batches of a large table cost minutes an epoch and find nothing that a larger batch does not.
         smallest = 128 if self.num_training_rows > 20_000 else 64 if self.num_training_rows > 8_000 else 16
         return [2**k for k in range(int(math.log2(smallest)), 11) if 2**k <= min(limit, largest)] or [16]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TableContext(TrainingContext):
+    """The encoded table and the task that a tabular space builds networks for.
+
+    Attributes:
+        task: What is predicted.
+        num_classes: Number of classes; 0 for regression.
+        num_numeric: Width of the encoded numeric matrix ``(batch, num_numeric)``.
+        cardinalities: Number of ids of every encoded categorical column, bucket 0 (missing) and 1 (other) included.
+        num_training_rows: Rows that one epoch sees.
+        max_epochs: Epochs that learning-rate schedules are laid out for.
+        num_replicas: Copies of a network that train in step.
+        sample: Rows that the network is going to train on; None where a space is only declared or measured. What a
+            space declares and the shapes that it builds do not depend on it.
+        judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
+        num_targets: Values that a regression predicts.
+        quantiles: Levels of a quantile regression, rising; empty for any other task.
+    """
+
+    task: Task
+    num_classes: int
+    num_numeric: int
+    cardinalities: tuple[int, ...]
+    num_training_rows: int
+    max_epochs: int
+    num_replicas: int = 1
+    sample: TableSample | None = None
+    judged_by_labels: bool = False
+    num_targets: int = 1
+    quantiles: tuple[float, ...] = ()

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from pipelines.schema import Task
-from search_spaces.context import TableContext
+from search_spaces.context import TrainingContext
 from search_spaces.quantiles import PinballLoss
 
 
@@ -88,11 +88,11 @@ class MemberLoss(keras.losses.Loss):
         return cls(**{**config, "loss": keras.losses.deserialize(config["loss"])})
 
 
-def loss_of(context: TableContext, *, smoothing: float = 0.0) -> keras.losses.Loss:
+def loss_of(context: TrainingContext, *, smoothing: float = 0.0) -> keras.losses.Loss:
     """Returns the loss of a network whose last layer has ``context.num_outputs`` linear units.
 
     Args:
-        context: The table and the task.
+        context: The data and the task.
         smoothing: Label smoothing in [0, 1); ignored by regression.
     """
     if context.quantiles:

@@ -11,7 +11,7 @@ import math
 import keras
 import keras_tuner
 
-from search_spaces.context import TableContext
+from search_spaces.context import TrainingContext
 from search_spaces.losses import loss_of
 from search_spaces.optimizers import FusedAdamW, FusedRMSprop, FusedSGD
 from search_spaces.schedules import WarmupCosine
@@ -20,24 +20,24 @@ CLIP_NORM = 1.0
 """Global gradient norm that updates are clipped to; a single bad batch must not end a trial."""
 
 
-def declare_batch_size(hp: keras_tuner.HyperParameters, context: TableContext, *, default: int = 64) -> None:
+def declare_batch_size(hp: keras_tuner.HyperParameters, context: TrainingContext, *, default: int = 64) -> None:
     """Declares the batch size.
 
     Args:
         hp: Receives the parameter.
-        context: The table; decides the sizes.
+        context: The data; decides the sizes.
         default: The nearest of the sizes is tried first.
     """
     sizes = context.batch_sizes()
     hp.Choice("batch_size", sizes, default=min(sizes, key=lambda size: abs(size - default)), ordered=True)
 
 
-def declare_recipe(hp: keras_tuner.HyperParameters, context: TableContext) -> None:
+def declare_recipe(hp: keras_tuner.HyperParameters, context: TrainingContext) -> None:
     """Declares how a network is trained, but for the batch size.
 
     Args:
         hp: Receives the parameters.
-        context: The table; decides whether labels can be smoothed.
+        context: The data; decides whether labels can be smoothed.
     """
     hp.Choice("optimizer", ["adamw", "rmsprop", "sgd"], default="adamw")
     with hp.conditional_scope("optimizer", ["adamw", "rmsprop"]):
@@ -58,7 +58,7 @@ def declare_epoch_share(hp: keras_tuner.HyperParameters) -> None:
     hp.Choice("epoch_share", [0.125, 0.25, 0.5, 1.0], default=1.0, ordered=True)
 
 
-def schedule_steps(hp: keras_tuner.HyperParameters, context: TableContext) -> int:
+def schedule_steps(hp: keras_tuner.HyperParameters, context: TrainingContext) -> int:
     """Returns the steps of a schedule that takes the declared share of the epochs, at least one epoch."""
     epochs = max(1, round(hp.get("epoch_share") * context.max_epochs))
     steps: int = epochs * context.steps_per_epoch(hp.get("batch_size"))
@@ -75,7 +75,7 @@ def learning_rate_schedule(
     return WarmupCosine(peak, total_steps=total_steps, warmup_steps=warmup)
 
 
-def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext, *, adaptive: bool) -> float:
+def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TrainingContext, *, adaptive: bool) -> float:
     """Returns what the searched learning rate is multiplied by when replicas forced a larger batch.
 
     Linear in the batch for SGD (Goyal et al., 2017), its square root for adaptive optimizers (Malladi et al., 2022).
@@ -86,7 +86,7 @@ def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TableContext,
     return math.sqrt(growth) if adaptive else growth
 
 
-def build_optimizer(hp: keras_tuner.HyperParameters, context: TableContext) -> keras.optimizers.Optimizer:
+def build_optimizer(hp: keras_tuner.HyperParameters, context: TrainingContext) -> keras.optimizers.Optimizer:
     """Returns the optimizer that `hp` asks for; weight decay is decoupled in all three."""
     total_steps = context.total_steps(hp.get("batch_size"))
     decay = hp.get("weight_decay")
@@ -108,7 +108,7 @@ def build_optimizer(hp: keras_tuner.HyperParameters, context: TableContext) -> k
             raise ValueError(f"optimizer is {other!r}: expected adamw, rmsprop or sgd")
 
 
-def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: TableContext) -> keras.Model:
+def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: TrainingContext) -> keras.Model:
     """Compiles `model` with the optimizer and loss that `hp` asks for, and returns it."""
     optimizer = build_optimizer(hp, context)
     # Decay pulls weight matrices towards zero; on biases, scales and shifts it only hurts.

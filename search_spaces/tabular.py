@@ -15,7 +15,7 @@ import keras
 import keras_tuner
 from keras import layers
 
-from search_spaces.context import TableContext
+from search_spaces.context import TableContext, TrainingContext
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.learned import learn_layers
 from search_spaces.layers.periodic_embedding import PeriodicEmbedding
@@ -74,14 +74,14 @@ class TabularSpace(keras_tuner.HyperModel, abc.ABC):
         return model
 
 
-def declare_embedding(hp: HyperParameters, context: TableContext) -> None:
+def declare_embedding(hp: HyperParameters, context: TrainingContext) -> None:
     """Declares the length of a category's vector where the table has categories."""
     if context.cardinalities:
         sizes = context.embedding_sizes()
         hp.Choice("embedding_size", sizes, default=min(8, sizes[-1]), ordered=True)
 
 
-def joined_features(inputs: Mapping[str, Any], hp: HyperParameters, context: TableContext) -> Any:
+def joined_features(inputs: Mapping[str, Any], hp: HyperParameters, context: TrainingContext) -> Any:
     """Returns the numbers and the vectors of the categories side by side, (batch, num_features)."""
     parts = [inputs["numeric"]] if "numeric" in inputs else []
     if "categorical" in inputs:
@@ -117,7 +117,7 @@ def embedded_numbers(inputs: Mapping[str, Any], hp: HyperParameters) -> dict[str
     return {**inputs, "numeric": layers.Flatten()(embed(inputs["numeric"]))}
 
 
-def dense_head(hidden: Any, context: TableContext) -> Any:
+def dense_head(hidden: Any, context: TrainingContext) -> Any:
     """Returns the output (batch, num_outputs) on top of the last hidden layer."""
     # float32 even under mixed precision: a float16 softmax overflows.
     return layers.Dense(context.num_outputs, dtype="float32", name="head")(hidden)
