@@ -13,7 +13,7 @@ from rich.console import Console
 
 from app.arguments import Changes, DataArguments, ExecutionArguments, SearchArguments, experiment_config
 from app.config import ExperimentConfig
-from app.data_stage import source_of
+from app.data_source import source_of
 from app.execution.executors import make_executor
 from app.experiment import Experiment, begin, launch
 from app.experiment import prepare as prepare_data

@@ -113,7 +113,7 @@ def _launch(settings: ExperimentConfig, run: Path, *, url: str) -> None:
 
     # The worker imports TensorFlow, which takes seconds, while this process imports pandas and reads the data.
     with contextlib.closing(make_executor(settings.execution)) as executor:
-        from app.data_stage import source_of
+        from app.data_source import source_of
         from app.experiment import launch
 
         source = source_of(settings.data, url=url)
@@ -171,7 +171,7 @@ def predict(
     """Answer new rows with the exported model, however many there are."""
     from app.answer_files import check_output
     from app.config import DataConfig
-    from app.data_stage import source_of
+    from app.data_source import source_of
     from app.experiment import load
     from app.prediction import BatchSettings
 

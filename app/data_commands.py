@@ -41,7 +41,7 @@ def profile(
 
     from app.config import DataConfig, ExperimentConfig
     from app.data_contract import profile_data, write_profile
-    from app.data_stage import source_of
+    from app.data_source import source_of
     from app.errors import told_as_disk_error
     from app.profile_page import profile_found, profile_page
 
@@ -74,7 +74,7 @@ def validate(
 
     from app.config import DataConfig, ExperimentConfig
     from app.data_contract import validate_data
-    from app.data_stage import source_of
+    from app.data_source import source_of
     from app.profile_page import validation_found
     from app.run_directory import write_json
 
@@ -108,7 +108,7 @@ def lock(
     """Write down what the data is now; `tamiz search --lock FILE` then refuses other data."""
     from app.config import DataConfig, ExperimentConfig
     from app.data_lock import write_lock
-    from app.data_stage import read_source, source_of
+    from app.data_source import read_source, source_of
 
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     settings = given.applied(DataConfig())

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from app.config import ExperimentConfig
-from app.data_stage import prepare_data, read_options
+from app.data_source import read_options
+from app.data_stage import prepare_data
 from app.errors import ConfigError, RunDirectoryError
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
 from pipelines.association import Association, association

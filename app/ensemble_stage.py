@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 
 from app.config import ExperimentConfig
-from app.data_stage import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
+from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
 from app.encoded_rows import load_encoded
 from app.ensemble_size import max_members, pool_size
 from app.errors import WorkerError

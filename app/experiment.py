@@ -18,7 +18,9 @@ from rich.console import Console
 
 from app.arguments import Changes
 from app.config import ExperimentConfig
-from app.data_stage import check_same_data, prepare_data, read_source, write_config, write_data
+from app.data_files import write_config, write_data
+from app.data_source import check_same_data, read_source
+from app.data_stage import prepare_data
 from app.ensemble_size import pool_size
 from app.ensemble_stage import compose
 from app.errors import RunDirectoryError, told_as_disk_error

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from app.config import ExperimentConfig
-from app.data_stage import SPLIT_COLUMN, protocol, read_arrow, versions
+from app.data_files import SPLIT_COLUMN, read_arrow, versions
+from app.data_stage import protocol
 from app.encoded_rows import load_encoded
 from app.errors import SearchError, WorkerError
 from app.evaluation import baselines

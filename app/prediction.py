@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.answer_files import answer_writer, check_output
 from app.config import ExperimentConfig
-from app.data_stage import read_options
+from app.data_source import read_options
 from app.errors import ConfigError, WorkerError
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import Predict, Predicted

@@ -104,7 +104,9 @@ def coordinate(folder: Path) -> None:
 def prepare(folder: Path, *, num_searches: int) -> None:
     """Makes the run directories."""
     from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
-    from app.data_stage import prepare_data, read_source, write_config, write_data
+    from app.data_files import write_config, write_data
+    from app.data_source import read_source
+    from app.data_stage import prepare_data
     from app.run_directory import RunDirectory
 
     (folder / "tiny_spaces.py").write_text(SPACE)

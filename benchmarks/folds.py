@@ -38,7 +38,9 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
-from app.data_stage import prepare_data, read_source, write_data
+from app.data_files import write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.search.fold_racing import leave_limits

@@ -16,7 +16,9 @@ import pandas as pd
 from benchmark_tables import TARGET
 
 from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
-from app.data_stage import prepare_data, read_source, write_data
+from app.data_files import write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import OpenRun, RunOpened
 from app.interrupts import Interrupts

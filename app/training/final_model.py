@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from app.data_stage import read_arrow
+from app.data_files import read_arrow
 from app.ensemble_file import SavedEnsemble, read_ensemble
 from app.errors import WorkerError
 from app.evaluation.baselines import EncodedRows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.data_stage import FOLD_COLUMN, read_arrow
+from app.data_files import FOLD_COLUMN, read_arrow
 from app.evaluation.baselines import EncodedRows
 from app.run_directory import RunDirectory, read_json, write_json
 from app.training.fold_encoder import in_shape, shaping

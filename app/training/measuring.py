@@ -14,7 +14,7 @@ from typing import final
 
 import numpy as np
 
-from app.data_stage import SPLIT_COLUMN, read_arrow
+from app.data_files import SPLIT_COLUMN, read_arrow
 from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory, write_json
 from app.search.limits import MODEL_MEASURES, PARAMETERS

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.config import ClassWeighting
-from app.data_stage import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
+from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
 from app.encoded_rows import load_encoded, save_encoded
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from app.config import DataConfig, ExperimentConfig, SearchConfig
-from app.data_stage import PreparedData, prepare_data, read_source, write_data
+from app.data_files import write_data
+from app.data_source import read_source
+from app.data_stage import PreparedData, prepare_data
 from app.evaluation.intervals import Difference, MetricEstimate
 from app.evaluation.sealed_test import SealedTestReport
 from app.run_directory import RunDirectory

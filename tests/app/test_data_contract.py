@@ -14,8 +14,10 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.config import DataConfig, ExperimentConfig
+from app.data_files import write_data
 from app.data_lock import check_lock
-from app.data_stage import prepare_data, read_source, write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.errors import RunDirectoryError
 from app.run_directory import RunDirectory
 

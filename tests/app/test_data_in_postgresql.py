@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from app.arguments import DataArguments, SearchArguments, experiment_config
-from app.data_stage import prepare_data, read_source, source_of, write_data
+from app.data_files import write_data
+from app.data_source import read_source, source_of
+from app.data_stage import prepare_data
 from app.run_directory import RunDirectory
 from pipelines.errors import DataError
 from pipelines.sources import Origin, open_source

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 
 from app.config import DataConfig, ExperimentConfig
-from app.data_stage import SPLIT_COLUMN, PreparedData, check_same_data, prepare_data, protocol, read_source, write_data
+from app.data_files import SPLIT_COLUMN, write_data
+from app.data_source import check_same_data, read_source
+from app.data_stage import PreparedData, prepare_data, protocol
 from app.errors import RunDirectoryError
 from app.run_directory import RunDirectory, read_json
 from pipelines.splits import Split

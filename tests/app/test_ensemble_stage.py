@@ -14,15 +14,9 @@ import pytest
 from rich.console import Console
 
 from app.config import DataConfig, ExperimentConfig, SearchConfig
-from app.data_stage import (
-    FOLD_COLUMN,
-    SPLIT_COLUMN,
-    PreparedData,
-    prepare_data,
-    read_arrow,
-    read_source,
-    write_data,
-)
+from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow, write_data
+from app.data_source import read_source
+from app.data_stage import PreparedData, prepare_data
 from app.encoded_rows import save_encoded
 from app.ensemble_size import max_members
 from app.ensemble_stage import compose, held_out_candidates

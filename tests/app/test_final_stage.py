@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.data_stage import read_arrow
+from app.data_files import read_arrow
 from app.evaluation.sealed_test import SealedTestReport
 from app.final_stage import card_text, sample_instance
 from pipelines.splits import Split

@@ -16,7 +16,9 @@ from rich.console import Console
 
 from app.arguments import SearchArguments, experiment_config
 from app.config import DataConfig, ExperimentConfig, SearchConfig
-from app.data_stage import FOLD_COLUMN, prepare_data, read_arrow, read_source, write_data
+from app.data_files import FOLD_COLUMN, read_arrow, write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.errors import ConfigError
 from app.evaluation.leaderboard import leaderboard_table
 from app.evaluation.metrics import METRICS, Objective

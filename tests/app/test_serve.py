@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.config import ExperimentConfig
-from app.data_stage import write_config
+from app.data_files import write_config
 from app.errors import RunDirectoryError
 from app.run_directory import RunDirectory
 from app.serve import serving_flags

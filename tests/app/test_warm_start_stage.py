@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.config import ExperimentConfig
-from app.data_stage import write_config
+from app.data_files import write_config
 from app.errors import ConfigError, RunDirectoryError
 from app.execution.messages import EpochEnded, TrialEnded
 from app.report_stage import board_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.config import ExperimentConfig
-from app.data_stage import write_config
+from app.data_files import write_config
 from app.execution.messages import EpochEnded, TrialEnded
 from app.run_directory import RunDirectory
 from app.search.space import Float, Space

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from app.config import DataConfig, ExperimentConfig
-from app.data_stage import PreparedData, prepare_data, read_source
+from app.data_source import read_source
+from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError
 from pipelines.errors import DataError
 

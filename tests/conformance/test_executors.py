@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
-from app.data_stage import prepare_data, read_source, write_config, write_data
+from app.data_files import write_config, write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.errors import WorkerError
 from app.execution.executor import Event, Executor
 from app.execution.local_executor import LocalExecutor

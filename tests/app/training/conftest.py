@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from app.config import ClassWeighting, DataConfig, ExperimentConfig, TrainingConfig
-from app.data_stage import prepare_data, read_source, write_data
+from app.data_files import write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.run_directory import RunDirectory
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

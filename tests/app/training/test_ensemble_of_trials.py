@@ -133,7 +133,7 @@ def test_the_exported_graph_answers_what_the_networks_come_to(
 ) -> None:
     import tensorflow as tf
 
-    from app.data_stage import read_arrow
+    from app.data_files import read_arrow
     from tf_serving.signatures import call_signature
 
     final, data = saved[0], binary.trainer.data

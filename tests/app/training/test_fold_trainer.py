@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig
-from app.data_stage import prepare_data, read_source, write_data
+from app.data_files import write_data
+from app.data_source import read_source
+from app.data_stage import prepare_data
 from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.training.declaration import declare

@@ -1,0 +1,136 @@
+"""What a run directory holds of the data: the rows, sealed ones apart, the schema, and where it all came from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.config import ExperimentConfig
+from app.data_lock import file_records
+from app.data_stage import PreparedData
+from app.evaluation.metrics import imbalance_ratio
+from app.run_directory import RunDirectory, write_atomically, write_json
+from pipelines.raw_columns import encode_target
+from pipelines.row_hash import hash_rows
+from pipelines.row_weights import row_weights
+from pipelines.splits import Split
+
+SPLIT_COLUMN = "__tamiz_split__"
+"""Column of the stored development rows that tells training from validation."""
+
+FOLD_COLUMN = "__tamiz_fold__"
+"""Column of the stored development rows that says which fold holds a row out; there only where folds judge trials."""
+
+VERSIONED = ("tamiz", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
+"""Distributions whose versions can change a result."""
+
+
+def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory) -> None:
+    """Writes what workers need, the sealed test rows into a file of their own that no search opens.
+
+    Args:
+        data: The prepared data.
+        config: The settings.
+        directory: The run directory, not yet in its final place.
+    """
+    write_config(directory, config)
+    write_json(directory.schema_file, data.schema.to_json())
+    write_json(directory.profile_file, data.profile.to_json())
+    write_json(directory.preprocessing_file, data.preprocessing.to_json())
+    write_json(directory.manifest_file, _manifest(data, config))
+    directory.data.mkdir()
+    names = [feature.name for feature in data.schema.used_features]
+    roles = [*data.schema.target.names, *([data.schema.weight] if data.schema.weight else [])]
+    table = data.table.select([*dict.fromkeys([*names, *roles])])
+    sealed = data.splits == Split.TEST
+    development = table.filter(pa.array(~sealed)).append_column(
+        SPLIT_COLUMN, pa.array(data.splits[~sealed], pa.int8())
+    )
+    if data.fold_choice.number > 1:
+        development = development.append_column(FOLD_COLUMN, pa.array(data.folds[~sealed], pa.int8()))
+    _write_arrow(directory.development_file, development)
+    _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
+
+
+def write_config(directory: RunDirectory, config: ExperimentConfig) -> None:
+    """Writes the settings of an experiment."""
+    write_atomically(directory.config_file, config.to_toml())
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the programs that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def split_prints(table: pa.Table, splits: NDArray[np.int8]) -> dict[str, str]:
+    """Returns a SHA-256 of the rows of each split, the same in whatever order they stand.
+
+    Args:
+        table: The rows.
+        splits: ``Split`` values of shape ``(num_rows,)``.
+    """
+    hashes = hash_rows(table, columns=table.column_names)
+    return {
+        split.name.lower(): hashlib.sha256(np.sort(hashes[splits == split]).tobytes()).hexdigest() for split in Split
+    }
+
+
+def _imbalance(data: PreparedData) -> float | None:
+    """Rows of the most frequent class over rows of the rarest in training; None for a regression."""
+    if not data.schema.target.task.is_classification:
+        return None
+    training = data.splits == Split.TRAIN
+    weight = data.schema.weight
+    weights = None if weight is None else row_weights(data.table, weight)[training]
+    y = encode_target(data.table, data.schema.target)[training]
+    columns = y.T if y.ndim == 2 else [y]
+    return max(imbalance_ratio(column, weights=weights) for column in columns)
+
+
+def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]:
+    return {
+        "format": 1,
+        "name": config.name,
+        "seed": config.search.seed,
+        "versions": versions(),
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+        "data": {
+            "description": data.source.description,
+            "fingerprint": data.source.fingerprint,
+            "files": file_records(data.source),
+            "splits_sha256": split_prints(data.table, data.splits),
+            "rows": {split.name.lower(): int((data.splits == split).sum()) for split in Split},
+            "columns": data.source.table.num_columns,
+            "training_rows_sha256": data.preprocessing.rows_sha256,
+            "imbalance_ratio": _imbalance(data),
+            "folds": asdict(data.fold_choice) | {"in_time": bool(config.data.time_column)},
+        },
+        "config_sha256": hashlib.sha256(config.to_toml().encode()).hexdigest(),
+    }
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Reads a table of a run directory, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)

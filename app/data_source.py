@@ -1,0 +1,126 @@
+"""Which data the settings name, how it is read, and whether it is still what it was."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from app.config import DataConfig, ExperimentConfig
+from app.data_lock import check_lock
+from app.errors import RunDirectoryError
+from app.run_directory import RunDirectory, read_json
+from pipelines.addresses import is_path
+from pipelines.errors import DataError
+from pipelines.schema import DatasetSchema, RawType
+from pipelines.sources import (
+    DEFAULT_MISSING_VALUES,
+    DataLike,
+    Origin,
+    ReadOptions,
+    Source,
+    SourceTable,
+    open_source,
+)
+
+
+def read_options(config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> ReadOptions:
+    """Returns how a file is read.
+
+    Args:
+        config: The settings.
+        schema: What the columns are known to be: a category such as ``007`` or ``TRUE`` then stays the text that the
+            model learned, whatever the new rows look like.
+    """
+    data = config.data
+    text = {name for name, kind in data.features.items() if kind in ("categorical", "text")}
+    if schema is not None:
+        text = {feature.name for feature in schema.used_features if feature.raw_type is RawType.STRING}
+    return ReadOptions(
+        encoding=data.encoding or None,
+        delimiter=data.delimiter or None,
+        missing_values=(*DEFAULT_MISSING_VALUES, *data.missing_values),
+        text_columns=tuple(sorted(text)),
+    )
+
+
+def source_of(data: DataConfig, *, url: str = "") -> Source:
+    """Returns the source that settings name.
+
+    Args:
+        data: The settings.
+        url: URL of the database with its password, which settings do not hold.
+
+    Raises:
+        DataError: No data is named, or several sources at once.
+    """
+    places = (data.source, *data.more_sources) if data.source else ()
+    if not places and not data.sql:
+        raise DataError("Expected data: name a file, a folder, a pattern or a URL, or a query with --sql and --url.")
+    return open_source(
+        Origin(
+            places=places,
+            sql=data.sql,
+            url=url or data.url,
+            joins=data.joins,
+            data_dir=data.data_dir,
+            max_bytes=data.max_file_size,
+        )
+    )
+
+
+def read_source(
+    source: DataLike, config: ExperimentConfig, *, schema: DatasetSchema | None = None
+) -> SourceTable:
+    """Reads a source as the settings say.
+
+    Args:
+        source: What the user calls data.
+        config: The settings.
+        schema: As for `read_options`.
+
+    Raises:
+        DataError: It cannot be read.
+        RunDirectoryError: It is not what the lock file of the settings says.
+    """
+    table = open_source(source).read(read_options(config, schema=schema))
+    if config.data.lock and schema is None:
+        check_lock(table, Path(config.data.lock))
+    return table
+
+
+def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: DataLike | None) -> None:
+    """Checks that an experiment goes on with the data it began with.
+
+    Args:
+        directory: The experiment.
+        config: Its settings.
+        source: The data, if given again; None looks at the files it came from, if they are still there. Databases and
+            web servers move on, and are not asked again.
+
+    Raises:
+        RunDirectoryError: The data has changed.
+    """
+    if source is None:
+        if not _is_there(config.data):
+            return  # the rows are in the run directory; there is nothing to compare them with
+        source = source_of(config.data)
+    elif isinstance(source, str | os.PathLike):
+        moved = replace(config.data, source=os.fspath(source), more_sources=(), sql="", url="")
+        source = source_of(moved)
+    found = read_source(source, config)
+    expected = read_json(directory.manifest_file)["data"]["fingerprint"]
+    if found.fingerprint != expected:
+        raise RunDirectoryError(
+            f"{found.description} has changed since {directory.path} began (SHA-256 {found.fingerprint[:12]}…, "
+            f"expected {expected[:12]}…): restore the data, start a new search on it, or go on with the rows that the "
+            f"search began with (--stored-rows)"
+        )
+
+
+def _is_there(data: DataConfig) -> bool:
+    """Whether all that the data was read from lies on this machine, and still does."""
+    tables = [join.rpartition(":")[0] for join in data.joins]
+    places = [data.source, *data.more_sources, *tables]
+    return all(place and is_path(place) and bool(Path(place).exists() or glob.glob(place)) for place in places)
