@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 
 SPACES: Mapping[str, str] = {
+    "cnn": "search_spaces.cnn:CNNSpace",
     "ft_transformer": "search_spaces.ft_transformer:FTTransformerSpace",
     "mlp": "search_spaces.tabular:MLPSpace",
     "realmlp": "search_spaces.realmlp:RealMLPSpace",
@@ -16,6 +17,9 @@ SPACES: Mapping[str, str] = {
     "tabular": "search_spaces.families:FamiliesSpace",
 }
 """Name of a space -> ``module:attribute`` of its class."""
+
+IMAGE_SPACES: frozenset[str] = frozenset({"cnn"})
+"""Those of `SPACES` whose networks look at images; the others take tables."""
 
 MLP = "mlp"
 
@@ -48,6 +52,23 @@ def check_space_name(name: str) -> str:
         f"unknown space {name!r}{hint}: expected one of {', '.join(sorted(SPACES))}, or your own build function "
         f"as module:function"
     )
+
+
+def check_space_suits(name: str, *, has_images: bool) -> str:
+    """Returns `name` if the space of that name takes data of this kind; a space of the user's own may take any.
+
+    Args:
+        name: What `check_space_name` returned.
+        has_images: Whether a column of the data is one of images.
+
+    Raises:
+        SpaceError: It is a space for the other kind.
+    """
+    if name not in SPACES or (name in IMAGE_SPACES) is has_images:
+        return name
+    others = ", ".join(sorted(IMAGE_SPACES if has_images else SPACES.keys() - IMAGE_SPACES))
+    needs, got = ("a table", "images") if has_images else ("images", "a table")
+    raise SpaceError(f"the space {name!r} builds networks for {needs}, and the data is {got}: expected one of {others}")
 
 
 def load_attribute(reference: str) -> object:

@@ -24,7 +24,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
         smoothing: Mass moved from the true class to all classes alike, in [0, 1).
 
     Shapes:
-        ``y_true`` (batch,) or (batch, 1) class ids, ``y_pred`` (batch, num_classes) logits; the loss is a scalar.
+        ``y_true`` (batch,) or (batch, 1) class ids, or (batch, num_classes) shares of every class where pictures are
+        mixed; ``y_pred`` (batch, num_classes) logits; the loss is a scalar.
     """
 
     def __init__(self, smoothing: float = 0.0, name: str = "smoothed_crossentropy", **kwargs: Any) -> None:
@@ -35,8 +36,11 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of every row, ``(batch,)``."""
-        ids = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-        loss = ops.sparse_categorical_crossentropy(ids, y_pred, from_logits=True)
+        if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
+            loss = ops.categorical_crossentropy(ops.cast(y_true, y_pred.dtype), y_pred, from_logits=True)
+        else:
+            ids = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+            loss = ops.sparse_categorical_crossentropy(ids, y_pred, from_logits=True)
         if self.smoothing:
             uniform = -ops.mean(ops.log_softmax(y_pred, axis=-1), axis=-1)
             loss = (1.0 - self.smoothing) * loss + self.smoothing * uniform

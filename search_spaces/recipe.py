@@ -88,7 +88,8 @@ def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TrainingConte
 
 def build_optimizer(hp: keras_tuner.HyperParameters, context: TrainingContext) -> keras.optimizers.Optimizer:
     """Returns the optimizer that `hp` asks for; weight decay is decoupled in all three."""
-    total_steps = context.total_steps(hp.get("batch_size"))
+    shortened = "epoch_share" in hp.values
+    total_steps = schedule_steps(hp, context) if shortened else context.total_steps(hp.get("batch_size"))
     decay = hp.get("weight_decay")
     factor = learning_rate_factor(hp, context, adaptive=hp.get("optimizer") != "sgd")
     match hp.get("optimizer"):

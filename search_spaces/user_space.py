@@ -3,7 +3,8 @@
 A model of one's own takes the encoded table either as the dictionary that the spaces of tamiz take (a functional
 model whose inputs are called ``numeric`` and ``categorical``) or, like any network written for a matrix, as
 ``x`` (batch, num_features) float32: the numeric columns followed by the categorical ones, one-hot up to
-`MAX_ONE_HOT` ids each and as a single frequency rank in [0, 1] beyond.
+`MAX_ONE_HOT` ids each and as a single frequency rank in [0, 1] beyond. Where the data is images, the dictionary has
+``image`` too, and a model with one input of another name takes the images alone, as float32 in [0, 255].
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import keras_tuner
 import tensorflow as tf
 
 from pipelines.schema import Task
-from search_spaces.catalogue import SPACES, SpaceError, load_attribute
-from search_spaces.context import TableContext
+from search_spaces.catalogue import SPACES, SpaceError, check_space_suits, load_attribute
+from search_spaces.context import TrainingContext
+from search_spaces.image_context import ImageContext
 from search_spaces.losses import MemberLoss, loss_for, loss_of
 from search_spaces.quantiles import PinballLoss
 
@@ -66,16 +68,17 @@ class UserSpace(keras_tuner.HyperModel):
         return self._function(hp)
 
 
-def load_space(name: str, context: TableContext) -> keras_tuner.HyperModel:
-    """Returns the space called `name` for the table that `context` describes.
+def load_space(name: str, context: TrainingContext) -> keras_tuner.HyperModel:
+    """Returns the space called `name` for the data that `context` describes.
 
     Args:
         name: A key of `SPACES`, or ``module:attribute`` of a build function, a HyperModel or a HyperModel class.
-        context: The encoded table.
+        context: The encoded table, or the images.
 
     Raises:
-        SpaceError: The space cannot be imported or is something else.
+        SpaceError: The space cannot be imported, is something else, or builds for another kind of data.
     """
+    check_space_suits(name, has_images=isinstance(context, ImageContext))
     found: Any = load_attribute(SPACES.get(name, name))
     if name in SPACES:
         return found(context)
@@ -95,10 +98,10 @@ def load_space(name: str, context: TableContext) -> keras_tuner.HyperModel:
 def input_form(model: keras.Model) -> InputForm:
     """Returns how `model` takes the encoded table."""
     names = {tensor.name for tensor in getattr(model, "inputs", None) or []}
-    return InputForm.COLUMNS if names and names <= {"numeric", "categorical"} else InputForm.MATRIX
+    return InputForm.COLUMNS if names and names <= {"image", "numeric", "categorical"} else InputForm.MATRIX
 
 
-def arrange(encoded: dict[str, tf.Tensor], form: InputForm, context: TableContext) -> Any:
+def arrange(encoded: dict[str, tf.Tensor], form: InputForm, context: TrainingContext) -> Any:
     """Returns the encoded table as a model takes it.
 
     Args:
@@ -109,8 +112,15 @@ def arrange(encoded: dict[str, tf.Tensor], form: InputForm, context: TableContex
     Returns:
         A dictionary of the kinds that the table has, or one matrix (batch, num_features) float32.
     """
+    has_images = isinstance(context, ImageContext)
+    if has_images and form is InputForm.MATRIX:
+        return tf.cast(encoded["image"], tf.float32)
     if form is InputForm.COLUMNS:
-        present = {"numeric": context.num_numeric, "categorical": len(context.cardinalities)}
+        present = {
+            "image": int(has_images),
+            "numeric": context.num_numeric,
+            "categorical": len(context.cardinalities),
+        }
         return {name: encoded[name] for name, width in present.items() if width}
     parts = [encoded["numeric"]] if context.num_numeric else []
     for column, cardinality in enumerate(context.cardinalities):
@@ -123,7 +133,7 @@ def arrange(encoded: dict[str, tf.Tensor], form: InputForm, context: TableContex
 
 
 def checked_model(
-    built: Any, *, example: dict[str, tf.Tensor], context: TableContext
+    built: Any, *, example: dict[str, tf.Tensor], context: TrainingContext
 ) -> tuple[keras.Model, int]:
     """Returns what a space built, built on its inputs and compiled, and the width of its output.
 
@@ -153,7 +163,7 @@ def checked_model(
     return built, int(output.shape[-1])
 
 
-def _default_loss(model: keras.Model, width: int, context: TableContext) -> Any:
+def _default_loss(model: keras.Model, width: int, context: TrainingContext) -> Any:
     if answers_logits(model, context.task):
         return loss_of(context) if width == context.num_outputs else loss_for(width, classification=True)
     independent = width == 1 or context.task is Task.MULTILABEL

@@ -31,6 +31,7 @@ from search_spaces.layers.piecewise_linear_embedding import PiecewiseLinearEmbed
 from search_spaces.layers.quantile_normal import QuantileNormal
 from search_spaces.layers.robust_scale_smooth_clip import RobustScaleSmoothClip
 from search_spaces.layers.selected_columns import SelectedColumns
+from search_spaces.layers.stochastic_depth import StochasticDepth
 from search_spaces.layers.target_range import TargetRange
 from search_spaces.layers.token_attention import GatedLinearUnit, TokenAttention
 from search_spaces.layers.tokens import ClassToken, FeatureBias, LinearEmbedding
@@ -103,6 +104,7 @@ LAYERS: dict[str, Case] = {
     ),
     "robust_scale": Case(make=RobustScaleSmoothClip, rows=NUMBERS, takes_missing=True),
     "selected_columns": Case(make=lambda **k: SelectedColumns((2, 0), **k), rows=IDS, rounded=False),
+    "stochastic_depth": Case(make=lambda **k: StochasticDepth(0.3, seed=1, **k), rows=TOKENS),
     "target_range": Case(make=TargetRange, rows=NUMBERS[:, :1], rounded=False),
     "token_attention": Case(make=lambda **k: TokenAttention(2, dropout=0.1, seed=1, **k), rows=TOKENS),
     "token_attention_first": Case(make=lambda **k: TokenAttention(4, queries="first", **k), rows=TOKENS),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.catalogue import SPACES, SpaceError, check_space_name, load_attribute
+from search_spaces.catalogue import SPACES, SpaceError, check_space_name, check_space_suits, load_attribute
 
 
 @pytest.mark.parametrize("name", [*SPACES, "my_module:build", "package.module:Space"])
@@ -13,8 +13,17 @@ def test_names_of_spaces_and_references_are_accepted(name: str) -> None:
 
 
 def test_an_unknown_space_names_the_nearest() -> None:
-    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of ft_t"):
+    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of cnn"):
         check_space_name("resnt")
+
+
+def test_a_space_for_images_refuses_a_table_and_the_other_way_round() -> None:
+    with pytest.raises(SpaceError, match=r"'cnn' builds networks for images, and the data is a table: .*mlp.*tabular"):
+        check_space_suits("cnn", has_images=False)
+    with pytest.raises(SpaceError, match=r"'mlp' builds networks for a table, and the data is images: .*cnn"):
+        check_space_suits("mlp", has_images=True)
+    assert check_space_suits("cnn", has_images=True) == "cnn"
+    assert check_space_suits("my_module:build", has_images=True) == "my_module:build"
 
 
 @pytest.mark.parametrize("name", ["", ":", "module:", ":build", "my-module:build", "a:b:c"])
