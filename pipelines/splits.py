@@ -7,17 +7,19 @@ have one hash and stay together, and a row keeps its side of the cut however the
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.column_values import TIMESTAMP, numbers_of, plain_array, require_column
-from pipelines.datetime_text import recognise_format, timestamps_of
+from pipelines.column_values import plain_array, require_column
 from pipelines.errors import DataError
+from pipelines.instants import instants
 from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_column, hash_rows, mix
 from pipelines.schema import TargetSpec, Task
+from pipelines.time_splits import Embargo, embargoed
 
 ALWAYS_TRAINS = -1
 """The fold of rows that no fold holds out."""
@@ -43,6 +45,7 @@ def assign_splits(
     test_share: float = 0.15,
     group: str | None = None,
     time_column: str | None = None,
+    embargo: Embargo | None = None,
 ) -> NDArray[np.int8]:
     """Assign every row to a split.
 
@@ -54,9 +57,10 @@ def assign_splits(
         test_share: Share of test rows, above 0; both together below 1.
         group: Column whose equal values stay in one split; a row without a value is its own group.
         time_column: Column that orders the rows: the earliest train, the latest test, ties stay together.
+        embargo: How far the splits of a time column are kept apart; None for not at all.
 
     Returns:
-        int8 ``Split`` values of shape ``(num_rows,)``.
+        int8 ``Split`` values of shape ``(num_rows,)``, or ``LEFT_OUT`` for rows of the embargo.
 
     Raises:
         DataError: The shares are impossible, a column is absent or unfit, a split would be empty, or a class of
@@ -67,12 +71,16 @@ def assign_splits(
         raise DataError(f"Expected two shares above 0 that sum to less than 1, received {shares}.")
     if group is not None and time_column is not None:
         raise DataError("Expected a group column or a time column, received both; leave one out.")
+    if embargo is not None and not embargo.is_none and time_column is None:
+        raise DataError("Expected a time column with the embargo (--time-column): rows without a time lie nowhere.")
     labels = encode_target(table, target)
     strata = _strata(labels, target)
     content = [name for name in table.column_names if name not in target.names]
+    ranks: NDArray[Any]
     if time_column is not None:
-        ranks = _time_ranks(table, time_column)
-        splits = _cut_in_order(ranks, shares=shares)
+        times = instants(table, time_column)
+        splits = embargoed(cut_in_order(times, shares=shares), times, embargo or Embargo(), name=time_column)
+        ranks = times
     elif group is not None:
         ranks = _group_ranks(table, group, content=content, seed=seed)
         splits = _cut(ranks, np.zeros(table.num_rows, np.int64), shares=shares)
@@ -82,7 +90,7 @@ def assign_splits(
         ranks = hash_rows(table, columns=content, seed=seed)
         splits = _cut(ranks, strata, shares=shares)
     if target.task in _CLASSES:
-        _check_classes(splits, strata, target)
+        _check_classes(splits[splits >= 0], strata[splits >= 0], target)
     _check_not_empty(splits, ranks, group=group, time_column=time_column)
     return splits
 
@@ -117,8 +125,9 @@ def assign_folds(
     """
     labels = encode_target(table, target)
     classes = labels.astype(np.int64) if target.task in _CLASSES else None
+    ranks: NDArray[Any]
     if time_column is not None:
-        ranks = _time_ranks(table, time_column)
+        ranks = instants(table, time_column)
         # One window more than folds: the first only trains.
         folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds + 1) - 1
     elif group is not None:
@@ -256,8 +265,13 @@ def _fill_small_strata(
             block_splits[blocks[0]] = Split.TRAIN
 
 
-def _cut_in_order(ranks: NDArray[np.generic], *, shares: tuple[float, float]) -> NDArray[np.int8]:
-    """Cut once along the ranks: the lowest train, the highest test; equal ranks stay together."""
+def cut_in_order(ranks: NDArray[np.generic], *, shares: tuple[float, float]) -> NDArray[np.int8]:
+    """Cut once along the ranks: the lowest train, the highest test; equal ranks stay together.
+
+    Args:
+        ranks: Of shape ``(num_rows,)``.
+        shares: Of validation and test.
+    """
     _, block, sizes = np.unique(ranks, return_inverse=True, return_counts=True)
     block_splits = _at((np.cumsum(sizes) - sizes / 2) / len(ranks), shares)
     if len(sizes) >= len(Split):
@@ -291,25 +305,6 @@ def _group_ranks(table: pa.Table, group: str, *, content: list[str], seed: int) 
     seeds = mix(np.array([seed % 2**64], np.uint64))
     missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
     return np.where(missing, hash_rows(table, columns=content, seed=seed), mix(hash_column(array) ^ seeds))
-
-
-def _time_ranks(table: pa.Table, time_column: str) -> NDArray[np.generic]:
-    array = plain_array(table, require_column(table, time_column, role="time column"))
-    times = array
-    if array.type == pa.string():
-        datetime_format, _, _ = recognise_format(array)
-        times = timestamps_of(array, datetime_format=datetime_format)
-    elif array.type not in (TIMESTAMP, pa.int64(), pa.float64()):
-        raise DataError(f"Expected dates or numbers in the time column {time_column!r}, received {array.type}.")
-    if times.null_count:
-        row = int(np.flatnonzero(times.is_null().to_numpy(zero_copy_only=False))[0])
-        raise DataError(
-            f"Expected a date or number in every row of the time column {time_column!r}, received "
-            f"{array[row].as_py()!r} in row {row + 1} ({times.null_count:,} such rows); mend or drop them."
-        )
-    if times.type == TIMESTAMP:
-        return np.asarray(times.cast(pa.int64()).to_numpy(zero_copy_only=False))
-    return numbers_of(times)
 
 
 def _check_classes(splits: NDArray[np.int8], classes: NDArray[np.int64], target: TargetSpec) -> None:
