@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.schema import Task
+from search_spaces.embedding_rule import worth
 
 MIN_REPLICA_BATCH = 16
 """Rows below which a replica spends more time waiting for the others than computing."""
@@ -129,11 +130,8 @@ class TrainingContext:
         return self.steps_per_epoch(batch_size) * self.max_epochs
 
     def embedding_sizes(self) -> list[int]:
-        """Lengths of a category's vector worth searching: powers of two, to what the largest column is worth.
-
-        A column of n categories is worth about 1.6 * n**0.56 numbers (the rule of the fastai library), 32 at most.
-        """
-        most = max(1.6 * max(self.cardinalities, default=1) ** 0.56, 4.0)
+        """Lengths of the longest vector worth searching: powers of two, to what the largest column is worth."""
+        most = max(worth(max(self.cardinalities, default=1)), 4.0)
         return [2**k for k in range(1, min(5, math.ceil(math.log2(most))) + 1)]
 
     def batch_sizes(self) -> list[int]:

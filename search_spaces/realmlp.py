@@ -15,11 +15,12 @@ from typing import Any, final
 import keras
 from keras import layers
 
+from search_spaces.embedding_rule import NUM_BUCKETS
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.fading_dropout import FadingDropout
 from search_spaces.layers.feature_scale import FeatureScale
 from search_spaces.layers.ntk_dense import NtkDense
-from search_spaces.layers.one_hot import NUM_BUCKETS, OneHotColumns
+from search_spaces.layers.one_hot import OneHotColumns
 from search_spaces.layers.parametric_activation import ParametricActivation
 from search_spaces.layers.periodic_embedding import PeriodicEmbedding, PeriodicForm
 from search_spaces.layers.robust_scale_smooth_clip import RobustScaleSmoothClip

@@ -16,6 +16,7 @@ import keras_tuner
 from keras import layers
 
 from search_spaces.context import TableContext, TrainingContext
+from search_spaces.embedding_rule import embedding_lengths
 from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.learned import learn_layers
 from search_spaces.layers.periodic_embedding import PeriodicEmbedding
@@ -75,7 +76,7 @@ class TabularSpace(keras_tuner.HyperModel, abc.ABC):
 
 
 def declare_embedding(hp: HyperParameters, context: TrainingContext) -> None:
-    """Declares the length of a category's vector where the table has categories."""
+    """Declares the length of the longest of the categories' vectors; by rule, columns of few categories have less."""
     if context.cardinalities:
         sizes = context.embedding_sizes()
         hp.Choice("embedding_size", sizes, default=min(8, sizes[-1]), ordered=True)
@@ -85,7 +86,9 @@ def joined_features(inputs: Mapping[str, Any], hp: HyperParameters, context: Tra
     """Returns the numbers and the vectors of the categories side by side, (batch, num_features)."""
     parts = [inputs["numeric"]] if "numeric" in inputs else []
     if "categorical" in inputs:
-        embed = CategoricalEmbedding(context.cardinalities, size=hp.get("embedding_size"))
+        size = hp.get("embedding_size")
+        lengths = embedding_lengths(context.cardinalities, size=size)
+        embed = CategoricalEmbedding(context.cardinalities, size=size, lengths=lengths)
         parts.append(embed(inputs["categorical"]))
     return parts[0] if len(parts) == 1 else layers.Concatenate()(parts)
 

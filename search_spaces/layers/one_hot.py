@@ -9,8 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-NUM_BUCKETS = 2
-"""Ids that stand for no value of their own: 0 is missing, 1 is rare or unseen."""
+from search_spaces.embedding_rule import NUM_BUCKETS
 
 
 @keras.saving.register_keras_serializable(package="tamiz")

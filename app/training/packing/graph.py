@@ -16,6 +16,7 @@ from app.training.packing.layers import Scene, hidden_layer, permute, product, s
 from pipelines.schema import Task
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
+from search_spaces.embedding_rule import embedding_lengths
 from search_spaces.quantiles import pinball, rising
 from search_spaces.recipe import CLIP_NORM
 
@@ -79,6 +80,7 @@ class PackGraph:
         self._offsets = tf.constant(
             [sum(context.cardinalities[:column]) for column in range(len(context.cardinalities))], tf.int32
         )
+        self._lengths = tf.constant(embedding_lengths(context.cardinalities), tf.int32)
         weights, statistics = self._block_specs(), self._statistics_specs()
         state = {"weights": weights, "first": weights, "second": weights, "statistics": statistics}
         settings = {name: tf.TensorSpec((None,), tf.float32) for name in PER_MEMBER}
@@ -230,6 +232,8 @@ class PackGraph:
         x = shared_product(features["numeric"], weights["numeric"]) if self.context.num_numeric else None
         if vectors is not None:
             shape = tf.shape(vectors)
+            # Past the length of its own column a vector is nothing; past that of its member it is zero by itself.
+            vectors = vectors * tf.sequence_mask(self._lengths, shape[3], dtype=tf.float32)
             embedded = product(tf.reshape(vectors, (shape[0], shape[1], -1)), weights["embedded"])
             x = embedded if x is None else x + embedded
         moments, finished = {}, []

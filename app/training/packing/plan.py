@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.context import TableContext
+from search_spaces.embedding_rule import embedding_lengths, start_scale
 from search_spaces.recipe import learning_rate_factor
 
 Array = NDArray[Any]
@@ -29,7 +30,7 @@ class MemberPlan:
     """A network of `search_spaces.tabular.MLPSpace` and its training, as numbers.
 
     Attributes:
-        embedding_size: Length of a category's vector; 0 for a table without categories.
+        embedding_size: Length of the longest vector of a category; 0 for a table without categories.
         depth: Hidden layers.
         width: Units of a hidden layer.
         activation: ``relu``, ``leaky_relu`` or ``gelu``.
@@ -206,10 +207,7 @@ def _truncated_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Array
 
 
 def _embedding(shape: tuple[int, ...], context: TableContext, rng: np.random.Generator) -> Array:
-    matrix = rng.standard_normal(shape) / np.sqrt(shape[1])
-    start = 0
-    for cardinality in context.cardinalities:
-        matrix[start : start + 2] = 0.0  # missing and other; see CategoricalEmbedding
-        start += cardinality
-    single: Array = matrix.astype(np.float32)
-    return single
+    lengths = embedding_lengths(context.cardinalities, size=shape[1])
+    scale = start_scale(context.cardinalities, lengths, size=shape[1])
+    started: Array = (scale * rng.standard_normal(shape)).astype(np.float32)
+    return started

@@ -36,6 +36,18 @@ def test_missing_and_other_start_at_zero_and_the_rest_does_not(layer: Categorica
     assert (np.delete(norms, blank) > 0).all()
 
 
+def test_a_shorter_vector_ends_in_zeros_that_training_leaves_alone() -> None:
+    layer = CategoricalEmbedding(CARDINALITIES, size=5, lengths=(2, 1, 5))
+    with tf.GradientTape() as tape:
+        found = layer(IDS)
+        loss = tf.reduce_sum((found - 1.0) ** 2)
+    absent = np.concatenate([np.arange(5) >= length for length in layer.lengths or ()])
+    assert not np.asarray(found)[:, absent].any()
+    gradient = tf.convert_to_tensor(tape.gradient(loss, layer.matrix.value)).numpy()
+    assert not gradient[:4, 2:].any()
+    assert gradient[3, :2].all()
+
+
 def test_the_gradient_is_finite_and_reaches_the_rows_that_were_looked_up(layer: CategoricalEmbedding) -> None:
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum((layer(IDS) - 1.0) ** 2)
@@ -45,7 +57,9 @@ def test_the_gradient_is_finite_and_reaches_the_rows_that_were_looked_up(layer: 
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own, on NumPy 2
-def test_it_is_registered_and_survives_a_save_in_safe_mode(tmp_path: Path, layer: CategoricalEmbedding) -> None:
+@pytest.mark.parametrize("lengths", [None, (2, 1, 5)])
+def test_it_is_registered_and_survives_a_save_in_safe_mode(tmp_path: Path, lengths: tuple[int, ...] | None) -> None:
+    layer = CategoricalEmbedding(CARDINALITIES, size=5, lengths=lengths)
     assert keras.saving.get_registered_name(CategoricalEmbedding) == "tamiz>CategoricalEmbedding"
     inputs = keras.Input((3,), dtype="int32")
     model = keras.Model(inputs, layer(inputs))
@@ -67,3 +81,6 @@ def test_impossible_arguments_are_refused() -> None:
         CategoricalEmbedding((3, 0), size=2)
     with pytest.raises(ValueError, match=r"size is 0: expected at least 1"):
         CategoricalEmbedding((3,), size=0)
+    for lengths in ((1,), (0, 1), (1, 5)):
+        with pytest.raises(ValueError, match=r"lengths are .*: expected one from 1 to 4 for each of 2 columns"):
+            CategoricalEmbedding((3, 3), size=4, lengths=lengths)
