@@ -3,12 +3,11 @@
 Notation: B rows in a batch, N numeric columns, Q of them mapped by quantiles with at most K knots.
 Columns are stacked first and encoded together: the number of operations does not grow with N.
 A row is encoded to the same bits whatever the batch around it: only element-wise arithmetic, which IEEE 754 fixes, and
-table look-ups are used. Sines and cosines, whose vectorised and scalar kernels differ in the last bit, are tabulated.
+table look-ups are used.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,12 +15,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.datetime_text import ISO_8601, MAX_YEAR, PARTS, PATTERNS, days_since_epoch
+from pipelines.date_encoder import DateEncoder
 from pipelines.preprocessing import (
     MAX_DEVIATIONS,
     MAX_MAGNITUDE,
     CategoricalEncoding,
-    DatetimeEncoding,
     PreprocessingState,
     Scaling,
 )
@@ -50,7 +48,7 @@ class Encoder(tf.Module):
         super().__init__(name="tamiz_encoder")
         self.state = state
         self.vocabularies = [_id_table(column.vocabulary, column.raw_type) for column in state.categorical]
-        self._dates = [_DateEncoder(column) for column in state.datetimes]
+        self._dates = [DateEncoder(column) for column in state.datetimes]
         self._texts = [TextEncoder(column) for column in state.texts]
         self.mean_targets = [_MeanTargets(column) for column in state.targets]
         numeric = state.numeric
@@ -167,68 +165,6 @@ class Encoder(tf.Module):
         return tf.stack(ids, axis=1)
 
 
-class _DateEncoder:
-    """Reads the text of one column of dates and returns its parts."""
-
-    def __init__(self, column: DatetimeEncoding) -> None:
-        self._column = column
-        own = [PATTERNS[column.datetime_format]] if column.datetime_format not in (None, ISO_8601) else []
-        self._patterns = [*own, PATTERNS[ISO_8601]]
-        fill = np.datetime64(column.fill, "D").item()
-        self._fill = np.array([fill.year, fill.month, fill.day, 0, 0, 0], np.int32)
-        # Days up to 1 January of a year and up to the first of a month, from the calendar that the state was
-        # learned with; the second table has a row for common years and one for leap years.
-        years = np.arange(MAX_YEAR + 1, dtype=np.int64)
-        self._first_day = days_since_epoch(years, np.ones_like(years), np.ones_like(years)).astype(np.int32)
-        months = np.arange(1, 13, dtype=np.int64)
-        self._before_month = np.stack([_days_before(2001, months), _days_before(2000, months)]).astype(np.int32)
-        self._in_month = np.diff(np.c_[self._before_month, [365, 366]], axis=1).astype(np.int32)
-        self._month, self._weekday, self._hour = _circle(12), _circle(7), _circle(24)
-
-    def __call__(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the parts of shape ``(batch, num_parts)`` and the mask of shape ``(batch,)`` of what is no date."""
-        parts, is_date = self._read(tf.strings.strip(text))
-        parts = tf.where(is_date[:, tf.newaxis], parts, self._fill)
-        year, month, day, hour = (parts[:, index] for index in range(4))
-        days = tf.gather(self._first_day, year) + self._pick(self._before_month, year, month) + day - 1
-        weekday = tf.math.floormod(days + 3, 7)  # 1970-01-01 was a Thursday; 0 = Monday
-        column = self._column
-        columns = [
-            _clipped((tf.cast(year, tf.float32) - column.year_mean) * column.year_inverse_scale)[:, tf.newaxis],
-            _clipped((tf.cast(days, tf.float32) - column.days_mean) * column.days_inverse_scale)[:, tf.newaxis],
-            tf.gather(self._month, month - 1),
-            tf.gather(self._weekday, weekday),
-            tf.cast(weekday >= 5, tf.float32)[:, tf.newaxis],
-        ]
-        if column.has_hour:
-            columns.append(tf.gather(self._hour, hour))
-        return tf.concat(columns, axis=1), tf.logical_not(is_date)
-
-    def _read(self, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return int32 parts of shape ``(batch, 6)`` and whether they are a date of the calendar."""
-        matched = [tf.strings.regex_full_match(text, pattern) for pattern in self._patterns]
-        canonical = tf.fill(tf.shape(text), "0 0 0 0 0 0")
-        for pattern, hit in zip(reversed(self._patterns), reversed(matched), strict=True):
-            groups = re.compile(pattern).groupindex
-            # A leading zero stands in for the digits of an absent time.
-            rewrite = " ".join(rf"0\{groups[part]}" for part in PARTS)
-            canonical = tf.where(hit, tf.strings.regex_replace(text, pattern, rewrite), canonical)
-        fields = tf.strings.split(canonical, " ").to_tensor(default_value="0", shape=[None, len(PARTS)])
-        parts = tf.strings.to_number(fields, tf.int32)
-        year, month, day = parts[:, 0], parts[:, 1], parts[:, 2]
-        last_day = self._pick(self._in_month, year, tf.clip_by_value(month, 1, 12))
-        limits = tf.stack([tf.fill(tf.shape(day), MAX_YEAR), tf.fill(tf.shape(day), 12), last_day], axis=1)
-        in_calendar = tf.reduce_all((parts[:, :3] >= 1) & (parts[:, :3] <= limits), axis=1)
-        in_day = tf.reduce_all(parts[:, 3:] <= np.array([23, 59, 59], np.int32), axis=1)
-        return parts, tf.reduce_any(tf.stack(matched), axis=0) & in_calendar & in_day
-
-    @staticmethod
-    def _pick(table: NDArray[np.int32], year: Tensor, month: Tensor) -> Tensor:
-        """Return the entry of a (common year, leap year) x month table."""
-        is_leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-        return tf.gather(table.reshape(-1), tf.cast(is_leap, tf.int32) * 12 + month - 1)
-
-
 class _MeanTargets(tf.Module):
     """The mean targets of one column's categories, by look-up."""
 
@@ -295,23 +231,6 @@ def _padded_knots(state: PreprocessingState, quantile: list[int]) -> tuple[NDArr
     return knots, heights
 
 
-def _circle(period: int) -> NDArray[np.float32]:
-    """Return sine and cosine of each step of a cycle, shape ``(period, 2)``."""
-    angles = 2.0 * np.pi * np.arange(period) / period
-    return np.stack([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-
-
-def _days_before(year: int, months: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the days of a year before the first of each month."""
-    first = np.ones_like(months)
-    start = days_since_epoch(np.array([year]), np.array([1]), np.array([1]))
-    return days_since_epoch(np.full_like(months, year), months, first) - start
-
-
 def _tensor(values: NDArray[np.generic]) -> Tensor:
     # Stated, because TensorFlow takes an empty array of objects for numbers.
     return tf.constant(values, tf.string if values.dtype == object else tf.float32)
-
-
-def _clipped(values: Tensor) -> Tensor:
-    return tf.clip_by_value(values, -MAX_DEVIATIONS, MAX_DEVIATIONS)

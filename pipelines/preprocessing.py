@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.column_values import plain_array
-from pipelines.datetime_text import split_dates
+from pipelines.date_encoding import DatetimeEncoding, fit_datetime
 from pipelines.errors import DataError
 from pipelines.numeric_encoding import (
     MAX_DEVIATIONS,
@@ -55,6 +54,7 @@ MAX_BUCKETS = 1_024
 NUM_RESERVED_IDS = 2  # 0 = missing, 1 = other
 OTHER_ID = 1
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoricalEncoding:
     """A categorical column: id 0 = missing, 1 = other (rare in training or unseen), 2.. = the vocabulary, then buckets.
@@ -81,39 +81,6 @@ class CategoricalEncoding:
     def cardinality(self) -> int:
         """Number of ids, the two reserved ones and the buckets included."""
         return len(self.vocabulary) + NUM_RESERVED_IDS + self.num_buckets
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatetimeEncoding:
-    """A column of dates: standardised year and days, cycles of month, weekday and hour, and the weekend.
-
-    Attributes:
-        name: Name of the column.
-        datetime_format: A key of ``PATTERNS``; None for ISO 8601, which is always accepted.
-        has_hour: The time of day varies in the training rows.
-        has_indicator: A further column says whether the date was missing or no date.
-        fill: Median days since 1970-01-01 of the training rows, at midnight; stands in for a missing date.
-        year_mean: Mean year of the training rows.
-        year_inverse_scale: One over the standard deviation of the year.
-        days_mean: Mean days since 1970-01-01 of the training rows.
-        days_inverse_scale: One over their standard deviation.
-    """
-
-    name: str
-    datetime_format: str | None
-    has_hour: bool
-    has_indicator: bool
-    fill: int
-    year_mean: float
-    year_inverse_scale: float
-    days_mean: float
-    days_inverse_scale: float
-
-    @property
-    def part_names(self) -> tuple[str, ...]:
-        """Names of the encoded columns, the indicator left out."""
-        parts = ["year", "days", "month sin", "month cos", "weekday sin", "weekday cos", "weekend"]
-        return tuple(f"{self.name}: {part}" for part in parts + ["hour sin", "hour cos"] * self.has_hour)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,9 +154,7 @@ class PreprocessingState:
         values = checked_fields(cls, record)
         values["numeric"] = tuple(numeric_from_json(column) for column in values["numeric"])
         values["categorical"] = tuple(_categorical_from_json(column) for column in values["categorical"])
-        values["datetimes"] = tuple(
-            DatetimeEncoding(**checked_fields(DatetimeEncoding, column)) for column in values["datetimes"]
-        )
+        values["datetimes"] = tuple(DatetimeEncoding.from_json(column) for column in values["datetimes"])
         values["texts"] = tuple(TextEncoding.from_json(column) for column in values.get("texts", ()))
         values["targets"] = tuple(TargetEncoding.from_json(column) for column in values.get("targets", ()))
         return cls(**values)
@@ -225,7 +190,7 @@ def fit_preprocessing(table: pa.Table, schema: DatasetSchema, *, rows: NDArray[n
         elif feature.kind is FeatureKind.CATEGORICAL:
             categorical.append(_fit_categorical(train, feature))
         elif feature.kind is FeatureKind.DATETIME:
-            datetimes.append(_fit_datetime(train, feature))
+            datetimes.append(fit_datetime(train, feature))
         elif feature.kind is FeatureKind.TEXT:
             texts.append(fit_text(train, feature))
         else:
@@ -294,33 +259,3 @@ def _fit_categorical(table: pa.Table, feature: FeatureSpec) -> CategoricalEncodi
         f"at most {MAX_VOCABULARY:,}{hashed}",
         num_buckets=num_buckets,
     )
-
-
-def _fit_datetime(table: pa.Table, feature: FeatureSpec) -> DatetimeEncoding:
-    parts = split_dates(plain_array(table, feature.name), datetime_format=feature.datetime_format)
-    valid = parts.valid
-    days = parts.days[valid] if valid.any() else np.zeros(1, np.int64)
-    years = parts.year[valid] if valid.any() else np.full(1, 1970)
-    seconds_of_day = (parts.seconds - parts.days * 86_400)[valid]
-    year_mean, year_inverse_scale = _date_standard(years)
-    days_mean, days_inverse_scale = _date_standard(days)
-    return DatetimeEncoding(
-        name=feature.name,
-        datetime_format=feature.datetime_format,
-        has_hour=np.unique(seconds_of_day).size > 1,
-        has_indicator=not bool(valid.all()),
-        fill=int(np.median(days)),
-        year_mean=year_mean,
-        year_inverse_scale=year_inverse_scale,
-        days_mean=days_mean,
-        days_inverse_scale=days_inverse_scale,
-    )
-
-
-def _date_standard(values: NDArray[np.int64]) -> tuple[float, float]:
-    deviation = float(values.std())
-    return _float32(values.mean()), _float32(1.0 / deviation if deviation > 0 else 1.0)
-
-
-def _float32(value: float | np.floating[Any]) -> float:
-    return float(np.float32(value))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,10 @@ def test_dates_are_taken_apart_inside_the_graph(
     assert found["seen: weekday cos"] == pytest.approx(np.cos(2 * np.pi * moment.weekday() / 7), abs=1e-6)
     assert found["seen: hour cos"] == pytest.approx(np.cos(2 * np.pi * moment.hour / 24), abs=1e-6)
     assert found["seen: weekend"] == (moment.weekday() >= 5)
+    assert found["seen: day sin"] == pytest.approx(np.sin(2 * np.pi * (moment.day - 1) / 31), abs=1e-6)
+    year_day = (moment - datetime(moment.year, 1, 1)).days
+    assert found["seen: year day cos"] == pytest.approx(np.cos(2 * np.pi * year_day / 366), abs=1e-6)
+    assert found["seen: month end"] == ((moment + timedelta(days=1)).day == 1)
     assert found["seen: missing"] == 0
 
 
@@ -230,6 +234,18 @@ def test_what_is_no_date_counts_as_missing(encoder: Encoder, state: Preprocessin
     numeric = encoder(_one_row(1) | {"seen": tf.constant([text])})["numeric"].numpy()[0]
     assert numeric[state.numeric_names.index("seen: missing")] == 1
     assert np.isfinite(numeric).all()
+
+
+def test_the_time_of_day_is_read_to_the_minute_where_minutes_vary() -> None:
+    feature = FeatureSpec("at", kind=FeatureKind.DATETIME, raw_type=RawType.STRING, reason="")
+    target = TargetSpec("y", task=Task.REGRESSION)
+    texts = [f"2021-03-{day:02d} {day % 24:02d}:{day % 60:02d}" for day in range(1, 29)]
+    table = pa.table({"at": texts, "y": np.arange(28.0)})
+    state = fit_preprocessing(table, DatasetSchema(features=(feature,), target=target), rows=np.ones(28, bool))
+    numeric = Encoder(state)({"at": tf.constant(["2021-03-05 18:45"])})["numeric"].numpy()[0]
+    found = dict(zip(state.numeric_names, numeric.tolist(), strict=True))
+    assert "at: hour sin" not in found
+    assert found["at: time sin"] == pytest.approx(np.sin(2 * np.pi * (18 * 60 + 45) / 1_440), abs=1e-6)
 
 
 def test_absent_raw_column_is_named(encoder: Encoder) -> None:

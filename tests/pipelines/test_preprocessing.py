@@ -169,6 +169,34 @@ def test_dates_have_parts_and_the_hour_only_when_it_varies() -> None:
     timed = _fit(hours, FeatureKind.DATETIME, raw_type=RawType.STRING, datetime_format="%d/%m/%Y")
     assert timed.datetimes[0].has_hour
     assert timed.numeric_names[-2:] == ("x: hour sin", "x: hour cos")
+    minutes = [day + " 10:00" for day in days[:2]] + ["15/08/2020 11:20"]
+    by_minute = _fit(minutes, FeatureKind.DATETIME, raw_type=RawType.STRING, datetime_format="%d/%m/%Y")
+    assert by_minute.numeric_names[-2:] == ("x: time sin", "x: time cos")
+
+
+def test_parts_of_a_date_that_never_vary_are_left_out() -> None:
+    def names(days: list[str]) -> list[str]:
+        state = _fit(days, FeatureKind.DATETIME, raw_type=RawType.STRING)
+        return [name.removeprefix("x: ") for name in state.numeric_names]
+
+    always = ["year", "days"]
+    assert names(["2020-01-01", "2020-01-01"]) == always
+    assert names(["2018-01-01", "2019-01-01"]) == [*always, "weekday sin", "weekday cos", "weekend"]
+    months = [*always, "month sin", "month cos", "year day sin", "year day cos"]
+    assert names(["2021-02-01", "2021-03-01"]) == months
+    everything = names(["2020-01-31", "2021-02-01", "2021-07-09"])
+    assert {"day sin", "day cos", "month end", "weekday sin", "weekend", *months} <= set(everything)
+
+
+def test_a_state_of_before_parts_were_chosen_keeps_its_columns() -> None:
+    days = ["2020-01-01", "2020-01-01", "2020-01-01"]
+    state = _fit(days, FeatureKind.DATETIME, raw_type=RawType.STRING)
+    record = state.to_json()
+    del record["datetimes"][0]["parts"]
+    former = PreprocessingState.from_json(record)
+    assert former.numeric_names == (
+        "x: year", "x: days", "x: month sin", "x: month cos", "x: weekday sin", "x: weekday cos", "x: weekend",
+    )  # fmt: skip
 
 
 @settings(deadline=None, max_examples=40)
@@ -193,8 +221,8 @@ def test_no_training_row_is_refused() -> None:
 
 
 def test_kind_that_tables_do_not_encode_is_refused() -> None:
-    with pytest.raises(DataError, match="Column 'x' is image, which tables cannot encode; drop it"):
-        _fit(["a", "b"], FeatureKind.IMAGE, raw_type=RawType.STRING)
+    with pytest.raises(DataError, match="Column 'x' is audio, which tables cannot encode; drop it"):
+        _fit(["a", "b"], FeatureKind.AUDIO, raw_type=RawType.STRING)
 
 
 def test_state_with_an_unknown_field_is_refused() -> None:
