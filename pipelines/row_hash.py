@@ -31,12 +31,35 @@ def hash_rows(table: pa.Table, *, columns: Sequence[str], seed: int = 0) -> NDAr
     Returns:
         uint64 of shape ``(num_rows,)``.
     """
+    return finish_sums(row_sums(table, columns=columns), seed=seed)
+
+
+def row_sums(table: pa.Table, *, columns: Sequence[str]) -> NDArray[np.uint64]:
+    """Return what the identity of every row is made of; sums over disjoint columns add up to the sum over all.
+
+    Args:
+        table: The rows.
+        columns: Names of columns, in any order.
+
+    Returns:
+        uint64 of shape ``(num_rows,)``.
+    """
     total = np.zeros(table.num_rows, np.uint64)
     names = pd.util.hash_array(np.array(list(columns), object), categorize=False)
     for name, name_hash in zip(columns, names, strict=True):
         # A sum does not depend on the order of the columns; the name keeps equal values of two columns apart.
         total += mix(hash_column(plain_array(table, name)) ^ name_hash)
-    return mix(total ^ mix(np.array([seed % 2**64], np.uint64)))
+    return total
+
+
+def finish_sums(sums: NDArray[np.uint64], *, seed: int) -> NDArray[np.uint64]:
+    """Return the identities of rows.
+
+    Args:
+        sums: What ``row_sums`` returned.
+        seed: Another seed gives independent hashes.
+    """
+    return mix(sums ^ mix(np.array([seed % 2**64], np.uint64)))
 
 
 def hash_column(array: pa.Array) -> NDArray[np.uint64]:

@@ -1,0 +1,200 @@
+"""Rows that do not fit into memory: read once, kept in a memory-mapped file, with the identity of each beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.row_hash import finish_sums, row_sums
+from pipelines.sources import Chunk, ReadOptions, Source
+
+CHUNK_ROWS = 1 << 17
+"""Rows that are looked at together; some 20 MB of a table with 20 columns."""
+
+_LOOK_AHEAD = 3
+
+
+class TypesDifferError(DataError):
+    """Columns of a source have no one type that all of its parts fit.
+
+    Attributes:
+        columns: Their names.
+    """
+
+    def __init__(self, name: str, columns: Sequence[str]) -> None:
+        super().__init__(
+            f"Expected one type of value in column {columns[0]!r} of {name!r}, but its parts hold several; read it as "
+            f"text (--feature {columns[0]}=categorical), or bring its values to one form."
+        )
+        self.columns = tuple(columns)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredRows:
+    """Rows on disk.
+
+    Attributes:
+        parts: The rows in order, memory-mapped; a column may have a narrower type in an earlier part.
+        schema: Names and types that hold for all of them.
+        sums: What every row's identity is made of, over all columns, ``(num_rows,)``; see ``identities``.
+    """
+
+    parts: tuple[pa.Table, ...]
+    schema: pa.Schema
+    sums: NDArray[np.uint64]
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.sums)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All rows as one table; a column whose parts have several types is a copy, the others stay on disk."""
+        return pa.concat_tables([part.cast(self.schema) for part in self.parts])
+
+    def chunks(self) -> Iterator[tuple[slice, pa.Table]]:
+        """Yield the rows in order, and where they stand."""
+        start = 0
+        for part in self.parts:
+            for first in range(0, part.num_rows, CHUNK_ROWS):
+                chunk = part.slice(first, CHUNK_ROWS).cast(self.schema)
+                yield slice(start, start + chunk.num_rows), chunk
+                start += chunk.num_rows
+
+    def identities(self, *, without: Sequence[str], seed: int) -> NDArray[np.uint64]:
+        """Return what ``hash_rows`` says of the rows; only the columns that are left out are looked at.
+
+        Args:
+            without: Columns that do not make a row what it is.
+            seed: As for ``hash_rows``.
+
+        Returns:
+            uint64 of shape ``(num_rows,)``.
+        """
+        sums = self.sums.copy()
+        if without:
+            for place, chunk in self.chunks():
+                # A sum of columns: what is not to count is taken away again.
+                sums[place] -= row_sums(chunk, columns=without)
+        return finish_sums(sums, seed=seed)
+
+
+def store_rows(source: Source, options: ReadOptions, *, folder: Path) -> StoredRows:
+    """Read a source once, in bounded memory.
+
+    The file has no name by the time this returns: it is gone when the rows are let go of, or the process ends.
+
+    Args:
+        source: The source.
+        options: How to read it.
+        folder: Where the file is kept; needs as much room as the rows take in memory.
+
+    Raises:
+        DataError: The source cannot be read.
+        TypesDifferError: As above; columns of text files are read as text then, which takes a second pass.
+    """
+    try:
+        return _stored(source, options, folder)
+    except TypesDifferError as differ:
+        # A column of numbers in which text turned up later: what was read as numbers has lost how it was written.
+        text = dict.fromkeys([*options.text_columns, *differ.columns])
+        if set(text) == set(options.text_columns):
+            raise
+        return _stored(source, replace(options, text_columns=tuple(text)), folder)
+
+
+def _stored(source: Source, options: ReadOptions, folder: Path) -> StoredRows:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tamiz-rows-", dir=folder) as place, _Writer(Path(place)) as writer:
+        sums: list[NDArray[np.uint64]] = []
+        conflicts: dict[str, None] = {}
+        schema = pa.schema([])
+        for chunk, chunk_sums in _identified(source.chunks(options, chunk_rows=CHUNK_ROWS)):
+            schema, differing = _wider(schema, chunk.schema)
+            conflicts |= dict.fromkeys(differing)
+            if not conflicts:  # otherwise only to learn of all of them
+                writer.write(chunk, schema)
+                sums.append(chunk_sums)
+        if conflicts:
+            raise TypesDifferError(source.name, list(conflicts))
+        return StoredRows(parts=writer.mapped(), schema=schema, sums=np.concatenate(sums))
+
+
+def _identified(chunks: Iterator[Chunk]) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:
+    """Yield chunks with the sums of their rows, computed beside the reading."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting: deque[tuple[pa.Table, Future[NDArray[np.uint64]]]] = deque()
+        for chunk in chunks:
+            waiting.append((chunk.table, pool.submit(row_sums, chunk.table, columns=chunk.table.column_names)))
+            if len(waiting) > _LOOK_AHEAD:
+                table, sums = waiting.popleft()
+                yield table, sums.result()
+        for table, sums in waiting:
+            yield table, sums.result()
+
+
+def _wider(known: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, list[str]]:
+    """Return the types that hold for both, and the columns for which there is none."""
+    if not known.names:
+        return found, []
+    fields, differing = [], []
+    for name in known.names:
+        types = {known.field(name).type, found.field(name).type} - {pa.null()} or {pa.null()}
+        if types == {pa.int64(), pa.float64()}:
+            types = {pa.float64()}
+        if len(types) > 1:
+            differing.append(name)
+        fields.append(pa.field(name, sorted(types, key=str)[0]))
+    return pa.schema(fields), differing
+
+
+@final
+class _Writer:
+    """Writes tables to files in Arrow's format, another one when the types widen."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[Path] = []
+        self._schema = pa.schema([])
+        self._sink: pa.OSFile | None = None
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+    def write(self, table: pa.Table, schema: pa.Schema) -> None:
+        """Append rows."""
+        if self._writer is None or schema != self._schema:
+            self._close()
+            path = self._folder / f"{len(self._files)}.arrow"
+            self._files.append(path)
+            self._schema, self._sink = schema, pa.OSFile(str(path), "wb")
+            self._writer = pa.ipc.new_file(self._sink, schema)
+        self._writer.write_table(table.select(schema.names).cast(schema).combine_chunks())
+
+    def mapped(self) -> tuple[pa.Table, ...]:
+        """Return what was written, memory-mapped."""
+        self._close()
+        return tuple(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in self._files)
+
+    def _close(self) -> None:
+        if self._writer is not None and self._sink is not None:
+            self._writer.close()
+            self._sink.close()
+            self._writer = self._sink = None
