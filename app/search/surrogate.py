@@ -3,6 +3,7 @@
 Losses become normal quantiles of their ranks, so neither scale nor outliers matter. Where trials were trained to
 different budgets, the budget is one more column: a loss after few epochs then speaks for its own budget, and for larger
 ones as far as the data say. Notation: n observations, P parameters, d model columns.
+A space of cells is seen as graphs are (`cell_graph`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from app.search.cell_graph import CellGraph, columns
 from app.search.matern_regression import Posterior, condition, fit
 from app.search.observations import Observations
 from app.search.parameters import Array
@@ -36,19 +38,22 @@ class Evidence:
         rows: (n, P) canonical coordinates.
         budgets: (n,) in [0, 1], on the scale of log(1 + epochs).
         targets: (n,) normal quantiles of the ranks of their losses.
+        graph: the cell that the space is of, if it is of one.
     """
 
     space: Space
     rows: Array
     budgets: Array
     targets: Array
+    graph: CellGraph | None
 
     @classmethod
     def of(cls, observed: Observations, rows: Array, space: Space) -> Evidence:
         """The evidence of trials that all have a loss, at canonical rows (n, P)."""
         budgets = np.log1p(observed.budgets)
         quantiles = (rankdata(observed.losses) - 0.5) / len(observed.losses)
-        return cls(space, rows, budgets / max(float(budgets.max()), 1e-9), np.asarray(ndtri(quantiles)))
+        budgets = budgets / max(float(budgets.max()), 1e-9)
+        return cls(space, rows, budgets, np.asarray(ndtri(quantiles)), CellGraph.of(space))
 
     @property
     def has_budgets(self) -> bool:
@@ -58,13 +63,13 @@ class Evidence:
     @property
     def own_inputs(self) -> Array:
         """Model inputs (n, d) of the observations, each at its own budget."""
-        columns = self.space.columns(self.rows)
-        return np.column_stack([columns, self.budgets]) if self.has_budgets else columns
+        known = columns(self.space, self.rows, self.graph)
+        return np.column_stack([known, self.budgets]) if self.has_budgets else known
 
     def inputs(self, rows: Array) -> Array:
         """Model inputs (m, d) of canonical rows (m, P) at the largest budget."""
-        columns = self.space.columns(rows)
-        return np.column_stack([columns, np.ones(len(rows))]) if self.has_budgets else columns
+        known = columns(self.space, rows, self.graph)
+        return np.column_stack([known, np.ones(len(rows))]) if self.has_budgets else known
 
     def posterior(self) -> Posterior:
         """The process that explains the evidence, its kernel learned from it."""
