@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from app.run_directory import RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
 from app.search_progress import Progress
 from app.search_record import SearchRecord
+from app.search.trial import Resource
 from app.time_budget import TimeBudget
 from app.training.seeding import derive_seed
 from app.view import View
@@ -58,24 +60,27 @@ FINAL_SHARE = 0.75
 
 
 def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget, view: View) -> None:
-    """Trains the winner from scratch for as many epochs as it took to its best one."""
+    """Trains the winner from scratch for as many epochs as it took to its best one, where there is time for that."""
     if "final" in record.progress.stages:
         return
     best = record.progress.winner
     if best is None:
         raise SearchError("there is no trial with a result to train the final model from")
     epochs = record.progress.best_epoch(best)
-    view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
+    deadline = budget.end - FINAL_SHARE * budget.finishing
+    # The networks of several folds are not one network that could be exported as it is.
+    if best.resource is Resource.FOLDS or budget.refits(record.progress.refit_seconds(best)):
+        view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
+    else:
+        view.say(f"\nThe winner, trial {best.number}, stays as it is: training it again would take too long.")
+        deadline = min(deadline, time.time())
     board = record.final_board()
 
     def show(event: EpochEnded) -> None:
         board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
 
     request = TrainFinal(
-        trial=best.number,
-        hyperparameters=best.hyperparameters,
-        epochs=epochs,
-        deadline=budget.end - FINAL_SHARE * budget.finishing,
+        trial=best.number, hyperparameters=best.hyperparameters, epochs=epochs, deadline=deadline
     )
     trained = _expect(FinalTrained, executor.call(request, on_epoch=show))
     board.close()

@@ -19,7 +19,7 @@ from app.search.algorithm import Algorithm
 from app.search.limits import unmet_limits
 from app.search.trial import Failed, History, Pruned, Resource, Started, Suggestion, Trial
 from app.search_record import SearchRecord
-from app.time_budget import REFIT_FACTOR, TimeBudget
+from app.time_budget import LEAST_FOLD_REFIT, TimeBudget
 from app.trial_states import TrialStates
 from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
 
@@ -28,9 +28,6 @@ FIRST_TRIALS = 5
 
 MIN_ROUNDS = 8
 """A pack is suggested as a whole, so a search of few trials takes smaller packs and decides at least so often."""
-
-LEAST_REFIT = 0.5
-"""Of a trial: building and tracing are paid whatever the number of epochs, and whatever the number of folds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,17 +323,10 @@ class SearchLoop:
             raise SearchError(f"the first {FIRST_TRIALS} trials all failed; the last one: {_failure(history.failed)}")
 
     def _trial_deadline(self) -> float:
-        repeated = LEAST_REFIT if self._algorithm.recipe.resource is Resource.FOLDS else 1.0
-        return self._budget.trial_deadline(self._refit_seconds(), repeated=repeated)
-
-    def _refit_seconds(self) -> float:
-        """Seconds that the final training of the best trial so far will take."""
-        progress = self._record.progress
-        best = progress.best
-        if best is None or not best.epochs:
-            return 0.0
-        share = progress.best_epoch(best) / progress.epochs_trained(best)
-        return REFIT_FACTOR * progress.alone_seconds.get(best.number, 0.0) * max(share, LEAST_REFIT)
+        repeated = LEAST_FOLD_REFIT if self._algorithm.recipe.resource is Resource.FOLDS else 0.0
+        best = self._record.progress.best
+        seconds = 0.0 if best is None else self._record.progress.refit_seconds(best)
+        return self._budget.trial_deadline(seconds, repeated=repeated)
 
     def _view(self) -> SearchView:
         best = self._record.progress.best

@@ -23,6 +23,7 @@ from app.search.trial import (
     Resource,
     Trial,
 )
+from app.time_budget import refit_seconds
 
 FACT_EVENTS = ("started", "reported", "measured", "ended")
 
@@ -219,6 +220,14 @@ class Progress:
         """Returns the epochs that `trial` was trained for, over all its folds."""
         folds = self._folds.get(trial.number)
         return int(sum(scalars[FOLD_EPOCHS] for scalars in folds.values())) if folds else trial.epochs
+
+    def refit_seconds(self, trial: Trial) -> float:
+        """Returns about how long the final training of `trial` takes; 0 where nothing is known."""
+        if not trial.epochs:
+            return 0.0
+        by_folds = trial.resource is Resource.FOLDS
+        share = self.best_epoch(trial) / self.epochs_trained(trial)
+        return refit_seconds(self.alone_seconds.get(trial.number, 0.0), share=share, by_folds=by_folds)
 
     def spread(self, trial: Trial) -> float | None:
         """Returns the standard error of the mean of `trial` over its folds; None for fewer than two of them."""

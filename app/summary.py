@@ -167,6 +167,8 @@ def what_next(
     ]
     if final["epochs"] < final["wanted_epochs"]:
         cut = f"the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: the time was used up"
+        if not final["epochs"]:
+            cut = "the winner was not trained again, which would have taken too long"
         if final.get("of_trial"):
             cut += "; the network is the one that the trial came to, which has not learned from the validation rows"
         lines.append(Padding(Text(cut, style="yellow"), (0, 0, 0, 12)))

@@ -6,18 +6,41 @@ import math
 import time
 from dataclasses import dataclass
 
-START_SHARE = 0.8
+FIXED_SECONDS = 5.0
+START_SHARE = 0.4
 SECONDS_PER_ROW = 1e-4
 SECONDS_PER_COLUMN = 0.1
-"""Test, baselines, export, verification and report take about as long as a worker needs to import TensorFlow and open
-the experiment, which was just measured on this machine; more for every row (baseline, bootstrap) and every column (each
-is some operations in each of the graphs that are traced, saved and loaded)."""
+"""Test, baselines, export, verification and report take some seconds, and more on a slow machine, which shows in how
+long a worker took to import TensorFlow and to open the experiment; more for every row (baseline, bootstrap) and every
+column (each is some operations in each of the graphs that are traced, saved and loaded)."""
 
-NETWORK_SHARE = 0.06
+NETWORK_SHARE = 0.04
 """Each network of an ensemble beyond the first is built, saved, traced and loaded: this much of the same time."""
 
 REFIT_FACTOR = 1.35
 """The final training has the validation rows too, and traces its graph anew."""
+
+LEAST_REFIT = 0.5
+"""Of a trial: building and tracing are paid whatever the number of epochs."""
+
+LEAST_FOLD_REFIT = 0.3
+"""Of a trial of several folds, which trained as many networks with one graph."""
+
+REFIT_SHARE, SHARED_REFIT_SHARE = 0.15, 0.05
+"""Of the whole time, that the final training may take; less where other networks answer too. What would take longer is
+not done, as the same time finds a better network, and the one that the trial came to is exported."""
+
+
+def refit_seconds(trial_seconds: float, *, share: float, by_folds: bool = False) -> float:
+    """Returns about how long the final training of a trial takes.
+
+    Args:
+        trial_seconds: What the trial took by itself.
+        share: Of its epochs, up to the best one, in [0, 1].
+        by_folds: Whether it trained a network for each fold.
+    """
+    least = LEAST_FOLD_REFIT if by_folds else LEAST_REFIT
+    return REFIT_FACTOR * trial_seconds * (least if by_folds else max(share, least))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +50,12 @@ class TimeBudget:
     Attributes:
         end: When everything is to be done, in seconds since the epoch; infinity without a limit.
         finishing: Seconds to keep for what comes after the final training.
+        refitting: Most seconds for the final training.
     """
 
     end: float
     finishing: float
+    refitting: float = math.inf
 
     @classmethod
     def starting_at(
@@ -51,25 +76,29 @@ class TimeBudget:
         if not seconds:
             return cls(end=math.inf, finishing=0.0)
         size = min(15.0, SECONDS_PER_ROW * num_rows) + SECONDS_PER_COLUMN * num_columns
-        finishing = 3.0 + (START_SHARE + NETWORK_SHARE * (num_networks - 1)) * opening + size
-        return cls(end=start + seconds, finishing=min(finishing, seconds / 2))
+        finishing = FIXED_SECONDS + (START_SHARE + NETWORK_SHARE * (num_networks - 1)) * opening + size
+        share = REFIT_SHARE if num_networks == 1 else SHARED_REFIT_SHARE
+        return cls(end=start + seconds, finishing=min(finishing, seconds / 2), refitting=share * seconds)
 
     def left(self) -> float:
         """Seconds until the end."""
         return self.end - time.time()
 
-    def trial_deadline(self, refit_seconds: float, *, repeated: float = 1.0) -> float:
-        """Returns when a trial that starts now has to stop.
+    def refits(self, seconds: float) -> bool:
+        """Whether a final training of `seconds` is worth its time, and there is as much."""
+        return seconds <= min(self.refitting, self.left() - self.finishing)
 
-        What it may take is bounded twice: the best trial so far must still be refitted after it, and so must the
-        trial itself if it becomes the best.
+    def trial_deadline(self, refit_seconds: float, *, repeated: float = 0.0) -> float:
+        """Returns when a trial that starts now has to stop.
 
         Args:
             refit_seconds: What the best trial's final training will take.
-            repeated: Share of a trial that its final training repeats; one fold of several is a part of a trial.
+            repeated: Share of a trial that must be repeated if it becomes the best; the network of a trial can be
+                exported as it is, but those of several folds are not one network.
         """
         if math.isinf(self.end):
             return math.inf
         now = time.time()
         usable = self.end - self.finishing - now
-        return now + min(usable - refit_seconds, usable / (1.0 + REFIT_FACTOR * repeated))
+        kept = refit_seconds if refit_seconds <= self.refitting or repeated else 0.0
+        return now + min(usable - kept, usable / (1.0 + REFIT_FACTOR * repeated))

@@ -195,7 +195,8 @@ class TrainFinal:
         trial: Number of the winner.
         hyperparameters: Its parameters.
         epochs: Epochs to train.
-        deadline: Time (seconds since the epoch) at which to stop.
+        deadline: Time (seconds since the epoch) at which to stop; one that has passed asks for the network that the
+            trial came to, where it was kept and is a single one.
     """
 
     trial: int
@@ -209,7 +210,7 @@ class FinalTrained:
     """The final model is saved.
 
     Attributes:
-        epochs: Epochs trained.
+        epochs: Epochs trained; 0 where the network of the trial was taken without trying.
         num_parameters: Weights of the network.
         seconds: Wall time.
         of_trial: Whether the network of the trial itself was saved, since there was no time to train all epochs again.

@@ -166,17 +166,21 @@ class Worker:
             # One epoch late is better than a model that learned nothing.
             return ask() if told else Verdict.GO_ON
 
-        self._final, epochs = train_final_model(
-            runner.trainer,
-            directory,
-            values=request.hyperparameters,
-            epochs=request.epochs,
-            seed=derive_seed(self._seed, "final"),
-            report=report,
-            ask=go_on,
-        )
-        # A schedule that is cut off leaves a network at a high rate, worse than the one that won.
-        of_trial = epochs < request.epochs and self._take_trial(request)
+        epochs, of_trial = 0, time.time() >= request.deadline and self._take_trial(request)
+        if not of_trial:
+            self._final, epochs = train_final_model(
+                runner.trainer,
+                directory,
+                values=request.hyperparameters,
+                epochs=request.epochs,
+                seed=derive_seed(self._seed, "final"),
+                report=report,
+                ask=go_on,
+            )
+            # A schedule that is cut off leaves a network at a high rate, worse than the one that won.
+            of_trial = epochs < request.epochs and self._take_trial(request)
+        if self._final is None:
+            raise RuntimeError("there is no final model: expected it to be trained or taken from the trial")
         return FinalTrained(
             epochs=epochs,
             num_parameters=self._final.single.num_parameters,

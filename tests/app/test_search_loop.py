@@ -40,7 +40,7 @@ from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned
 from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_progress import Search, read_progress
 from app.search_record import SearchRecord
-from app.time_budget import TimeBudget
+from app.time_budget import LEAST_FOLD_REFIT, REFIT_FACTOR, TimeBudget
 from search_spaces.pack_shapes import MAX_PACK, pack_shape
 
 SPACE = Space([Float("x", 0.0, 1.0), Int("depth", 1, 4), Categorical("kind", ("a", "b"))])
@@ -447,6 +447,29 @@ def test_a_trial_leaves_room_for_the_final_training() -> None:
     budget = TimeBudget(end=time.time() + 1000.0, finishing=100.0)
     assert budget.trial_deadline(refit_seconds=600.0) <= budget.end - 100.0 - 600.0
     assert budget.trial_deadline(refit_seconds=0.0) <= budget.end - 100.0
+
+
+def test_a_final_training_that_takes_too_much_of_the_time_is_not_waited_for() -> None:
+    budget = TimeBudget(end=time.time() + 1000.0, finishing=100.0, refitting=50.0)
+    assert budget.trial_deadline(refit_seconds=60.0) == pytest.approx(budget.end - 100.0)
+    assert budget.trial_deadline(refit_seconds=40.0) == pytest.approx(budget.end - 140.0)
+    assert not budget.refits(60.0)
+    assert budget.refits(40.0)
+    assert not TimeBudget(end=time.time() + 120.0, finishing=100.0, refitting=50.0).refits(40.0)
+    assert TimeBudget.starting_at(time.time(), seconds=0.0, opening=1.0, num_rows=10).refits(1e9)
+
+
+def test_a_trial_of_folds_leaves_room_to_train_one_network_again() -> None:
+    budget = TimeBudget(end=time.time() + 1000.0, finishing=100.0, refitting=50.0)
+    left = budget.trial_deadline(refit_seconds=0.0, repeated=LEAST_FOLD_REFIT) - time.time()
+    assert left == pytest.approx(900.0 / (1.0 + REFIT_FACTOR * LEAST_FOLD_REFIT), abs=1.0)
+
+
+def test_other_networks_that_answer_too_leave_less_time_to_train_the_winner_again() -> None:
+    alone, together = (
+        TimeBudget.starting_at(0.0, seconds=60.0, opening=6.0, num_rows=10, num_networks=number) for number in (1, 8)
+    )
+    assert together.refitting < alone.refitting < 60.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

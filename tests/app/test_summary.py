@@ -196,6 +196,9 @@ def test_a_final_training_that_was_cut_is_told() -> None:
     stages = STAGES | {"final": {"epochs": 5, "wanted_epochs": 9, "of_trial": True}}
     found = text(summary.what_next(RunDirectory("r"), [], stages=stages, seconds=1.0), width=200)
     assert "the network is the one that the trial came to, which has not learned from the validation rows" in found
+    stages = STAGES | {"final": {"epochs": 0, "wanted_epochs": 9, "of_trial": True}}
+    found = text(summary.what_next(RunDirectory("r"), [], stages=stages, seconds=1.0), width=200)
+    assert "the winner was not trained again, which would have taken too long; the network is" in found
 
 
 def test_what_the_export_measures_stands_beside_its_proof() -> None:
