@@ -116,6 +116,15 @@ def _from_uint64(array: pa.Array) -> pa.Array:
         return array.cast(pa.float64(), safe=False)
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a type holds bytes that need not be text, such as encoded images.
+
+    Args:
+        kind: An Arrow type.
+    """
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
 def parse_numbers(text: pa.Array) -> pa.Array:
     """Return text as float64, null where it is missing or no number.
 

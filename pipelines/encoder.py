@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.date_encoder import DateEncoder
+from pipelines.image_decoder import ImageDecoder
 from pipelines.preprocessing import (
     MAX_DEVIATIONS,
     MAX_MAGNITUDE,
@@ -50,6 +51,7 @@ class Encoder(tf.Module):
         self.vocabularies = [_id_table(column.vocabulary, column.raw_type) for column in state.categorical]
         self._dates = [DateEncoder(column) for column in state.datetimes]
         self._texts = [TextEncoder(column) for column in state.texts]
+        self.images = {column.name: ImageDecoder(column) for column in state.images}
         self.mean_targets = [_MeanTargets(column) for column in state.targets]
         numeric = state.numeric
         self._fill = np.array([column.fill for column in numeric], np.float32)
@@ -73,7 +75,8 @@ class Encoder(tf.Module):
 
         Returns:
             ``numeric``: float32 of shape ``(batch, num_numeric)``, finite whatever came in;
-            ``categorical``: int32 of shape ``(batch, num_categorical)``.
+            ``categorical``: int32 of shape ``(batch, num_categorical)``; where there are images ``image``: uint8 of
+            shape ``(batch, height, width, channels)``.
 
         Raises:
             ValueError: A column of the state is not among the raw ones.
@@ -82,7 +85,11 @@ class Encoder(tf.Module):
         if absent:
             raise ValueError(f"Expected the raw columns {sorted(absent)!r}, received {sorted(raw)!r}; add them.")
         batch = tf.shape(next(iter(raw.values())))[:1]
-        return {"numeric": self._encode_numbers(raw, batch), "categorical": self._encode_categories(raw, batch)}
+        encoded = {"numeric": self._encode_numbers(raw, batch), "categorical": self._encode_categories(raw, batch)}
+        for name, decode in self.images.items():
+            if name in raw:
+                encoded["image"] = decode(raw[name])
+        return encoded
 
     def encode_in_batches(
         self, raw: Mapping[str, NDArray[np.generic]], *, batch_size: int = 8_192
@@ -97,14 +104,15 @@ class Encoder(tf.Module):
             The arrays of ``__call__`` for all rows.
         """
         num_rows = len(next(iter(raw.values()))) if raw else 0
-        batch_size = min(batch_size, _TEXT_BATCH) if self.state.texts else batch_size
+        batch_size = min(batch_size, _TEXT_BATCH) if self.state.texts or self.state.images else batch_size
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
-            batch = {name: _tensor(raw[name][start : start + batch_size]) for name in self.state.raw_names}
+            names = [*self.state.raw_names, *(name for name in self.images if name in raw)]
+            batch = {name: _tensor(raw[name][start : start + batch_size]) for name in names}
             if self._traced is None:
                 self._traced = self._trace({name: tensor.dtype for name, tensor in batch.items()})
             parts.append(self._traced(batch))
-        return {key: np.concatenate([part[key].numpy() for part in parts]) for key in ("numeric", "categorical")}
+        return {key: np.concatenate([part[key].numpy() for part in parts]) for key in parts[0]}
 
     def _trace(self, dtypes: Mapping[str, Any]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         """Return the compiled encoding for batches of any size; tracing a wide table takes a second, so once."""

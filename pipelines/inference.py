@@ -20,6 +20,7 @@ from pipelines.column_values import (
     PLAIN_TYPES,
     TIMESTAMP,
     has_leading_zeros,
+    is_bytes,
     is_whole,
     num_distinct,
     numbers_of,
@@ -32,12 +33,14 @@ from pipelines.column_values import (
 )
 from pipelines.datetime_text import ISO_8601, recognise_format
 from pipelines.errors import DataError
+from pipelines.image_headers import looks_like_image
 from pipelines.preprocessing import MAX_VOCABULARY
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec
+from pipelines.survey import ColumnFacts, Misfit, Survey
 from pipelines.target_encoding import MAX_OUTPUTS, MIN_CATEGORIES
 from pipelines.target_inference import drop_rows_without_target, infer_target
 
-__all__ = ["Override", "check_columns", "drop_rows_without_target", "infer_features", "infer_target"]
+__all__ = ["Override", "check_columns", "check_survey", "drop_rows_without_target", "infer_features", "infer_target"]
 
 Override = FeatureKind | Literal["ignore"]
 
@@ -77,12 +80,57 @@ class _Column:
     name: str
     whole: pa.Array
     train: pa.Array
+    known: ColumnFacts | None = None
     distinct: int = field(init=False)
-    present: int = field(init=False)
+    num_rows: int = field(init=False)
+    missing: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "distinct", num_distinct(self.train) if self.train.type in PLAIN_TYPES else 0)
-        object.__setattr__(self, "present", len(self.train) - self.train.null_count)
+        known = self.known
+        if known is not None:
+            distinct, num_rows, missing = known.num_distinct, known.num_rows, known.num_missing
+        else:
+            distinct = num_distinct(self.train) if self.train.type in PLAIN_TYPES else 0
+            num_rows, missing = len(self.train), self.train.null_count
+        for name, value in (("distinct", distinct), ("num_rows", num_rows), ("missing", missing)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def present(self) -> int:
+        """Training rows with a value."""
+        return self.num_rows - self.missing
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all numbers, in all rows, are whole."""
+        return is_whole(self.whole) if self.known is None else self.known.is_whole
+
+    @property
+    def magnitude(self) -> float:
+        """The largest magnitude of its numbers, in all rows."""
+        if self.known is not None:
+            return max(abs(self.known.smallest), abs(self.known.largest))
+        return float(np.abs(present_numbers(self.whole)).max(initial=0))
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a value is missing, in any row."""
+        return bool(self.whole.null_count if self.known is None else self.known.missing_anywhere)
+
+    @property
+    def holds_truths(self) -> bool:
+        """Whether all numbers, in all rows, are 0 or 1."""
+        if self.known is None or self.whole.type == pa.string():
+            return bool(truth_of(self.whole).null_count == self.whole.null_count)
+        return self.known.is_whole and self.known.smallest >= 0 and self.known.largest <= 1
+
+    @property
+    def is_text_of_numbers(self) -> bool:
+        """Whether all text, in all rows, is a number, and none a code with leading zeros."""
+        if self.known is not None:
+            return self.known.only_numbers
+        numbers = parse_numbers(self.whole)
+        return bool(numbers.null_count == self.whole.null_count and not has_leading_zeros(self.whole))
 
     @property
     def facts(self) -> str:
@@ -126,22 +174,52 @@ def _refuse_mixed(name: str, array: pa.Array, numbers: pa.Array, *, must_be_numb
     if wrong == 0 or (wrong > (1 - _MIXED_SHARE) * present and not must_be_number):
         return
     row = int(np.flatnonzero(pc.and_(numbers.is_null(), array.is_valid()))[0])
-    value = array[row].as_py()
-    raise DataError(
-        f"Expected numbers in column {name!r}, but {wrong:,} of {present:,} values are none, the first {value!r} in "
-        f"row {row + 1}; mend them, read them as missing (--missing {value!r}), or use the column as text "
-        f"(--feature {name}=categorical)."
+    raise DataError(_mixed(name, Misfit(num_wrong=wrong, num_present=present, first_row=row, first=array[row].as_py())))
+
+
+def _mixed(name: str, misfit: Misfit) -> str:
+    return (
+        f"Expected numbers in column {name!r}, but {misfit.num_wrong:,} of {misfit.num_present:,} values are none, the "
+        f"first {misfit.first!r} in row {misfit.first_row + 1}; mend them, read them as missing (--missing "
+        f"{misfit.first!r}), or use the column as text (--feature {name}=categorical)."
     )
 
 
 def _refuse_infinite(name: str, numbers: pa.Array) -> None:
     infinite = np.isinf(numbers_of(numbers))
     if infinite.any():
-        raise DataError(
-            f"Expected finite numbers in column {name!r}, but {int(infinite.sum()):,} are infinite, the first in row "
-            f"{int(np.flatnonzero(infinite)[0]) + 1}; mend them, leave them empty, or drop the column "
-            f"(--feature {name}=ignore)."
-        )
+        raise DataError(_not_finite(name, int(infinite.sum()), int(np.flatnonzero(infinite)[0])))
+
+
+def _not_finite(name: str, number: int, first_row: int) -> str:
+    return (
+        f"Expected finite numbers in column {name!r}, but {number:,} are infinite, the first in row {first_row + 1}; "
+        f"mend them, leave them empty, or drop the column (--feature {name}=ignore)."
+    )
+
+
+def check_survey(survey: Survey, *, overrides: Mapping[str, Override] | None = None) -> None:
+    """Refuse what ``check_columns`` refuses, of rows that are not in memory.
+
+    Args:
+        survey: A look at all rows.
+        overrides: Column name to kind.
+
+    Raises:
+        DataError: The first column that cannot be used.
+    """
+    overrides = overrides or {}
+    for name in survey.facts:
+        override = overrides.get(name)
+        misfit = survey.no_numbers.get(name)
+        if override in _AS_TEXT:
+            continue
+        if misfit is not None and (
+            misfit.num_wrong <= (1 - _MIXED_SHARE) * misfit.num_present or override is FeatureKind.NUMERIC
+        ):
+            raise DataError(_mixed(name, misfit))
+        if name in survey.infinite:
+            raise DataError(_not_finite(name, survey.infinite[name].num_wrong, survey.infinite[name].first_row))
 
 
 def infer_features(
@@ -153,6 +231,7 @@ def infer_features(
     group: str | None = None,
     time_column: str | None = None,
     weight: str | None = None,
+    facts: Mapping[str, ColumnFacts] | None = None,
 ) -> DatasetSchema:
     """Say what each column means and which ones are used.
 
@@ -164,6 +243,7 @@ def infer_features(
         group: Column whose equal values stay in one split; it is no feature.
         time_column: Column that orders the splits; it is no feature.
         weight: Column that says how much a row counts; it is no feature.
+        facts: What is known of all rows, where `table` is a sample of them; None where it is not.
 
     Raises:
         DataError: An override names no column or a kind that the column cannot have, a column cannot be used (see
@@ -190,7 +270,7 @@ def infer_features(
         if name in target.names:
             continue
         whole = plain_array(table, name)
-        column = _Column(name, whole, take_rows(whole, rows))
+        column = _Column(name, whole, take_rows(whole, rows), known=(facts or {}).get(name))
         guess = _overridden(column, overrides[name]) if name in overrides else _guess(column)
         if name in roles:
             guess = _Guess(guess.kind, f"not a feature: {roles[name]}", used=False)
@@ -209,13 +289,12 @@ def infer_features(
 
 def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
     array = column.whole
-    whole = array.type == pa.bool_() or (array.type in (pa.int64(), pa.float64()) and is_whole(array))
+    whole = array.type == pa.bool_() or (array.type in (pa.int64(), pa.float64()) and column.is_whole)
     raw_type = RawType.STRING
     if guess.kind in (FeatureKind.NUMERIC, FeatureKind.BOOLEAN):
         raw_type = RawType.FLOAT32
     elif guess.kind is FeatureKind.CATEGORICAL and whole:
-        largest = np.abs(present_numbers(array)).max(initial=0)
-        raw_type = RawType.FLOAT32 if largest <= _EXACT_FLOAT32 else RawType.STRING
+        raw_type = RawType.FLOAT32 if column.magnitude <= _EXACT_FLOAT32 else RawType.STRING
     return FeatureSpec(
         column.name,
         kind=guess.kind,
@@ -223,7 +302,7 @@ def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
         reason=guess.reason,
         used=guess.used,
         # With gaps, pandas and NumPy can hold whole numbers only as decimals.
-        integer=whole and (array.type != pa.float64() or array.null_count > 0),
+        integer=whole and (array.type != pa.float64() or column.has_gaps),
         datetime_format=guess.datetime_format,
     )
 
@@ -246,9 +325,13 @@ def _overridden(column: _Column, override: Override) -> _Guess:
         if column.whole.type not in PLAIN_TYPES:
             raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
         return _Guess(override, f"set by the user: {column.facts}; {_AS_NGRAMS}")
+    if override is FeatureKind.IMAGE:
+        if not is_bytes(column.whole.type):
+            raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
+        return _Guess(override, f"set by the user: {len(column.whole):,} images")
     if override not in _TABLE_KINDS:
         raise DataError(
-            f"Expected one of {', '.join(_TABLE_KINDS)}, text or ignore for column {column.name!r}, "
+            f"Expected one of {', '.join(_TABLE_KINDS)}, text, image or ignore for column {column.name!r}, "
             f"received {override}."
         )
     if column.whole.type not in PLAIN_TYPES:
@@ -281,16 +364,25 @@ def _guess_kind_only(column: _Column) -> FeatureKind:
 
 def _guess(column: _Column) -> _Guess:
     kind = column.train.type
+    if is_bytes(kind):
+        return _guess_bytes(column)
     if kind not in PLAIN_TYPES:
         return _Guess(FeatureKind.TEXT, f"dropped: type {kind} is not read", used=False)
     if column.present == 0:
         by_type = FeatureKind.NUMERIC if kind in (pa.int64(), pa.float64()) else FeatureKind.CATEGORICAL
-        return _Guess(by_type, f"dropped: missing in all {len(column.train):,} training rows", used=False)
+        return _Guess(by_type, f"dropped: missing in all {column.num_rows:,} training rows", used=False)
     guess = _guess_by_type(column)
-    if column.distinct == 1 and column.train.null_count == 0:
+    if column.distinct == 1 and column.missing == 0:
         value = column.train[0].as_py()
         return _Guess(guess.kind, f"dropped: constant, {value!r} in all {column.present:,} training rows", used=False)
     return guess
+
+
+def _guess_bytes(column: _Column) -> _Guess:
+    values = column.train.drop_null()
+    if len(values) and all(looks_like_image(value.as_py()) for value in values[:_MANY_ROWS]):
+        return _Guess(FeatureKind.IMAGE, f"encoded images in {len(values):,} rows")
+    return _Guess(FeatureKind.TEXT, "dropped: bytes that are no images are not read", used=False)
 
 
 def _guess_by_type(column: _Column) -> _Guess:
@@ -305,11 +397,11 @@ def _guess_by_type(column: _Column) -> _Guess:
 
 
 def _guess_number(column: _Column, numbers: pa.Array) -> _Guess:
-    if not is_whole(numbers):
+    if not is_whole(numbers):  # of a sample too: decimals are no matter of a few rows
         return _Guess(FeatureKind.NUMERIC, f"numbers with decimals, {column.facts}")
     values = present_numbers(numbers)
     low, high = values.min(), values.max()
-    if column.distinct == 2 and low == 0 and high == 1 and truth_of(column.whole).null_count == column.whole.null_count:
+    if column.distinct == 2 and low == 0 and high == 1 and column.holds_truths:
         return _Guess(FeatureKind.BOOLEAN, f"only 0 and 1 in {column.present:,} rows")
     identifier = _identifier_reason(column, values)
     if identifier:
@@ -341,7 +433,7 @@ def _identifier_reason(column: _Column, values: NDArray[np.float64] | None) -> s
 
 
 def _guess_text(column: _Column) -> _Guess:
-    if parse_numbers(column.whole).null_count == column.whole.null_count and not has_leading_zeros(column.whole):
+    if column.is_text_of_numbers:
         guess = _guess_number(column, parse_numbers(column.train))
         return _Guess(guess.kind, f"{guess.reason} (text that holds numbers only)", used=guess.used)
     datetime_format, share, ambiguous = recognise_format(column.train)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+Change = Callable[[Any, Any], Any]
+"""A batch and a seed (2,) int64 of its own -> the batch as it is trained on."""
+
+_KEY_OF_CHANGES = 1
+
 
 def training_batches(
-    columns: Any, *, num_rows: int, batch_size: int, seed: int, first_epoch: int = 0, steps: int | None = None
+    columns: Any,
+    *,
+    num_rows: int,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    steps: int | None = None,
+    change: Change | None = None,
 ) -> tf.data.Dataset:
     """Returns an endless stream of batches that are a function of seed and epoch alone.
 
@@ -24,9 +38,10 @@ def training_batches(
         seed: Seed of the order, in [0, 2**31).
         first_epoch: Epochs already trained.
         steps: Batches that make an epoch, at most ``num_rows // batch_size``; None takes as many.
+        change: What is done to every batch, such as the decoding and augmentation of images; None for nothing.
 
     Returns:
-        Batches in the structure of `columns`.
+        Batches in the structure of `columns`, or in that of what `change` returns.
 
     Raises:
         ValueError: There are fewer rows than a batch has; the stream would never yield anything.
@@ -38,12 +53,21 @@ def training_batches(
     def batches_of_row_numbers(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         order = tf.random.experimental.stateless_shuffle(tf.range(num_rows), seed=key)
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch_size], (steps, batch_size)))
+        chosen = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        # The seeds of changes follow from seed, epoch and step alone, as the order does.
+        own = tf.random.experimental.stateless_fold_in(key, _KEY_OF_CHANGES)
+        return tf.data.Dataset.from_tensor_slices((chosen, tf.random.split(own, steps)))
 
     # Row numbers are shuffled, not rows: the buffer is the whole table, and it costs four bytes a row.
     row_numbers = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(batches_of_row_numbers)
     # A whole batch is gathered at once; batching single rows costs a hundred times more.
-    batches = row_numbers.map(lambda rows: tf.nest.map_structure(lambda column: tf.gather(column, rows), columns))
+    def batch_of(rows: tf.Tensor, key: tf.Tensor) -> Any:
+        batch = tf.nest.map_structure(lambda column: tf.gather(column, rows), columns)
+        return batch if change is None else change(batch, key)
+
+    # Changes are work, which all cores share; the order of the batches stays.
+    parallel = None if change is None else os.cpu_count()
+    batches = row_numbers.map(batch_of, num_parallel_calls=parallel)
     options = tf.data.Options()
     options.deterministic = True
     # One host reads the whole table from memory: there are no files to shard.

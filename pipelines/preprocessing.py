@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.date_encoding import DatetimeEncoding, fit_datetime
 from pipelines.errors import DataError
+from pipelines.image_encoding import ImageEncoding, ImageRequest, fit_image
 from pipelines.numeric_encoding import (
     MAX_DEVIATIONS,
     MAX_MAGNITUDE,
@@ -95,6 +96,7 @@ class PreprocessingState:
         rows_sha256: SHA-256 of the mask of training rows; proof of which rows were seen.
         texts: Columns of free text.
         targets: Mean targets of categorical columns.
+        images: Columns of images, at most one.
     """
 
     numeric: tuple[NumericEncoding, ...]
@@ -104,10 +106,11 @@ class PreprocessingState:
     rows_sha256: str
     texts: tuple[TextEncoding, ...] = ()
     targets: tuple[TargetEncoding, ...] = ()
+    images: tuple[ImageEncoding, ...] = ()
 
     @property
     def raw_names(self) -> tuple[str, ...]:
-        """Names of the raw columns that the encoder reads."""
+        """Names of the raw columns that the encoder reads, those of images aside."""
         names = [column.name for column in self.numeric] + [column.name for column in self.categorical]
         names += [column.name for column in self.datetimes]
         return tuple(names + [column.name for column in self.texts])
@@ -139,7 +142,7 @@ class PreprocessingState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
-        return asdict(self)
+        return asdict(self) | {"images": [column.to_json() for column in self.images]}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -157,6 +160,7 @@ class PreprocessingState:
         values["datetimes"] = tuple(DatetimeEncoding.from_json(column) for column in values["datetimes"])
         values["texts"] = tuple(TextEncoding.from_json(column) for column in values.get("texts", ()))
         values["targets"] = tuple(TargetEncoding.from_json(column) for column in values.get("targets", ()))
+        values["images"] = tuple(ImageEncoding.from_json(column) for column in values.get("images", ()))
         return cls(**values)
 
 
@@ -166,13 +170,16 @@ def _categorical_from_json(record: Mapping[str, Any]) -> CategoricalEncoding:
     return CategoricalEncoding(**values)
 
 
-def fit_preprocessing(table: pa.Table, schema: DatasetSchema, *, rows: NDArray[np.bool_]) -> PreprocessingState:
+def fit_preprocessing(
+    table: pa.Table, schema: DatasetSchema, *, rows: NDArray[np.bool_], images: ImageRequest | None = None
+) -> PreprocessingState:
     """Learn how to encode the used features of a schema.
 
     Args:
         table: All rows.
         schema: Which columns are used, and how.
         rows: Mask of shape ``(num_rows,)``: the training rows. No other row is read.
+        images: What is wanted of images; None for what suits them.
 
     Raises:
         DataError: There is no training row, or a column does not hold what the schema says.
@@ -182,6 +189,7 @@ def fit_preprocessing(table: pa.Table, schema: DatasetSchema, *, rows: NDArray[n
         raise DataError("Expected at least one training row to learn the preprocessing from, received none.")
     train = table.filter(pa.array(rows))
     numeric, categorical, datetimes, texts, encoded = [], [], [], [], []
+    pictures = []
     for feature in schema.used_features:
         if feature.target_encoded:
             encoded.append(feature)
@@ -193,6 +201,8 @@ def fit_preprocessing(table: pa.Table, schema: DatasetSchema, *, rows: NDArray[n
             datetimes.append(fit_datetime(train, feature))
         elif feature.kind is FeatureKind.TEXT:
             texts.append(fit_text(train, feature))
+        elif feature.kind is FeatureKind.IMAGE:
+            pictures.append(fit_image(train, feature, images or ImageRequest()))
         else:
             raise DataError(f"Column {feature.name!r} is {feature.kind}, which tables cannot encode; drop it.")
     targets = targets_of(train, schema) if encoded else None
@@ -204,6 +214,7 @@ def fit_preprocessing(table: pa.Table, schema: DatasetSchema, *, rows: NDArray[n
         rows_sha256=hashlib.sha256(np.packbits(rows).tobytes()).hexdigest(),
         texts=tuple(texts),
         targets=tuple(fit_target_encoding(train, feature, targets) for feature in encoded if targets is not None),
+        images=tuple(pictures),
     )
 
 

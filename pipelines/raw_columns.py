@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.column_values import (
     has_leading_zeros,
+    is_bytes,
     numbers_of,
     parse_numbers,
     plain_array,
@@ -55,6 +56,8 @@ def raw_column(table: pa.Table, feature: FeatureSpec) -> NDArray[np.generic]:
     """
     require_column(table, feature.name, role="column")
     array = plain_array(table, feature.name)
+    if feature.kind is FeatureKind.IMAGE:
+        return _image_bytes(array, feature)
     if feature.raw_type is RawType.STRING:
         return text_bytes(array)
     if feature.kind is FeatureKind.BOOLEAN:
@@ -79,6 +82,15 @@ def text_bytes(array: pa.Array) -> NDArray[np.generic]:
     if array.type == pa.null():
         array = array.cast(pa.string())
     return np.asarray(pc.fill_null(text_of(array), "").cast(pa.binary()).to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _image_bytes(array: pa.Array, feature: FeatureSpec) -> NDArray[np.generic]:
+    if not is_bytes(array.type):
+        raise DataError(
+            f"Expected encoded images in column {feature.name!r}, received {array.type}; give the paths of images in "
+            "the folder of the table, or their bytes."
+        )
+    return np.asarray(array.fill_null(b"").to_numpy(zero_copy_only=False), dtype=object)
 
 
 def encode_target(table: pa.Table, target: TargetSpec) -> NDArray[np.int32] | NDArray[np.float64]:

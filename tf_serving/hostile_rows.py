@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tf_serving.odd_images import ODD_IMAGES
 
 Column = NDArray[Any]
 
@@ -46,7 +48,7 @@ HOSTILE_TEXTS = (
 MAX_SINGLE_COLUMN_ROWS = 256
 
 
-def hostile_rows(raw: Mapping[str, Column]) -> dict[str, Column]:
+def hostile_rows(raw: Mapping[str, Column], *, images: Collection[str] = ()) -> dict[str, Column]:
     """Build rows with everything missing, one column missing, unseen, empty, very long and extreme values.
 
     Each row is the first given row with some values replaced, so that one hostile value does not hide another.
@@ -54,6 +56,7 @@ def hostile_rows(raw: Mapping[str, Column]) -> dict[str, Column]:
     Args:
         raw: Raw columns by name, each (num_rows,) with at least one row: float32 with NaN for missing, or an
             object array of bytes with b"" for missing.
+        images: Columns of encoded images: they are replaced by odd images only, as what is no image has no answer.
 
     Returns:
         Raw columns of the same names and types; at most about 550 rows.
@@ -65,15 +68,16 @@ def hostile_rows(raw: Mapping[str, Column]) -> dict[str, Column]:
         raise ValueError("Expected at least one column and one row to build hostile rows from, received none.")
     template = {name: values[0] for name, values in raw.items()}
     numeric = [name for name, values in raw.items() if values.dtype.kind == "f"]
-    text = [name for name in raw if name not in set(numeric)]
-    missing: dict[str, Any] = {name: np.nan if name in set(numeric) else b"" for name in raw}
+    text = [name for name in raw if name not in {*numeric, *images}]
+    missing: dict[str, Any] = {name: np.nan if name in set(numeric) else b"" for name in raw if name not in images}
     changes: list[dict[str, Any]] = [{}, missing]
-    changes += [{name: missing[name]} for name in list(raw)[:MAX_SINGLE_COLUMN_ROWS]]
+    changes += [{name: missing[name]} for name in list(missing)[:MAX_SINGLE_COLUMN_ROWS]]
     changes += [{name: UNSEEN_CATEGORY} for name in text[:MAX_SINGLE_COLUMN_ROWS]]
     if text:
         changes += [dict.fromkeys(text, value) for value in HOSTILE_TEXTS]
     if numeric:
         changes += [dict.fromkeys(numeric, value) for value in HOSTILE_NUMBERS]
+    changes += [{name: image} for name in images for image in ODD_IMAGES]
     rows = [template | change for change in changes]
     return {
         name: np.array([row[name] for row in rows], dtype=np.float32 if name in set(numeric) else object)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.schema import FeatureSpec, RawType
+from pipelines.schema import FeatureKind, FeatureSpec, RawType
 
 SAMPLE_FILE = "sample_request.json"
 NUM_SAMPLE_ROWS = 2
@@ -48,6 +48,8 @@ def sample_instances(
 
 
 def _json_value(value: Any, feature: FeatureSpec) -> Any:
+    if feature.kind is FeatureKind.IMAGE:
+        return {"b64": base64.b64encode(value).decode()}
     if feature.raw_type is RawType.STRING:
         try:
             return bytes(value).decode()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -98,6 +98,7 @@ class VerificationProcess:
         *,
         tolerance: float = DEFAULT_TOLERANCE,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
     ) -> VerificationReport:
         """Compare one SavedModel with the expected answers.
 
@@ -106,6 +107,7 @@ class VerificationProcess:
             cases_path: What ``write_cases`` wrote.
             tolerance: Largest accepted difference, > 0, measured as ``VerificationReport.max_difference``.
             timeout_seconds: Longest wait in seconds, what is left of TensorFlow's import included.
+            batch_sizes: Rows of a call, beside all rows at once and none.
 
         Raises:
             VerificationError: An answer differs (the message names output, row, expected, got), the model cannot be
@@ -115,7 +117,7 @@ class VerificationProcess:
             "directory": os.fspath(saved_model_dir.absolute()),
             "cases": os.fspath(cases_path.absolute()),
             "tolerance": tolerance,
-            "batch_sizes": BATCH_SIZES,
+            "batch_sizes": list(batch_sizes),
         }
         answer = self._ask(job, timeout_seconds=timeout_seconds)
         if "problem" in answer:

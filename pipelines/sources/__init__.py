@@ -19,6 +19,7 @@ from pipelines.sources import dataset_function, tfds
 from pipelines.sources.dataset_function import DatasetSource
 from pipelines.sources.files import FileSource
 from pipelines.sources.formats import FORMATS
+from pipelines.sources.image_folder import ImageFolderSource, is_image_folder
 from pipelines.sources.join import JoinedSource, join_of
 from pipelines.sources.memory import MemorySource
 from pipelines.sources.options import DEFAULT_MISSING_VALUES, ReadOptions
@@ -70,6 +71,8 @@ class Origin:
 
 
 def _files(origin: Origin) -> Source:
+    if len(origin.places) == 1 and is_image_folder(origin.places[0]):
+        return ImageFolderSource(origin.places[0])
     return FileSource(origin.places, max_bytes=origin.max_bytes)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import final
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.addresses import shown_place
+from pipelines.addresses import is_url, shown_place
 from pipelines.errors import DataError
 from pipelines.sources.csv_file import convert_text
 from pipelines.sources.file_format import Content, check_same_columns
@@ -20,6 +22,10 @@ from pipelines.sources.options import ReadOptions
 from pipelines.sources.places import FileSet, find_files
 from pipelines.sources.source import FilePrint, Loaded, Source, wanted_columns
 from pipelines.sources.stored_file import StoredFile
+
+_BLOCK_BYTES = 1 << 22
+_GROWTH = {".parquet": 5, ".feather": 2, ".arrow": 1}
+"""About how many times its size a file takes in memory; 1 for text, whose numbers are about as long as 8 bytes."""
 
 
 @final
@@ -45,6 +51,12 @@ class FileSource(Source):
         first = shown_place(self._places[0])
         return first if len(self._places) == 1 else f"{first} and {len(self._places) - 1:,} more"
 
+    @property
+    def folder(self) -> str:
+        """The folder of the first file; "" for a URL."""
+        place = self._set.files[0].place
+        return "" if is_url(place) else str(Path(place).parent)
+
     @cached_property
     def _set(self) -> FileSet:
         return find_files(self._places, max_bytes=self._max_bytes)
@@ -57,6 +69,26 @@ class FileSource(Source):
             DataError: Nothing is found, or the files are of several formats.
         """
         return self._set.files
+
+    def num_bytes(self) -> int | None:
+        """Return an estimate by the size of the files and how tightly their format packs."""
+        total = 0
+        for file in self._set.files:
+            with file.opened() as stored:
+                total += stored.seek(0, io.SEEK_END) * (_GROWTH.get(self._set.ending, 1) if not file.is_packed() else 6)
+        return total
+
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return the SHA-256 of the files, read a block at a time."""
+        found = []
+        for file in self._set.files:
+            digest, size = hashlib.sha256(), 0
+            with file.unpacked() as content:
+                while block := content.read(_BLOCK_BYTES):
+                    digest.update(block)
+                    size += len(block)
+            found.append(FilePrint(name=file.name, num_bytes=size, sha256=digest.hexdigest()))
+        return _joined(found), tuple(found)
 
     def load(self, options: ReadOptions) -> Loaded:
         """Read all files."""

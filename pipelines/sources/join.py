@@ -65,6 +65,11 @@ class JoinedSource(Source):
         """That of the rows, and those of the tables."""
         return " + ".join([self._source.title, *(join.source.title for join in self._joins)])
 
+    @property
+    def folder(self) -> str:
+        """That of the rows."""
+        return self._source.folder
+
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything."""
         rows = self._source.read(options)

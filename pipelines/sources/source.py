@@ -40,6 +40,7 @@ class SourceTable:
         fingerprint: SHA-256 of the content, in hexadecimal digits.
         notes: What was recognised that is not the plain default (encoding, delimiter, decimal comma ...).
         files: The files that it was read from, none for a source without files.
+        folder: The folder that paths in the table are relative to; "" for where the program runs.
     """
 
     table: pa.Table
@@ -47,6 +48,7 @@ class SourceTable:
     fingerprint: str
     notes: tuple[str, ...] = ()
     files: tuple[FilePrint, ...] = ()
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,11 @@ class Source(abc.ABC):
         """The last part of the name, for headings."""
         return self.name.rstrip("/").rsplit("/", maxsplit=1)[-1]
 
+    @property
+    def folder(self) -> str:
+        """The folder that paths in the table are relative to; "" for where the program runs."""
+        return ""
+
     @abc.abstractmethod
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything.
@@ -131,6 +138,19 @@ class Source(abc.ABC):
             DataError: The source is absent, no table, or broken somewhere.
         """
 
+    def num_bytes(self) -> int | None:
+        """Return about how many bytes the rows take in memory, or None where only reading them would tell."""
+        return None
+
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return the SHA-256 of the content and the files, as ``read`` would, without keeping the rows.
+
+        Raises:
+            DataError: As for ``read``.
+        """
+        table = self.read()
+        return table.fingerprint, table.files
+
     @final
     def read(self, options: ReadOptions | None = None) -> SourceTable:
         """Read the source into memory.
@@ -150,6 +170,7 @@ class Source(abc.ABC):
             fingerprint=loaded.fingerprint or table_fingerprint(table),
             notes=loaded.parsed.notes,
             files=loaded.files,
+            folder=self.folder,
         )
 
     @final

@@ -192,8 +192,8 @@ def test_impossible_overrides_are_refused() -> None:
         infer_features(table, TARGET, overrides={"Age": "ignore"})
     with pytest.raises(DataError, match="Column 'y' is the target"):
         infer_features(table, TARGET, overrides={"y": "ignore"})
-    with pytest.raises(DataError, match="text or ignore for column 'x', received image"):
-        _infer(["a", "b"] * 20, FeatureKind.IMAGE)
+    with pytest.raises(DataError, match="text, image or ignore for column 'x', received audio"):
+        _infer(["a", "b"] * 20, FeatureKind.AUDIO)
     with pytest.raises(DataError, match=r"Expected dates in column 'x', such as .*, received \['red'\]"):
         _infer(["red", "blue"] * 20, FeatureKind.DATETIME)
     with pytest.raises(DataError, match="Column 'x' holds dates, which cannot be used as numeric"):

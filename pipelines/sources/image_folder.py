@@ -1,0 +1,125 @@
+"""A folder of images whose subfolders are the classes: a table of paths and labels, whose images are read later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import final
+
+import pyarrow as pa
+
+from pipelines.errors import DataError, list_names
+from pipelines.sources.options import ReadOptions
+from pipelines.sources.source import Loaded, Parsed, Source, wanted_columns
+
+IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".gif", ".bmp"})
+"""Endings of image files, in small letters."""
+
+IMAGE, LABEL = "image", "label"
+"""Columns of a folder of images."""
+
+_TABLE_ENDINGS = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".xlsx", ".arrow", ".feather"})
+_LOOK_AT = 1_000
+
+
+def is_image_folder(place: str) -> bool:
+    """Return whether a place is a folder of images and not one of tables.
+
+    Args:
+        place: What the user gave.
+    """
+    root = Path(place)
+    if not place or not root.is_dir():
+        return False
+    images = 0
+    for number, path in enumerate(_files_below(root)):
+        ending = path.suffix.lower()
+        if ending in _TABLE_ENDINGS:
+            return False
+        images += ending in IMAGE_ENDINGS
+        if number >= _LOOK_AT:
+            break
+    return images > 0
+
+
+@final
+class ImageFolderSource(Source):
+    """The images of a folder, the name of the folder that each lies in as its label.
+
+    Args:
+        folder: A folder with one folder for each class; images right in it have no label.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @property
+    def folder(self) -> str:
+        """What the paths are relative to."""
+        return str(self._folder)
+
+    def load(self, options: ReadOptions) -> Loaded:
+        """Return a row for each image."""
+        del options
+        names = [path.relative_to(self._folder).as_posix() for path in _files_below(self._folder)]
+        images = [name for name in names if Path(name).suffix.lower() in IMAGE_ENDINGS]
+        if not images:
+            raise DataError(
+                f"Expected images ({', '.join(sorted(IMAGE_ENDINGS))}) in the folder {self.name!r}, but there are none."
+            )
+        notes = _notes(self._folder, images, num_others=len(names) - len(images))
+        labels = [_label(name) for name in images]
+        if set(labels) == {None}:
+            return Loaded(parsed=Parsed(table=pa.table({IMAGE: images}), notes=notes))
+        loose = [name for name, label in zip(images, labels, strict=True) if label is None]
+        if loose:
+            raise DataError(
+                f"Expected every image of {self.name!r} in the folder of its class, but {len(loose):,} lie beside the "
+                f"classes, the first {loose[0]!r}; move or remove them."
+            )
+        table = pa.table({IMAGE: pa.array(images, pa.string()), LABEL: pa.array(labels, pa.string())})
+        return Loaded(parsed=Parsed(table=table, notes=notes))
+
+    def stream(
+        self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
+    ) -> Iterator[pa.Table]:
+        """Yield one table; it holds paths, not images."""
+        del chunk_rows
+        table = self.load(options).parsed.table
+        yield table.select(wanted_columns(table.column_names, columns))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder in the order of their names; hidden ones are left out, links are not followed."""
+    for path, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+        yield from (Path(path, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _label(name: str) -> str | None:
+    """Return the class of an image: the folder right below the root, or the folders joined."""
+    parent = os.path.dirname(name)
+    return parent or None
+
+
+def _notes(folder: Path, images: list[str], *, num_others: int) -> tuple[str, ...]:
+    classes = {os.path.dirname(name) for name in images} - {""}
+    above = {parent for name in classes for parent in map(str, Path(name).parents)}
+    found = {
+        os.path.relpath(path, folder)
+        for path, subfolders, _ in os.walk(folder)
+        if path != str(folder) and not any(part.startswith(".") for part in Path(path).relative_to(folder).parts)
+    }
+    empty = sorted(found - classes - above)
+    notes = []
+    if empty:
+        notes.append(f"Without an image, and so no class: {list_names(empty)}.")
+    if num_others:
+        notes.append(f"{num_others:,} files that are no images are left out.")
+    return tuple(notes)

@@ -1,0 +1,39 @@
+"""Images of every kind that a camera, a scanner or a browser may send, small; no TensorFlow."""
+
+from __future__ import annotations
+
+import base64
+
+_ENCODED = {
+    "one grey pixel": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg==",
+    "one bit": "iVBORw0KGgoAAAANSUhEUgAAAAcAAAAFAQAAAACh4ct1AAAAEklEQVR42mNgYBBhMmPYxsQGAAPcAQunmUyKAAAAAElFTkSuQmCC",
+    "16 bits": (
+        "iVBORw0KGgoAAAANSUhEUgAAAAcAAAAFEAAAAAD8YXVHAAAAFUlEQVR42mNkYOBEAowaGshcFlK4AHw4A2sv"
+        "hmXkAAAAAElFTkSuQmCC"
+    ),
+    "transparent": (
+        "iVBORw0KGgoAAAANSUhEUgAAAAcAAAAFCAYAAACJmvbYAAAAK0lEQVR42mNk+M/AwPldmhMbZtG4UaGBS5IxYP2HAAI6K7DrXBD/YAEu"
+        "nQAx2iueOEFkOgAAAABJRU5ErkJggg=="
+    ),
+    "palette": (
+        "iVBORw0KGgoAAAANSUhEUgAAAAcAAAAFAgMAAAD09B5LAAAADFBMVEUi3WVXqIWId5i6RW6pe+JSAAAAF0lEQVR42mNgYGFk9WdyEGFc"
+        "xcTC6gsACf0Bs2YAmZsAAAAASUVORK5CYII="
+    ),
+    "very wide": (
+        "iVBORw0KGgoAAAANSUhEUgAAB9AAAAABCAAAAACjlmqhAAAAF0lEQVR42mNgGAWjYBSMglEwCkbBkAcAB9EAAe4ZRZQAAAAASUVORK5C"
+        "YII="
+    ),
+    "GIF": "R0lGODdhBwAFAIEAACLdZVeohYh3mLpFbiwAAAAABwAFAAAIGAABCBwYQGCAgwgBIBTAsCHDAQ8HSBwQEAA7",
+    "animated GIF": (
+        "R0lGODdhBwAFAIEAAJ2dnTY2NgAAAAAAACwAAAAABwAFAAAIEAADCBxIsKBAAAgTKlyYMCAAIfkEAQAAAgAsAAAAAAcABQCBxsbGX19f"
+        "AAAAAAAACBAAAQgcSLDgwAAIEypciDAgADs="
+    ),
+    "BMP": "Qk1GAAAAAAAAADYAAAAoAAAAAgAAAAIAAAABABgAAAAAABAAAADEDgAAxA4AAAAAAAAAAAAAeNcok84xAAAA/wAb9gkAAA==",
+    "CMYK": (
+        "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwBQNzxGPDJQRkFGWlVQX3jIgnhubnj1r7mRyP//////////////////////////////////////"
+        "/////////////8AAFAgABAAEBEMRAE0RAFkRAEsRAP/EABYAAQEBAAAAAAAAAAAAAAAAAAIBBP/EABwQAAICAgMAAAAAAAAAAAAAAAEC"
+        "ABEDMVFh0f/aAA4EQwBNAFkASwAAPwAjElaiOV73KiArx1Q8m2f/2Q=="
+    ),
+}
+
+ODD_IMAGES: tuple[bytes, ...] = tuple(base64.b64decode(text) for text in _ENCODED.values())
