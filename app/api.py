@@ -135,7 +135,7 @@ def prepare(
     view = _view(verbose)
     with contextlib.closing(make_executor(settings.execution)) as executor:
         directory = prepare_data(_source(data, settings), settings, path=_place(run, settings), view=view)
-        return begin(directory, settings, executor=executor, view=view)
+        return begin(directory, directory.read_config(), executor=executor, view=view)
 
 
 def resume(

@@ -20,6 +20,7 @@ from app.config import (
 from app.errors import ConfigError
 from app.quantities import parse_bytes, parse_duration
 from pipelines.addresses import is_path, shown_database, shown_place
+from pipelines.sources.image_folder import LABEL, is_image_folder
 
 _Option = TypeVar("_Option", bound=StrEnum)
 
@@ -242,6 +243,8 @@ def experiment_config(
             delimiter=arguments.delimiter,
         ),
     )
+    if not data.target and is_image_folder(data.source):
+        data = replace(data, target=LABEL)
     if not data.target:
         raise ConfigError("no target: say which column to predict with --target")
     search = replace(

@@ -17,6 +17,7 @@ import tomli_w
 
 from app.data_config import DataConfig
 from app.errors import ConfigError, did_you_mean
+from app.image_config import ImageConfig
 from app.quantities import MAX_SECONDS
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ExecutionConfig",
     "ExecutorKind",
     "ExperimentConfig",
+    "ImageConfig",
     "Placement",
     "Precision",
     "SearchConfig",
@@ -212,6 +214,7 @@ class ExperimentConfig:
         search: The search.
         training: The training of one trial.
         execution: The workers.
+        images: How a column of images is read, where there is one.
     """
 
     name: str = "experiment"
@@ -220,6 +223,7 @@ class ExperimentConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    images: ImageConfig = field(default_factory=ImageConfig)
 
     def __post_init__(self) -> None:
         """Checks the name, which becomes a folder and a model name.

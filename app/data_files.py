@@ -20,6 +20,7 @@ from app.data_lock import file_records
 from app.data_stage import PreparedData
 from app.evaluation.metrics import imbalance_ratio
 from app.run_directory import RunDirectory, write_atomically, write_json
+from pipelines.image_files import PATH_COLUMN
 from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_rows
 from pipelines.row_weights import row_weights
@@ -51,7 +52,9 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
     directory.data.mkdir()
     names = [feature.name for feature in data.schema.used_features]
     roles = [*data.schema.target.names, *([data.schema.weight] if data.schema.weight else [])]
-    table = data.table.select([*dict.fromkeys([*names, *roles])])
+    # Where an image came from, which messages name.
+    places = [name for name in (PATH_COLUMN,) if name in data.table.column_names]
+    table = data.table.select([*dict.fromkeys([*names, *roles, *places])])
     sealed = data.splits == Split.TEST
     development = table.filter(pa.array(~sealed)).append_column(
         SPLIT_COLUMN, pa.array(data.splits[~sealed], pa.int8())

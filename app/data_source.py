@@ -13,6 +13,7 @@ from app.errors import RunDirectoryError
 from app.run_directory import RunDirectory, read_json
 from pipelines.addresses import is_path
 from pipelines.errors import DataError
+from pipelines.image_files import with_images
 from pipelines.schema import DatasetSchema, RawType
 from pipelines.sources import (
     DEFAULT_MISSING_VALUES,
@@ -85,9 +86,23 @@ def read_source(
         RunDirectoryError: It is not what the lock file of the settings says.
     """
     table = open_source(source).read(read_options(config, schema=schema))
+    table = with_images(table, kinds=image_kinds(config, schema=schema))
     if config.data.lock and schema is None:
         check_lock(table, Path(config.data.lock))
     return table
+
+
+def image_kinds(config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> dict[str, str]:
+    """Returns what is said of columns that may be images: by the settings, or by the schema of a model.
+
+    Args:
+        config: The settings.
+        schema: What the columns are known to be; None for new data.
+    """
+    roles = (config.data.target, config.data.group, config.data.time_column, config.data.weight)
+    if schema is None:
+        return {**dict.fromkeys(filter(None, roles), "ignore"), **config.data.features}
+    return {feature.name: feature.kind.value for feature in schema.used_features}
 
 
 def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: DataLike | None) -> None:

@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 
 from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError
+from app.execution.machine import num_cores
 from app.fold_choice import FoldChoice, choose_folds
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
+from pipelines.image_encoding import ImageRequest
+from pipelines.image_files import (
+    PATH_COLUMN,
+    duplicate_notes,
+    image_column,
+    image_hashes,
+    kept_together,
+    split_content,
+)
 from pipelines.inference import check_columns, infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
@@ -75,8 +85,10 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     table, note = drop_rows_without_targets(source.table, names)
     target = infer_targets(table, names, task=None if data.task == "auto" else Task(data.task))
     target = with_quantiles(target, data.quantiles)
+    image = image_column(table)
+    content = table if image is None else split_content(table, image, roles=(*names, group, time_column))
     splits = assign_splits(
-        table,
+        content,
         target,
         seed=config.search.seed,
         validation_share=data.validation_share,
@@ -84,13 +96,24 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         group=group,
         time_column=time_column,
     )
+    image_notes: list[str] = []
+    if image is not None:
+        hashes = image_hashes(table, image)
+        splits = kept_together(splits, hashes)
+        image_notes = duplicate_notes(hashes, encode_target(table, target), table.column(PATH_COLUMN))
     if weight is not None:
         check_split_weights(row_weights(table, weight), splits, weight)
     training = splits == Split.TRAIN
     schema = infer_features(
-        table, target, rows=training, overrides=overrides, group=group, time_column=time_column, weight=weight
+        table if image is None else table.drop_columns([PATH_COLUMN]),
+        target,
+        rows=training,
+        overrides=overrides,
+        group=group,
+        time_column=time_column,
+        weight=weight,
     )
-    notes = (*source.notes, *([note] if note else []))
+    notes = (*source.notes, *([note] if note else []), *image_notes)
     folds, fold_choice = _folds(table, target, config, splits=splits)
     return PreparedData(
         source=source,
@@ -99,10 +122,25 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         splits=splits,
         profile=profile_table(table, schema, splits, notes=notes),
         preprocessing=fit_preprocessing(
-            table, schema, rows=training if fold_choice.number == 1 else splits != Split.TEST
+            table,
+            schema,
+            rows=training if fold_choice.number == 1 else splits != Split.TEST,
+            images=image_request(config),
         ),
         folds=folds,
         fold_choice=fold_choice,
+    )
+
+
+def image_request(config: ExperimentConfig) -> ImageRequest:
+    """Returns what the settings want of images."""
+    images = config.images
+    return ImageRequest(
+        size=images.size,
+        resize=images.resize,
+        colour=images.colour,
+        seconds=config.search.seconds,
+        cores=num_cores(),
     )
 
 
@@ -123,6 +161,13 @@ def _folds(
     """
     data, asked = config.data, config.search.folds
     open_rows = splits != Split.TEST
+    if image_column(table) is not None:
+        if asked > 1:
+            raise DataError(f"Expected one validation part to judge images on, received --folds {asked}; leave it out.")
+        reason = "networks for images are judged on one validation part"
+        return np.full(table.num_rows, ALWAYS_TRAINS, np.int8), FoldChoice(
+            number=1, reason=reason, is_worth_saying=False
+        )
     labels = encode_target(table, target)[open_rows]
     choice = choose_folds(
         asked,
@@ -172,7 +217,7 @@ def protocol(schema: DatasetSchema, config: ExperimentConfig) -> str:
 
 
 def _kind(name: str, kind: str) -> Any:
-    known = ("numeric", "boolean", "categorical", "datetime", "text", "ignore")
+    known = ("numeric", "boolean", "categorical", "datetime", "text", "image", "ignore")
     if kind not in known:
         raise ConfigError(
             f"feature {name!r} is set to {kind!r}{did_you_mean(kind, known)}: expected one of {', '.join(known)}"

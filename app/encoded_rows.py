@@ -10,6 +10,7 @@ from app.evaluation.baselines import EncodedRows
 
 _FILES = {"numeric": "numeric.npy", "categorical": "categorical.npy", "y": "target.npy"}
 _WEIGHTS = "weights.npy"
+_IMAGES = "image.npy"
 
 
 def save_encoded(rows: EncodedRows, folder: Path) -> None:
@@ -20,15 +21,21 @@ def save_encoded(rows: EncodedRows, folder: Path) -> None:
         np.save(temporary / file, getattr(rows, name), allow_pickle=False)
     if rows.weights is not None:
         np.save(temporary / _WEIGHTS, rows.weights, allow_pickle=False)
+    if rows.images is not None and rows.images.dtype != object:
+        np.save(temporary / _IMAGES, rows.images, allow_pickle=False)
     temporary.rename(folder)
 
 
 def load_encoded(folder: Path) -> EncodedRows:
-    """Returns what `save_encoded` wrote; features stay on disk until they are looked at."""
-    weights = folder / _WEIGHTS
+    """Returns what `save_encoded` wrote; features stay on disk until they are looked at.
+
+    Images that do not fit into memory decoded were not written.
+    """
+    weights, images = folder / _WEIGHTS, folder / _IMAGES
     return EncodedRows(
         numeric=np.load(folder / _FILES["numeric"], mmap_mode="r"),
         categorical=np.load(folder / _FILES["categorical"], mmap_mode="r"),
         y=np.load(folder / _FILES["y"]),
         weights=np.load(weights) if weights.is_file() else None,
+        images=np.load(images, mmap_mode="r") if images.is_file() else None,
     )

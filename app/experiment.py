@@ -45,6 +45,7 @@ from app.search_stage import (
     open_workers,
     packing_of,
     search,
+    suited_config,
     time_budget,
 )
 from app.summary import data_found
@@ -75,7 +76,7 @@ def launch(
     """
     directory = prepare(source, config, path=path, view=view)
     with directory.lock(), removed_unless_begun(directory):
-        return run(directory, config, executor=executor, view=view, started=started)
+        return run(directory, directory.read_config(), executor=executor, view=view, started=started)
 
 
 def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: View) -> RunDirectory:
@@ -86,6 +87,7 @@ def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: Vie
     directory = RunDirectory(path)
     directory.check_free()
     data = prepare_data(read_source(source, config), config)
+    config = suited_config(config, data.schema)
     check_goals(config, data.schema)
     view.show(data_found(data))
     with directory.staged() as staged:

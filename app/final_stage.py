@@ -19,6 +19,7 @@ from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.conformal import smallest_rows, stated_coverage
 from app.evaluation.number_text import number_text
+from app.evaluation.pixel_features import with_pixel_features
 from app.evaluation.sealed_test import SINGLE, SealedTestReport, report_sealed_test
 from app.execution.executor import Executor
 from app.execution.messages import (
@@ -42,9 +43,10 @@ from app.training.seeding import derive_seed
 from app.view import View
 from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import raw_columns
-from pipelines.schema import DatasetSchema, Task
+from pipelines.schema import DatasetSchema, FeatureKind, Task
 from pipelines.splits import Split
 from tf_serving.errors import ExportError
+from tf_serving.hostile_rows import BATCH_SIZES
 from tf_serving.model_card import CardData, CardInput, CardMetric, ModelCard, model_card
 from tf_serving.model_versions import discard, publish
 from tf_serving.sample_request import sample_instances
@@ -54,6 +56,9 @@ _R = TypeVar("_R")
 
 SECONDS_A_COLUMN = 0.6
 """What the proof of an export may take longer for each column, on a machine that is busy with other things."""
+
+IMAGE_BATCH_SIZES = (1, 7, 32)
+"""Images of a call that an export is proved by: what a network makes of a thousand images would not fit into memory."""
 
 FINAL_SHARE = 0.75
 """Of the time kept for what comes after the final training: a training that is late may take the rest of it."""
@@ -105,9 +110,10 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
     task, num_classes, levels = schema.target.task, schema.num_classes, schema.target.quantiles
     seed = record.progress.search.seed if record.progress.search else 0
     # The baselines learn from the same rows as the final model: training and validation.
-    train = load_encoded(directory.encoded)
+    train = with_pixel_features(load_encoded(directory.encoded))
     test = EncodedRows(
-        numeric=opened.features["numeric"],
+        # Where training images are not kept decoded, pixels are no features of the baseline.
+        numeric=opened.features["numeric"][:, : train.numeric.shape[1]],
         categorical=opened.features["categorical"],
         y=opened.predictions.y,
         weights=opened.predictions.weights,
@@ -179,10 +185,13 @@ def export(
     }
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
     num_columns = len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features)
+    batch_sizes = IMAGE_BATCH_SIZES if has_images(directory) else BATCH_SIZES
     try:
         # A wide table has a row with each column missing, which takes a call of as many inputs.
         seconds = DEFAULT_TIMEOUT_SECONDS + SECONDS_A_COLUMN * num_columns
-        proof = verification.verify(Path(staged.directory), Path(staged.cases), timeout_seconds=seconds)
+        proof = verification.verify(
+            Path(staged.directory), Path(staged.cases), timeout_seconds=seconds, batch_sizes=batch_sizes
+        )
     except ExportError:
         discard(Path(staged.directory))
         raise
@@ -200,6 +209,12 @@ def export(
         measures=_measures(published, executor=executor, record=record),
     )
     return published
+
+
+def has_images(directory: RunDirectory) -> bool:
+    """Returns whether a column of an experiment's data is one of images."""
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    return any(feature.kind is FeatureKind.IMAGE for feature in schema.used_features)
 
 
 def _measures(published: Path, *, executor: Executor, record: SearchRecord) -> dict[str, float]:
@@ -303,6 +318,7 @@ def _preprocessing(state: PreprocessingState) -> list[str]:
     ]
     sentences += [f"{column.name}: date parts and cycles" for column in state.datetimes]
     sentences += [f"{column.name}: {column.reason}" for column in state.texts]
+    sentences += [f"{column.name}: {column.reason}" for column in state.images]
     return [*sentences, *(f"{column.name}: {column.reason}" for column in state.targets)]
 
 

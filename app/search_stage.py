@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from app.config import ExperimentConfig
+from app.config import ExperimentConfig, SearchConfig
 from app.ensemble_size import max_members
 from app.errors import ConfigError
 from app.execution.executor import Executor
@@ -35,8 +35,11 @@ from app.summary import search_begins, search_ended
 from app.time_budget import TimeBudget
 from app.view import View
 from app.warm_start_stage import check_start, earlier_configurations
-from pipelines.schema import DatasetSchema
-from search_spaces.catalogue import check_space_name
+from pipelines.schema import DatasetSchema, FeatureKind
+from search_spaces.catalogue import check_space_name, check_space_suits
+
+IMAGE_SPACE = "cnn"
+"""Where images are data and no space is named."""
 
 PACK_SHARE = 0.15
 """Of the whole budget for one pack: about a third of what the search itself has in a short one."""
@@ -58,6 +61,20 @@ def check_settings(config: ExperimentConfig) -> None:
             read_limit(limit)
     for run in config.search.start_from:
         check_start(Path(run))
+
+
+def suited_config(config: ExperimentConfig, schema: DatasetSchema) -> ExperimentConfig:
+    """Returns the settings with a space for the kind of data, where the space was not chosen.
+
+    Raises:
+        SpaceError: The space that was chosen builds networks for another kind of data.
+    """
+    has_images = any(feature.kind is FeatureKind.IMAGE for feature in schema.used_features)
+    space = config.search.space
+    if has_images and space == SearchConfig().space:
+        return replace(config, search=replace(config.search, space=IMAGE_SPACE))
+    check_space_suits(space, has_images=has_images)
+    return config
 
 
 def check_goals(config: ExperimentConfig, schema: DatasetSchema) -> None:

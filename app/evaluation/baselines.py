@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -33,6 +34,7 @@ class EncodedRows:
         categorical: `(num_rows, num_categorical)` ids, each in [0, cardinality); the width may be 0.
         y: `(num_rows,)` class ids, or values in the target's units.
         weights: `(num_rows,)` how much each row counts; None for all alike.
+        images: `(num_rows, height, width, channels)` uint8, or `(num_rows,)` encoded images; None without images.
 
     Raises:
         ValueError: the arrays do not have the same number of rows, or a numeric feature is not finite.
@@ -42,9 +44,11 @@ class EncodedRows:
     categorical: NDArray[np.integer]
     y: NDArray[np.generic]
     weights: NDArray[np.floating] | None = None
+    images: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        lengths = (len(self.numeric), len(self.categorical), len(self.y))
+        parts = [self.numeric, self.categorical, self.y, *([] if self.images is None else [self.images])]
+        lengths = tuple(map(len, parts))
         if self.weights is not None and self.weights.shape != (len(self.y),):
             raise ValueError(f"expected one weight a row, {(len(self.y),)}, got {self.weights.shape}")
         if len(set(lengths)) != 1 or not len(self.y):
@@ -65,7 +69,8 @@ class EncodedRows:
     @property
     def features(self) -> dict[str, NDArray[np.generic]]:
         """The features by kind, as networks take them."""
-        return {"numeric": self.numeric, "categorical": self.categorical}
+        images = {} if self.images is None else {"image": self.images}
+        return {"numeric": self.numeric, "categorical": self.categorical, **images}
 
     def take(self, rows: NDArray[np.integer]) -> EncodedRows:
         """The rows of these numbers."""
@@ -74,6 +79,7 @@ class EncodedRows:
             categorical=self.categorical[rows],
             y=self.y[rows],
             weights=None if self.weights is None else self.weights[rows],
+            images=None if self.images is None else self.images[rows],
         )
 
 

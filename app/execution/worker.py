@@ -42,6 +42,7 @@ from app.run_directory import RunDirectory
 from app.training.seeding import derive_seed
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
+from search_spaces.context import TableContext
 from search_spaces.portfolio import portfolio_of
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Worker:
         _log_to(directory.logs / f"worker-{os.getpid()}.log")
         config = directory.read_config()
         placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
-        data = load_trial_data(directory, weighting=config.training.class_weights)
+        data = load_trial_data(directory, weighting=config.training.class_weights, images=config.images)
         runner = TrialRunner(request, directory, data, placement=placement, conversation=self._conversation)
         space = declare(runner.trainer.space())
         self._directory, self._seed, self._runner = directory, request.seed, runner
@@ -144,7 +145,9 @@ class Worker:
             num_replicas=placement.num_replicas,
             memory=resident_memory(),
             alone=runner.alone,
-            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
+            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds))
+            if isinstance(context, TableContext)
+            else (),
         )
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:

@@ -15,6 +15,7 @@ from app.evaluation.ensemble import combine
 from app.evaluation.temperature import LEAST_PROBABILITY
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
+from search_spaces.image_context import ImageContext
 from search_spaces.user_space import arrange, input_form
 
 Encoded = dict[str, tf.Tensor]
@@ -58,7 +59,7 @@ class AveragedNetworks:
 
     networks: tuple[WeightedNetwork, ...]
     temperature: float
-    context: TableContext
+    context: TableContext | ImageContext
 
     @property
     def answers(self) -> AnswerForm:

@@ -18,15 +18,16 @@ from app.errors import WorkerError
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.conformal import interval_margin
 from app.evaluation.metrics import mape_epsilon
+from app.evaluation.pixel_features import with_pixel_features
 from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks, Encodings, WeightedNetwork
 from app.training.fold_data import fold_state_file
 from app.training.fold_encoder import FoldEncoder
-from app.training.network import PREDICTION_BATCH, feature_specs
+from app.training.network import feature_specs, prediction_batch
 from app.training.trainer import Ask, Report, Trainer, as_predictions
-from app.training.trial_data import encode_rows
+from app.training.trial_data import encode_rows, tensors
 from app.training.trial_network import network_of_trial
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState
@@ -39,7 +40,10 @@ from tf_serving.verify import write_cases
 Encoders = Mapping[int, Encoder | FoldEncoder]
 
 MAX_VERIFIED_ROWS = 2000
-"""Held-out rows that the export is compared on; the hostile ones come on top."""
+"""Held-out rows that the export is compared on; the hostile ones come on top. Fewer of large images."""
+
+SAMPLE_ROWS = 32
+"""Rows of the warm-up requests."""
 
 
 @final
@@ -72,13 +76,18 @@ class FinalModel:
             The predictions on them, their encoded features, and the winner's own predictions if it is not all there is.
         """
         data = self.trainer.data
-        rows = encode_rows(read_arrow(self.directory.test_file), data.schema, data.encoder)
-        raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
-        encodings = self._encoded(raw) | {0: rows.features}
+        table = read_arrow(self.directory.test_file)
+        rows = encode_rows(table, data.schema, data.encoder)
+        encodings: dict[int, Mapping[str, Any]] = {}
+        if any(self.exported.folds):
+            encodings |= self._encoded(raw_columns(table, data.schema))
+        encodings[0] = rows.features
+        # The coordinator makes baselines of them, which need few numbers of an image.
+        features = with_pixel_features(rows).features
         predicted = _predictions_on(self.exported, rows, encodings=encodings, trainer=self.trainer)
         if self.exported is self.single:
-            return predicted, rows.features, None
-        return predicted, rows.features, _predictions_on(self.single, rows, encodings=encodings, trainer=self.trainer)
+            return predicted, features, None
+        return predicted, features, _predictions_on(self.single, rows, encodings=encodings, trainer=self.trainer)
 
     def export(self, extra_files: Mapping[str, bytes]) -> tuple[Path, Path]:
         """Stages the SavedModel, and writes raw rows with the answers that the Keras models give on them.
@@ -90,25 +99,36 @@ class FinalModel:
             The staged version directory and the file of rows and answers.
         """
         data = self.trainer.data
-        raw = raw_columns(read_arrow(self.directory.test_file), data.schema)
-        learned = raw_columns(read_arrow(self.directory.development_file), data.schema)
+        most = min(MAX_VERIFIED_ROWS, prediction_batch(self.exported.context))
+        raw = raw_columns(read_arrow(self.directory.test_file).slice(0, most), data.schema)
+        learned = raw_columns(read_arrow(self.directory.development_file).slice(0, SAMPLE_ROWS), data.schema)
         staged = stage_saved_model(
-            lambda columns: self.exported.answer(encoded_by(self.encoders, self.exported.folds, columns)),
+            self._answer,
             track=[*(network.model for network in self.exported.networks), *self.encoders.values()],
             schema=data.schema,
             directory=self.directory.exports / self.directory.read_config().name,
             # What is published with the model comes from rows that it learned from, never from the sealed ones.
-            sample={name: column[:32] for name, column in learned.items()},
+            sample=learned,
             extra_files=extra_files,
         )
         cases = self.directory.best / "verification.npz"
-        self._write_cases(cases, {name: column[:MAX_VERIFIED_ROWS] for name, column in raw.items()})
+        self._write_cases(cases, raw)
         self._write_graph()
         return staged, cases
 
+    def _answer(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns what is exported: the answers to raw columns, in the graph."""
+        encodings = encoded_by(self.encoders, self.exported.folds, columns)
+        if not self.trainer.data.encoder.images:
+            return self.exported.answer(encodings)
+        # A convolution of no images answers in a wrong shape on a CPU with oneDNN, so there is always one.
+        num_rows = tf.shape(encodings[0]["image"])[0]
+        padded = {fold: {name: _with_a_row(array) for name, array in encodings[fold].items()} for fold in encodings}
+        return {name: array[:num_rows] for name, array in self.exported.answer(padded).items()}
+
     def _write_cases(self, path: Path, held_out: Mapping[str, NDArray[Any]]) -> None:
         """Encodes outside the exported graph, asks each Keras model and averages in NumPy: the other way (R5)."""
-        hostile = hostile_rows(held_out)
+        hostile = hostile_rows(held_out, images=tuple(self.trainer.data.encoder.images))
         raw = {name: np.concatenate([held_out[name], hostile[name]]) for name in held_out}
         write_cases(path, raw, self.exported.expected(self._encoded(raw)))
 
@@ -118,9 +138,17 @@ class FinalModel:
     def _write_graph(self) -> None:
         """Keeps the winner's graph for TensorBoard, without the weights and without the preprocessing around it."""
         specs = feature_specs(self.trainer.data.training.features)
-        traced = tf.function(lambda encoded: self.single.answer({0: encoded}), autograph=False)
+        data = self.trainer.data
+        traced = tf.function(lambda encoded: self.single.answer({0: data.decoded(encoded)}), autograph=False)
         graph = traced.get_concrete_function(specs).graph.as_graph_def()
         (self.directory.best / "graph.pb").write_bytes(graph.SerializeToString())
+
+
+def _with_a_row(array: tf.Tensor) -> tf.Tensor:
+    """Returns a batch of rows; one of zeros where there is none."""
+    missing = tf.cast(tf.equal(tf.shape(array)[0], 0), tf.int32)
+    padded = tf.pad(array, [[0, missing], *([0, 0] for _ in array.shape[1:])])
+    return tf.ensure_shape(padded, (None, *array.shape[1:]))
 
 
 def encoded_by(
@@ -134,9 +162,13 @@ def _predictions_on(
     networks: AveragedNetworks, rows: EncodedRows, *, encodings: Encodings, trainer: Trainer
 ) -> Predictions:
     parts = []
-    for start in range(0, rows.num_rows, PREDICTION_BATCH):
-        batch = slice(start, start + PREDICTION_BATCH)
-        taken = {fold: {name: a[batch] for name, a in encodings[fold].items()} for fold in networks.folds}
+    size = prediction_batch(networks.context)
+    for start in range(0, rows.num_rows, size):
+        batch = slice(start, start + size)
+        taken = {
+            fold: trainer.data.decoded(tensors({name: array[batch] for name, array in encodings[fold].items()}))
+            for fold in networks.folds
+        }
         parts.append(networks.predicted(taken))
     learned = trainer.data.development.y
     epsilon = 0.0 if networks.answers.task.is_classification else mape_epsilon(learned.astype(np.float64))

@@ -29,15 +29,20 @@ from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters
 from app.training.seeding import seed_everything
 from app.training.trial_data import TrialData
-from pipelines.input_pipeline import training_batches
+from pipelines.input_pipeline import Change, training_batches
 from pipelines.schema import Task
+from search_spaces.augmentation import augment
 from search_spaces.context import TableContext, TableSample
+from search_spaces.image_context import ImageContext
 from search_spaces.layers.learned import learn_layers
 from search_spaces.schedules import last_step, rest_at
 from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, wants_one_hot
 
 DEFAULT_BATCH_SIZE = 64
 PREDICTION_BATCH = 4096
+PREDICTION_PIXELS = 1 << 20
+"""Pixels of a batch of images that is answered: with 64 channels of float32 each, 256 MB a layer."""
+
 SECONDS_PER_CALL = 0.5
 """Training time between two looks at the clock and at the coordinator's messages."""
 
@@ -118,7 +123,7 @@ class Network:
         *,
         values: Mapping[str, ParameterValue],
         part: TrainingPart,
-        context: TableContext,
+        context: TableContext | ImageContext,
         strategy: Any,
         seed: int,
     ) -> None:
@@ -126,13 +131,14 @@ class Network:
         self._context, self._strategy = context, strategy
         seed_everything(seed)
         self._seed, self.hp = seed, hyperparameters(values)
-        example = {name: tensor[:2] for name, tensor in features.items()}
+        example = data.decoded({name: tensor[:2] for name, tensor in features.items()})
         with self._strategy.scope():
             built = space.build(self.hp)
             self.model, width = checked_model(built, example=example, context=context)
             self.model.optimizer.build(self.model.trainable_variables)
         self.answers = data.answer_form(logits=answers_logits(self.model, context.task))
-        self._inputs = arrange(features, input_form(self.model), context)
+        self._decoded = data.decoded
+        self._inputs = self._arranged(features)
         one_hot = context.task in (Task.BINARY, Task.MULTICLASS) and wants_one_hot(self.model, width)
         self._one_hot = context.num_classes if one_hot else 0
         self._target = self._as_target(data.training_target(rows))
@@ -164,7 +170,7 @@ class Network:
         with self._strategy.scope():
             learn_layers(self.model, part.sample)
         self.answers = part.data.answer_form(logits=self.answers.logits)
-        self._inputs = arrange(part.features, input_form(self.model), self._context)
+        self._inputs = self._arranged(part.features)
         self._target = self._as_target(part.data.training_target(part.rows))
         row_weights = part.data.row_weights(part.rows)
         self._weights = None if row_weights is None else tf.constant(row_weights)
@@ -195,8 +201,9 @@ class Network:
         """Returns the predictions on `rows`, batch by batch, and the mean loss, weighted where rows have weights."""
         target, weights = self._as_target(self._to_target(rows)), self._given_weights(rows)
         parts, total = [], 0.0
-        for number, batch in enumerate(batches_of(features, rows.num_rows)):
-            place = slice(number * PREDICTION_BATCH, (number + 1) * PREDICTION_BATCH)
+        size = prediction_batch(self._context)
+        for number, batch in enumerate(batches_of(features, rows.num_rows, size=size)):
+            place = slice(number * size, (number + 1) * size)
             y = target[place]
             predicted, loss = self._evaluate(batch, y, *([] if weights is None else [weights[place]]))
             parts.append(self._rescaled({name: tensor.numpy() for name, tensor in predicted.items()}))
@@ -277,8 +284,32 @@ class Network:
             seed=self._seed,
             first_epoch=epoch,
             steps=self._steps,
+            change=self._change(),
         )
         return iter(self._strategy.experimental_distribute_dataset(batches))
+
+    def _arranged(self, features: dict[str, tf.Tensor]) -> Any:
+        """Returns rows in memory as the model takes them; images stay as they are until they are in a batch."""
+        if isinstance(self._context, ImageContext):
+            return dict(features)
+        return arrange(features, input_form(self.model), self._context)
+
+    def _change(self) -> Change | None:
+        """Returns what is done to a batch of images before it is trained on: decoded, augmented, arranged."""
+        context = self._context
+        if not isinstance(context, ImageContext):
+            return None
+        augmented, form, decoded = augment(self.hp.values, context), input_form(self.model), self._decoded
+
+        def change(batch: Any, key: tf.Tensor) -> Any:
+            features, labels, *weights = batch
+            features = decoded(features)
+            if augmented is not None:
+                images, labels = augmented(features["image"], labels, key)
+                features = {**features, "image": images}
+            return (arrange(features, form, context), labels, *weights)
+
+        return change
 
     def _training_function(self) -> Any:
         model, strategy = self.model, self._strategy
@@ -296,7 +327,7 @@ class Network:
         return run
 
     def _evaluation_function(self) -> Any:
-        model, answers, context = self.model, self.answers, self._context
+        model, answers, context, decoded = self.model, self.answers, self._context, self._decoded
         form = input_form(model)
         y_spec = tf.TensorSpec((None, *self._target.shape[1:]), self._target.dtype)
 
@@ -309,7 +340,7 @@ class Network:
         def evaluate(
             features: dict[str, tf.Tensor], y: tf.Tensor, weights: tf.Tensor | None = None
         ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            output = model(arrange(features, form, context), training=False)
+            output = model(arrange(decoded(features), form, context), training=False)
             loss = model.compute_loss(y=y, y_pred=output, sample_weight=weights, training=False)
             return answers.predictions(output), loss
 
@@ -331,10 +362,17 @@ def feature_specs(features: Mapping[str, tf.Tensor]) -> dict[str, tf.TensorSpec]
     return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in features.items()}
 
 
-def batches_of(features: Mapping[str, tf.Tensor], num_rows: int) -> Iterator[dict[str, tf.Tensor]]:
-    """Yields features in batches of `PREDICTION_BATCH` rows, the last one shorter."""
-    for start in range(0, num_rows, PREDICTION_BATCH):
-        yield {name: tensor[start : start + PREDICTION_BATCH] for name, tensor in features.items()}
+def prediction_batch(context: TableContext | ImageContext) -> int:
+    """Returns how many rows are answered at once: what a network makes of large images takes memory."""
+    if not isinstance(context, ImageContext):
+        return PREDICTION_BATCH
+    return max(16, min(PREDICTION_BATCH, PREDICTION_PIXELS // (context.height * context.width)))
+
+
+def batches_of(features: Mapping[str, tf.Tensor], num_rows: int, *, size: int) -> Iterator[dict[str, tf.Tensor]]:
+    """Yields features in batches of `size` rows, the last one shorter."""
+    for start in range(0, num_rows, size):
+        yield {name: tensor[start : start + size] for name, tensor in features.items()}
 
 
 def forget_graphs() -> None:

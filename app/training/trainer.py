@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -36,12 +36,14 @@ from app.training.network import (
     batches_of,
     feature_specs,
     forget_graphs,
+    prediction_batch,
 )
 from app.training.strategy import Placement
 from app.training.trial_data import TrialData, tensors
 from search_spaces.answers import AnswerForm
 from search_spaces.catalogue import SPACES, SpaceError
 from search_spaces.context import TableContext
+from search_spaces.image_context import ImageContext
 from search_spaces.schedules import runs_in_cycles
 from search_spaces.user_space import arrange, checked_model, input_form, load_space
 
@@ -143,7 +145,7 @@ class Trainer:
     def _check_space(self) -> None:
         """Builds a network of the user's own with default values, so that a mistake is told before any trial."""
         hp = hyperparameters({})
-        example = {name: tensor[:2] for name, tensor in self._features.items()}
+        example = self.data.decoded({name: tensor[:2] for name, tensor in self._features.items()})
         try:
             built = self.space().build(hp)
         except Exception as error:  # a user's function may raise anything
@@ -152,12 +154,14 @@ class Trainer:
         checked_model(built, example=example, context=self.context(rows=self.data.training.num_rows))
         forget_graphs()
 
-    def context(self, *, rows: int) -> TableContext:
+    def context(self, *, rows: int) -> TableContext | ImageContext:
         """Returns what a space has to know when `rows` rows are trained on."""
-        context = self.data.context(
-            max_epochs=self.max_epochs, num_training_rows=rows, num_replicas=self.placement.num_replicas
+        return self.data.context(
+            max_epochs=self.max_epochs,
+            num_training_rows=rows,
+            num_replicas=self.placement.num_replicas,
+            judged_by_labels=self.objective.needs is Needs.LABELS,
         )
-        return replace(context, judged_by_labels=self.objective.needs is Needs.LABELS)
 
     def space(self, *, rows: int | None = None) -> keras_tuner.HyperModel:
         """Returns the space for the training rows (or for `rows` of them)."""
@@ -222,7 +226,9 @@ class Trainer:
         Raises:
             SpaceError: The space built no usable model.
         """
-        context = replace(self.context(rows=num_rows), sample=part.sample)
+        context = self.context(rows=num_rows)
+        if isinstance(context, TableContext):
+            context = replace(context, sample=part.sample)
         return Network(
             load_space(self._space_name, context),
             values=values,
@@ -327,8 +333,8 @@ class Trainer:
         """Returns what `model` answers on encoded rows that have their target."""
         context = self.context(rows=self.data.training.num_rows)
         features = tensors(rows.features)
-        predict = _prediction_function(model, answers, context, features)
-        parts = [predict(batch) for batch in batches_of(features, rows.num_rows)]
+        predict = _prediction_function(model, answers, context, features, decoded=self.data.decoded)
+        parts = [predict(batch) for batch in batches_of(features, rows.num_rows, size=prediction_batch(context))]
         return as_predictions(parts, rows, answers, mape_epsilon)
 
     def judge(self, network: Network, held_out: HeldOut, *, epoch: int, loss: float) -> EpochResult:
@@ -377,13 +383,18 @@ def _restored(network: Network, path: Path) -> list[EpochResult]:
 
 
 def _prediction_function(
-    model: keras.Model, answers: AnswerForm, context: TableContext, features: Mapping[str, tf.Tensor]
+    model: keras.Model,
+    answers: AnswerForm,
+    context: TableContext | ImageContext,
+    features: Mapping[str, tf.Tensor],
+    *,
+    decoded: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
 ) -> Any:
     form = input_form(model)
 
     @tf.function(autograph=False, input_signature=[feature_specs(features)])
     def predict(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return answers.predictions(model(arrange(features, form, context), training=False))
+        return answers.predictions(model(arrange(decoded(features), form, context), training=False))
 
     return lambda features: {name: tensor.numpy() for name, tensor in predict(features).items()}
 

@@ -6,7 +6,7 @@ The sealed test rows are in a file of their own that nothing here opens (R6).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
 from app.encoded_rows import load_encoded, save_encoded
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
+from app.image_config import ImageCache, ImageConfig
 from app.run_directory import RunDirectory, read_json
+from app.training.image_data import ImageFacts, decoded, encode_with_images, encoded_images, image_facts
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState, out_of_fold_columns
 from pipelines.raw_columns import encode_target, raw_columns
@@ -29,6 +31,7 @@ from pipelines.schema import DatasetSchema
 from pipelines.splits import Split
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
+from search_spaces.image_context import ImageContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class TrialData:
         target_mean: Mean of the training target; 0 for classification.
         target_scale: Standard deviation of the training target; 1 for classification.
         weight_scale: What weights of rows are multiplied by in the loss, so that a training row counts 1 on average.
+        images: What is known of the training images; None without images.
     """
 
     schema: DatasetSchema
@@ -55,6 +59,7 @@ class TrialData:
     target_mean: float | tuple[float, ...]
     target_scale: float | tuple[float, ...]
     weight_scale: float = 1.0
+    images: ImageFacts | None = None
 
     @property
     def development(self) -> EncodedRows:
@@ -65,11 +70,30 @@ class TrialData:
             categorical=np.concatenate([rows.categorical for rows in both]),
             y=np.concatenate([rows.y for rows in both]),
             weights=None if self.training.weights is None else np.concatenate([rows.weights for rows in both]),
+            images=None if self.training.images is None else np.concatenate([rows.images for rows in both]),
         )
 
-    def context(self, *, max_epochs: int, num_training_rows: int, num_replicas: int) -> TableContext:
+    def context(
+        self, *, max_epochs: int, num_training_rows: int, num_replicas: int, judged_by_labels: bool = False
+    ) -> TableContext | ImageContext:
         """Returns what a space has to know."""
         target = self.schema.target
+        if self.images is not None:
+            facts = {field.name: getattr(self.images, field.name) for field in fields(self.images)}
+            return ImageContext(
+                task=target.task,
+                num_classes=len(target.classes),
+                num_training_rows=num_training_rows,
+                max_epochs=max_epochs,
+                num_replicas=num_replicas,
+                judged_by_labels=judged_by_labels,
+                num_targets=len(target.names),
+                quantiles=target.quantiles,
+                class_counts=self._class_counts(),
+                num_numeric=len(self.state.numeric_names),
+                cardinalities=tuple(self.state.cardinalities),
+                **facts,
+            )
         return TableContext(
             task=target.task,
             num_classes=len(target.classes),
@@ -80,7 +104,18 @@ class TrialData:
             num_replicas=num_replicas,
             num_targets=len(target.names),
             quantiles=target.quantiles,
+            judged_by_labels=judged_by_labels,
         )
+
+    def _class_counts(self) -> tuple[int, ...]:
+        target = self.schema.target
+        if target.columns or not target.classes:
+            return ()
+        return tuple(map(int, np.bincount(self.training.y.astype(np.intp), minlength=len(target.classes))))
+
+    def decoded(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Returns encoded features with their images as pixels, where these are kept encoded; in the graph."""
+        return decoded(features, self.encoder)
 
     def answer_form(self, *, logits: bool) -> AnswerForm:
         """Returns how a network's raw output becomes an answer."""
@@ -121,13 +156,20 @@ class TrialData:
         return scaled
 
 
-def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> TrialData:
+def load_trial_data(
+    directory: RunDirectory, *, weighting: ClassWeighting, images: ImageConfig | None = None
+) -> TrialData:
     """Opens an experiment's rows, encoding them if no worker did so before (R5).
 
     Args:
         directory: The experiment.
         weighting: Whether rare classes weigh more.
+        images: How images are kept and may be changed; None for the usual.
+
+    Raises:
+        TamizError: An image cannot be decoded.
     """
+    images = images or ImageConfig()
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
     encoder = Encoder(state)
@@ -135,7 +177,9 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
     splits = table.column(SPLIT_COLUMN).to_numpy()
     # Where folds judge the trials, the state was learned from all rows that are not sealed.
     learned = np.ones(len(splits), bool) if FOLD_COLUMN in table.column_names else splits == Split.TRAIN
-    rows = encode_rows(table, schema, encoder, cache=directory.encoded, learned=learned)
+    rows = encode_rows(
+        table, schema, encoder, cache=directory.encoded, learned=learned, image_cache=images.cache
+    )
     training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
     mean, scale = target_moments(schema, training)
     return TrialData(
@@ -148,6 +192,7 @@ def load_trial_data(directory: RunDirectory, *, weighting: ClassWeighting) -> Tr
         target_mean=mean,
         target_scale=scale,
         weight_scale=1.0 if training.weights is None else 1.0 / float(training.weights.mean()),
+        images=image_facts(encoder, training, mirror=images.mirror, classes=schema.target.classes),
     )
 
 
@@ -177,6 +222,7 @@ def encode_rows(
     *,
     cache: Path | None = None,
     learned: NDArray[np.bool_] | None = None,
+    image_cache: ImageCache = ImageCache.AUTO,
 ) -> EncodedRows:
     """Encodes a table that has its target.
 
@@ -187,10 +233,20 @@ def encode_rows(
         cache: Folder that keeps the arrays for the next worker; None encodes anew.
         learned: Mask of the rows that the encoder learned from, whose mean targets are those of other rows; None for
             none of them.
+        image_cache: Whether images are decoded now or stay encoded.
+
+    Raises:
+        TamizError: An image cannot be decoded.
     """
     if cache is not None and cache.is_dir():
-        return load_encoded(cache)
-    features = encoder.encode_in_batches(raw_columns(table, schema))
+        rows = load_encoded(cache)
+        if encoder.images and rows.images is None:
+            rows = replace(rows, images=encoded_images(table, encoder))
+        return rows
+    if encoder.images:
+        features = encode_with_images(table, schema, encoder, cache=image_cache)
+    else:
+        features = encoder.encode_in_batches(raw_columns(table, schema))
     if learned is not None and encoder.state.targets:
         apart = out_of_fold_columns(table, schema, encoder.state, rows=learned)
         features["numeric"][learned, -encoder.state.num_target_columns :] = apart
@@ -199,6 +255,7 @@ def encode_rows(
         categorical=features["categorical"],
         y=encode_target(table, schema.target),
         weights=None if schema.weight is None else row_weights(table, schema.weight),
+        images=features.get("image"),
     )
     if cache is not None:
         save_encoded(rows, cache)

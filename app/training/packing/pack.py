@@ -30,6 +30,7 @@ from app.training.packing.plan import (
 from app.training.seeding import derive_seed
 from app.training.trainer import End, EpochResult, NonFiniteError, Trainer
 from app.training.trial_data import tensors
+from search_spaces.context import TableContext
 
 SAVE_SECONDS = 0.5
 """Epochs shorter than this are saved, and told, several at a time: a file for every member and epoch would cost more
@@ -86,7 +87,10 @@ class PackTrainer:
     def __init__(self, trainer: Trainer, *, seed: int) -> None:
         data = trainer.data
         self._trainer, self._seed = trainer, seed
-        self.context = trainer.context(rows=data.training.num_rows)
+        context = trainer.context(rows=data.training.num_rows)
+        if not isinstance(context, TableContext):
+            raise TypeError("expected a table: networks for images do not train in packs")
+        self.context = context
         self._space = trainer.space()
         hp = hyperparameters({})
         self._space.declare_hyperparameters(hp)
