@@ -38,3 +38,21 @@ def epoch_seconds(family: str, num_rows: int) -> float:
     """
     units = 1 if family == "realmlp" else math.prod(usual_tabm_size(num_rows))
     return _EPOCH_START + _ROW_SECONDS[family] * units * num_rows
+
+
+TRIAL_SHARE = 0.15
+"""Of the time for everything, that a trial of the portfolio may take; if it wins, its final training takes as much."""
+
+EPOCH_SHARES = (1.0, 0.5, 0.25, 0.125)
+"""Those of `search_spaces.recipe.declare_epoch_share`, the largest first."""
+
+
+def epoch_share(training: float, *, seconds: float) -> float:
+    """Returns the largest share of all epochs that a trial of the portfolio has the time for, or the least.
+
+    Args:
+        training: Seconds that all epochs take.
+        seconds: Time for everything; 0 for no limit.
+    """
+    time = TRIAL_SHARE * seconds or math.inf
+    return next((share for share in EPOCH_SHARES if share * training <= time), EPOCH_SHARES[-1])

@@ -10,21 +10,16 @@ departures from the papers' defaults in the directions that their authors' own t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from search_spaces.catalogue import FAMILY, MLP
-from search_spaces.context import TableContext
-from search_spaces.network_size import epoch_seconds
+from search_spaces.context import TableContext, TrainingContext
+from search_spaces.image_context import ImageContext
+from search_spaces.image_portfolio import image_portfolio
+from search_spaces.network_size import epoch_seconds, epoch_share
 
 Value = bool | int | float | str
 Recipe = Mapping[str, Value]
-
-TRIAL_SHARE = 0.15
-"""Of the time for everything, that a trial of the portfolio may take; if it wins, its final training takes as much."""
-
-EPOCH_SHARES = (1.0, 0.5, 0.25, 0.125)
-"""Those of `search_spaces.recipe.declare_epoch_share`, the largest first."""
 
 
 def _small(
@@ -90,14 +85,18 @@ _ORDER: tuple[tuple[str, slice], ...] = (
 """Which recipes of which family the space over all families tries, in turn."""
 
 
-def portfolio_of(space_name: str, context: TableContext, *, seconds: float) -> tuple[Recipe, ...]:
+def portfolio_of(space_name: str, context: TrainingContext, *, seconds: float) -> tuple[Recipe, ...]:
     """Returns the portfolio of a space; () for one that has none, as those of users.
 
     Args:
         space_name: The space.
-        context: The table.
+        context: The table, or the images.
         seconds: Time for everything; 0 for no limit.
     """
+    if isinstance(context, ImageContext):
+        return image_portfolio(space_name, context, seconds=seconds)
+    if not isinstance(context, TableContext):
+        return ()
     if space_name in FAMILY_RECIPES:
         return tuple(_fitted(space_name, recipe, context, seconds) for recipe in FAMILY_RECIPES[space_name])
     if space_name != "tabular":
@@ -121,7 +120,6 @@ def _fitted(family: str, recipe: Recipe, context: TableContext, seconds: float) 
         # Twice the batch is nearly half the time of an epoch, as most of a step of a small network is overhead.
         return {**own, "batch_size": sizes[len(sizes) // 2]}
     own["batch_size"] = min(sizes, key=lambda size: abs(size - 256))
-    time = TRIAL_SHARE * seconds or math.inf
     whole = context.max_epochs * epoch_seconds(family, context.num_training_rows)
-    own["epoch_share"] = next((share for share in EPOCH_SHARES if share * whole <= time), EPOCH_SHARES[-1])
+    own["epoch_share"] = epoch_share(whole, seconds=seconds)
     return own

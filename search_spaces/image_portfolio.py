@@ -1,0 +1,112 @@
+"""Configurations that a search on images tries before it chooses for itself; no TensorFlow.
+
+What a configuration leaves out takes its default. The first ones are small enough for two cores, and each is of another
+kind; then come the regularised and the deep. None depends on colours or on a size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from search_spaces.image_context import ImageContext
+from search_spaces.network_size import epoch_share
+
+Value = bool | int | float | str
+Recipe = Mapping[str, Value]
+
+_CNN: tuple[Recipe, ...] = (
+    {"block": "plain", "num_stages": 2, "width": 32, "learning_rate": 4e-3},
+    {"block": "residual", "num_stages": 2, "width": 32, "learning_rate": 4e-3},
+    {"block": "residual", "num_stages": 3, "width": 16, "learning_rate": 4e-3, "dropout": 0.2},
+    {"block": "plain", "num_stages": 3, "width": 32, "learning_rate": 2e-3, "pooling": "flatten", "dropout": 0.3},
+    {
+        "block": "inverted",
+        "num_stages": 3,
+        "blocks_per_stage": 2,
+        "width": 16,
+        "learning_rate": 4e-3,
+        "squeeze_excite": True,
+        "activation": "silu",
+    },
+    {
+        "block": "residual",
+        "num_stages": 3,
+        "blocks_per_stage": 2,
+        "width": 32,
+        "learning_rate": 2e-3,
+        "augmentation": "randaugment",
+        "magnitude": 0.4,
+        "dropout": 0.3,
+        "stochastic_depth": 0.1,
+    },
+    {"block": "dense", "num_stages": 3, "blocks_per_stage": 3, "width": 24, "growth_rate": 12, "learning_rate": 4e-3},
+    {
+        "block": "residual",
+        "num_stages": 3,
+        "width": 48,
+        "learning_rate": 2e-3,
+        "mixing": "cutmix",
+        "mixing_alpha": 1.0,
+        "dropout": 0.2,
+    },
+    {
+        "block": "convnext",
+        "num_stages": 2,
+        "blocks_per_stage": 2,
+        "width": 32,
+        "normalisation": "layer",
+        "activation": "gelu",
+        "learning_rate": 2e-3,
+        "kernel": 5,
+    },
+)
+
+IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"cnn": _CNN}
+"""Name of a space -> its portfolio, the surest first."""
+
+_WEIGHT_DECAY = 1e-2
+_BATCH_SIZE = 32
+_LARGE = 48
+"""Pixels a side from which on networks have one more stage."""
+
+_OPERATIONS_A_SECOND = 2e10
+_ROW_SECONDS = 4e-5
+"""Multiply-adds that two cores train in a second, and what an image costs beside them."""
+
+
+def image_portfolio(space_name: str, context: ImageContext, *, seconds: float) -> tuple[Recipe, ...]:
+    """Returns the portfolio of a space for images; () for one that has none, as those of users.
+
+    Args:
+        space_name: The space.
+        context: The images.
+        seconds: Time for everything; 0 for no limit.
+    """
+    return tuple(_fitted(recipe, context, seconds) for recipe in IMAGE_RECIPES.get(space_name, ()))
+
+
+def _fitted(recipe: Recipe, context: ImageContext, seconds: float) -> Recipe:
+    """Returns a recipe with what depends on the images, their number and the time."""
+    sizes = context.batch_sizes()
+    fitted: dict[str, Value] = {
+        "weight_decay": _WEIGHT_DECAY,
+        "batch_size": min(sizes, key=lambda size: abs(size - _BATCH_SIZE)),
+        **recipe,
+    }
+    if "num_stages" in fitted:
+        more = 1 if min(context.height, context.width) >= _LARGE else 0
+        fitted["num_stages"] = int(fitted["num_stages"]) + more
+    if not context.task.is_classification:
+        fitted = {name: value for name, value in fitted.items() if not name.startswith("mixing")}
+    epoch = context.num_training_rows * (_ROW_SECONDS + 3 * _multiply_adds(fitted, context) / _OPERATIONS_A_SECOND)
+    fitted["epoch_share"] = epoch_share(context.max_epochs * epoch, seconds=seconds)
+    return fitted
+
+
+def _multiply_adds(recipe: Recipe, context: ImageContext) -> float:
+    """Returns about how many multiply-adds a network takes for one image; those of residual blocks stand for all."""
+    pixels = context.height * context.width / (1 if context.height * context.width <= _LARGE**2 else 4)
+    width, kernel = int(recipe.get("width", 32)), int(recipe.get("kernel", 3))
+    convolutions = 2 * int(recipe.get("num_stages", 3)) * int(recipe.get("blocks_per_stage", 1))
+    # Halving the map and doubling the width leaves the work of a stage what it is.
+    return float(pixels * convolutions * (kernel * width) ** 2)
