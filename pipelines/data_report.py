@@ -154,11 +154,13 @@ def profile_table(
     kinds |= dict.fromkeys(schema.target.names, "target")
     columns = profile_columns(train, kinds)
     findings = [Finding(severity=Severity.INFO, code="recognised", message=note) for note in notes]
-    findings += _column_findings(schema)
-    findings += _missing_findings(table, schema)
-    findings += _duplicate_findings(table, schema, splits)
-    findings += _imbalance_findings(table, schema)
-    findings += _leak_findings(table, schema, splits)
+    findings += column_findings(schema)
+    used = [feature.name for feature in schema.used_features]
+    findings += missing_findings({name: table.column(name).null_count for name in used}, table.num_rows)
+    rows = hash_rows(table, columns=[*used, *schema.target.names])
+    findings += repeated_rows(hash_rows(table, columns=used), rows, splits)
+    findings += imbalance_findings(table, schema)
+    findings += leak_findings(table, schema, splits)
     counts = np.bincount(splits, minlength=len(Split))
     return DataProfile(
         num_rows=table.num_rows,
@@ -237,7 +239,12 @@ def _percent(share: float) -> str:
     return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
-def _column_findings(schema: DatasetSchema) -> list[Finding]:
+def column_findings(schema: DatasetSchema) -> list[Finding]:
+    """Say which columns are not used, and why.
+
+    Args:
+        schema: The columns.
+    """
     found = []
     for feature in schema.features:
         if feature.used:
@@ -249,30 +256,42 @@ def _column_findings(schema: DatasetSchema) -> list[Finding]:
     return found
 
 
-def _missing_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]:
+def missing_findings(columns: Mapping[str, int], num_rows: int) -> list[Finding]:
+    """Say which columns have gaps.
+
+    Args:
+        columns: Column name to its rows without a value.
+        num_rows: All rows.
+    """
     found = []
-    for feature in schema.used_features:
-        num_missing = table.column(feature.name).null_count
+    for name, num_missing in columns.items():
         if num_missing:
-            share = num_missing / table.num_rows
+            share = num_missing / num_rows
             severity = Severity.WARNING if share > _MUCH_MISSING else Severity.INFO
-            rows = f"{num_missing:,} of {table.num_rows:,} rows ({_percent(share)})"
-            message = f"Column {feature.name!r} is missing in {rows}."
+            rows = f"{num_missing:,} of {num_rows:,} rows ({_percent(share)})"
+            message = f"Column {name!r} is missing in {rows}."
             found.append(Finding(severity=severity, code="missing", message=message))
     return found
 
 
-def _duplicate_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[np.int8]) -> list[Finding]:
+def repeated_rows(
+    features: NDArray[np.uint64], rows: NDArray[np.uint64], splits: NDArray[np.int8]
+) -> list[Finding]:
+    """Say which rows are there twice.
+
+    Args:
+        features: Hashes of the used columns, ``(num_rows,)``.
+        rows: Hashes of these and the target, ``(num_rows,)``.
+        splits: ``Split`` values of shape ``(num_rows,)``.
+    """
     found = []
-    used = [feature.name for feature in schema.used_features]
-    hashes = hash_rows(table, columns=used)
-    num_same = table.num_rows - np.unique(hash_rows(table, columns=[*used, *schema.target.names])).size
+    num_same = len(rows) - np.unique(rows).size
     if num_same:
-        share = num_same / table.num_rows
+        share = num_same / len(rows)
         message = f"{num_same:,} rows ({_percent(share)}) repeat another row in all used columns and the target."
         found.append(Finding(severity=Severity.INFO, code="duplicate-rows", message=message))
-    test = hashes[splits == Split.TEST]
-    num_known = int(np.isin(test, hashes[splits == Split.TRAIN]).sum())
+    test = features[splits == Split.TEST]
+    num_known = int(np.isin(test, features[splits == Split.TRAIN]).sum())
     if num_known:
         share = num_known / test.size
         message = (
@@ -284,7 +303,13 @@ def _duplicate_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[
     return found
 
 
-def _imbalance_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]:
+def imbalance_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]:
+    """Say whether one class has many times the rows of another.
+
+    Args:
+        table: All rows; other columns than the target are not looked at.
+        schema: What is predicted.
+    """
     if schema.target.task not in (Task.BINARY, Task.MULTICLASS):
         return []
     counts = pc.value_counts(class_labels(plain_array(table, schema.target.name)))
@@ -300,7 +325,8 @@ def _imbalance_findings(table: pa.Table, schema: DatasetSchema) -> list[Finding]
     return [Finding(severity=Severity.WARNING, code="imbalance", message=message)]
 
 
-def _leak_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[np.int8]) -> list[Finding]:
+def leak_findings(table: pa.Table, schema: DatasetSchema, splits: NDArray[np.int8]) -> list[Finding]:
+    """Say which columns know the target; arguments as for ``find_leaks``."""
     return [
         Finding(
             severity=Severity.WARNING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipelines.column_values import plain_array, require_column
 from pipelines.errors import DataError, list_names
@@ -102,6 +103,20 @@ def drop_rows_without_targets(table: pa.Table, names: tuple[str, ...]) -> tuple[
     Raises:
         DataError: A target is missing in all rows, or no row has all of them.
     """
+    known, note = known_targets(table, names)
+    return (table, None) if note is None else (table.filter(pa.array(known)), note)
+
+
+def known_targets(table: pa.Table, names: tuple[str, ...]) -> tuple[NDArray[np.bool_], str | None]:
+    """Return a mask of the rows whose targets are all known, and a note that counts the others; as above.
+
+    Args:
+        table: The rows; other columns than the targets are not looked at.
+        names: The target columns.
+
+    Raises:
+        DataError: As above.
+    """
     known = np.ones(table.num_rows, bool)
     for name in names:
         array = plain_array(table, name)
@@ -109,12 +124,11 @@ def drop_rows_without_targets(table: pa.Table, names: tuple[str, ...]) -> tuple[
             raise DataError(f"The target {name!r} is missing in all {len(array):,} rows; give another target.")
         known &= np.asarray(pc.is_valid(array).to_numpy(zero_copy_only=False), bool)
     if known.all():
-        return table, None
+        return known, None
     what = repr(names[0]) if len(names) == 1 else f"value in all of {list_names(names)}"
     if not known.any():
         raise DataError(f"Expected rows with a {what}, received none; name fewer targets.")
-    note = f"{int((~known).sum()):,} of {table.num_rows:,} rows have no {what} and were left out."
-    return table.filter(pa.array(known)), note
+    return known, f"{int((~known).sum()):,} of {table.num_rows:,} rows have no {what} and were left out."
 
 
 def _no_and_yes(classes: tuple[str, ...]) -> tuple[str, str]:

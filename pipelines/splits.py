@@ -46,6 +46,7 @@ def assign_splits(
     group: str | None = None,
     time_column: str | None = None,
     embargo: Embargo | None = None,
+    identities: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.int8]:
     """Assign every row to a split.
 
@@ -58,6 +59,8 @@ def assign_splits(
         group: Column whose equal values stay in one split; a row without a value is its own group.
         time_column: Column that orders the rows: the earliest train, the latest test, ties stay together.
         embargo: How far the splits of a time column are kept apart; None for not at all.
+        identities: What ``hash_rows`` says of all columns but the target with this seed, where the table has not all
+            of them; None asks it.
 
     Returns:
         int8 ``Split`` values of shape ``(num_rows,)``, or ``LEFT_OUT`` for rows of the embargo.
@@ -75,19 +78,21 @@ def assign_splits(
         raise DataError("Expected a time column with the embargo (--time-column): rows without a time lie nowhere.")
     labels = encode_target(table, target)
     strata = _strata(labels, target)
-    content = [name for name in table.column_names if name not in target.names]
+    if identities is None:
+        content = [] if time_column is not None else [name for name in table.column_names if name not in target.names]
+        identities = hash_rows(table, columns=content, seed=seed)
     ranks: NDArray[Any]
     if time_column is not None:
         times = instants(table, time_column)
         splits = embargoed(cut_in_order(times, shares=shares), times, embargo or Embargo(), name=time_column)
         ranks = times
     elif group is not None:
-        ranks = _group_ranks(table, group, content=content, seed=seed)
+        ranks = _group_ranks(table, group, identities=identities, seed=seed)
         splits = _cut(ranks, np.zeros(table.num_rows, np.int64), shares=shares)
         if target.task in _CLASSES:
             splits = _bring_classes_to_training(splits, ranks, strata)
     else:
-        ranks = hash_rows(table, columns=content, seed=seed)
+        ranks = identities
         splits = _cut(ranks, strata, shares=shares)
     if target.task in _CLASSES:
         _check_classes(splits[splits >= 0], strata[splits >= 0], target)
@@ -132,7 +137,7 @@ def assign_folds(
         folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds + 1) - 1
     elif group is not None:
         content = [name for name in table.column_names if name not in target.names]
-        ranks = _group_ranks(table, group, content=content, seed=seed)
+        ranks = _group_ranks(table, group, identities=hash_rows(table, columns=content, seed=seed), seed=seed)
         folds = _deal(ranks, np.zeros(table.num_rows, np.int64), num_folds=num_folds)
     else:
         ranks = hash_rows(table, columns=[name for name in table.column_names if name not in target.names], seed=seed)
@@ -300,11 +305,13 @@ def _deciles(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.searchsorted(edges, values, side="right") * num_strata // _NUM_DECILES
 
 
-def _group_ranks(table: pa.Table, group: str, *, content: list[str], seed: int) -> NDArray[np.uint64]:
+def _group_ranks(
+    table: pa.Table, group: str, *, identities: NDArray[np.uint64], seed: int
+) -> NDArray[np.uint64]:
     array = plain_array(table, require_column(table, group, role="group column"))
     seeds = mix(np.array([seed % 2**64], np.uint64))
     missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
-    return np.where(missing, hash_rows(table, columns=content, seed=seed), mix(hash_column(array) ^ seeds))
+    return np.where(missing, identities, mix(hash_column(array) ^ seeds))
 
 
 def _check_classes(splits: NDArray[np.int8], classes: NDArray[np.int64], target: TargetSpec) -> None:

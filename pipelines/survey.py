@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -16,7 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.column_values import PLAIN_TYPES, has_leading_zeros, numbers_of, parse_numbers, plain_array
+from pipelines.column_values import (
+    PLAIN_TYPES,
+    has_leading_zeros,
+    numbers_of,
+    parse_numbers,
+    plain_array,
+    present_numbers,
+)
 from pipelines.row_hash import hash_column
 from pipelines.sketches import DistinctCounter, FrequentValues, Moments
 from pipelines.splits import Split
@@ -83,6 +90,7 @@ class Survey:
         sampled: Mask over all rows.
         is_complete: Whether every training and validation row is in the sample.
         facts: Column name to facts.
+        num_rows: Rows of all splits.
         infinite: Columns with infinite numbers.
         no_numbers: Columns of text, some of which is no number.
     """
@@ -92,6 +100,7 @@ class Survey:
     sampled: NDArray[np.bool_]
     is_complete: bool
     facts: Mapping[str, ColumnFacts]
+    num_rows: int
     infinite: Mapping[str, Misfit]
     no_numbers: Mapping[str, Misfit]
 
@@ -115,7 +124,7 @@ def draw_sample(splits: NDArray[np.int8], *, seed: int, num_rows: int = SAMPLE_R
 
 
 def survey_rows(
-    stored: StoredRows, splits: NDArray[np.int8], *, sampled: NDArray[np.bool_], ignored: Collection[str] = ()
+    stored: StoredRows, splits: NDArray[np.int8], *, sampled: NDArray[np.bool_], unjudged: Collection[str] = ()
 ) -> Survey:
     """Look at every row once.
 
@@ -123,15 +132,14 @@ def survey_rows(
         stored: The rows.
         splits: ``Split`` values of shape ``(num_rows,)``; -1 for a row that is left out.
         sampled: What ``draw_sample`` returned.
-        ignored: Columns of which only the sample is wanted.
+        unjudged: Columns whose values may be what they like.
     """
-    looks = {name: _Look() for name in stored.schema.names if name not in ignored}
+    looks = {name: _Look() for name in stored.schema.names}
     parts, part_splits = [], []
     for place, chunk in stored.chunks():
         chunk_splits = splits[place]
-        training = pa.array(chunk_splits == Split.TRAIN)
         for name, look in looks.items():
-            look.at(plain_array(chunk, name), training=training, first_row=place.start)
+            look.at(plain_array(chunk, name), splits=chunk_splits, first_row=place.start)
         wanted = sampled[place]
         if wanted.any():
             parts.append(chunk.filter(pa.array(wanted)).combine_chunks())
@@ -143,8 +151,9 @@ def survey_rows(
         sampled=sampled,
         is_complete=bool((sampled == known).all()),
         facts={name: look.facts(int((splits == Split.TRAIN).sum())) for name, look in looks.items()},
-        infinite={name: look.infinite for name, look in looks.items() if look.infinite is not None},
-        no_numbers={name: look.no_number for name, look in looks.items() if look.no_number is not None},
+        num_rows=int((splits >= 0).sum()),
+        infinite={name: look.infinite for name, look in looks.items() if look.infinite and name not in unjudged},
+        no_numbers={name: look.no_number for name, look in looks.items() if look.no_number and name not in unjudged},
     )
 
 
@@ -160,20 +169,23 @@ class _Look:
         self._is_whole, self._has_numbers, self._has_text, self._only_numbers = True, False, False, True
         self._smallest, self._largest = math.inf, -math.inf
 
-    def at(self, array: pa.Array, *, training: pa.Array, first_row: int) -> None:
-        """Look at some rows."""
-        self._missing_anywhere += array.null_count
+    def at(self, array: pa.Array, *, splits: NDArray[np.int8], first_row: int) -> None:
+        """Look at some rows; those without a split only have to fit the others."""
         self._present += len(array) - array.null_count
-        train = array.filter(training)
+        used = array if (splits >= 0).all() else array.filter(pa.array(splits >= 0))
+        train = array.filter(pa.array(splits == Split.TRAIN))
+        self._missing_anywhere += used.null_count
         self._num_missing += train.null_count
         if array.type not in PLAIN_TYPES or array.type == pa.null():
             return
         if array.type == pa.string():
-            self._at_text(array, train, first_row=first_row)
+            self._find_misfits(array, first_row=first_row)
+            self._at_text(used, train)
             return
-        self._distinct.add(np.unique(hash_column(train.drop_null())))
+        self._distinct.add(hash_column(train.unique().drop_null()))
         if array.type in (pa.int64(), pa.float64()):
-            self._at_numbers(array, train, first_row=first_row)
+            self._find_infinite(array, numbers_of(array), first_row=first_row)
+            self._at_numbers(used, train)
         elif array.type == pa.bool_():
             self._frequent.add(train)
 
@@ -193,51 +205,54 @@ class _Look:
             frequent=self._frequent.counts() if no_numbers else None,
         )
 
-    def _at_numbers(self, array: pa.Array, train: pa.Array, *, first_row: int) -> None:
-        values = numbers_of(array)
-        present = values[~np.isnan(values)]
-        self._has_numbers = self._has_numbers or present.size > 0
-        infinite = np.isinf(values)
-        if infinite.any():
-            row = int(np.flatnonzero(infinite)[0])
-            self.infinite = self._counted(self.infinite, int(infinite.sum()), first_row + row, array[row].as_py())
-            present = present[np.isfinite(present)]
+    def _at_numbers(self, used: pa.Array, train: pa.Array) -> None:
+        present = present_numbers(used)
+        present = present[np.isfinite(present)]
         if present.size:
+            self._has_numbers = True
             self._smallest = min(self._smallest, float(present.min()))
             self._largest = max(self._largest, float(present.max()))
-        if array.type == pa.float64() and self._is_whole:
+        if used.type == pa.float64() and self._is_whole:
             self._is_whole = bool(np.all((present == np.rint(present)) & (np.abs(present) <= 2.0**53)))
-        known = numbers_of(train)
+        known = present_numbers(train)
         self._moments.add(known[np.isfinite(known)])
 
-    def _at_text(self, array: pa.Array, train: pa.Array, *, first_row: int) -> None:
+    def _at_text(self, used: pa.Array, train: pa.Array) -> None:
         self._has_text = True
-        words = train.dictionary_encode().dictionary
-        self._distinct.add(hash_column(words))
+        self._distinct.add(hash_column(train.unique().drop_null()))
         self._frequent.add(train)
+        if self._only_numbers:
+            words = used.unique().drop_null()
+            self._only_numbers = parse_numbers(words).null_count == 0 and not has_leading_zeros(words)
+
+    def _find_misfits(self, array: pa.Array, *, first_row: int) -> None:
+        """Count the text that is no number, and the text that is an infinite one."""
         encoded = array.dictionary_encode()
-        words = encoded.dictionary
-        numbers = parse_numbers(words)
-        self._only_numbers = self._only_numbers and numbers.null_count == 0 and not has_leading_zeros(words)
+        numbers = parse_numbers(encoded.dictionary)
         if numbers.null_count:
-            wrong = pc.fill_null(pc.take(numbers.is_null(), encoded.indices), False)
-            places = np.flatnonzero(np.asarray(wrong))
-            self.no_number = self._counted(
-                self.no_number, len(places), first_row + int(places[0]), array[int(places[0])].as_py()
-            )
+            wrong = np.asarray(pc.fill_null(pc.take(numbers.is_null(), encoded.indices), False))
+            self.no_number = self._counted(self.no_number, array, wrong, first_row)
         elif self.no_number is not None:
-            self.no_number = self._counted(self.no_number, 0, 0, None)
+            self.no_number = self._counted(self.no_number, array, np.zeros(0, bool), first_row)
         infinite = np.isinf(numbers_of(numbers))
         if infinite.any():
-            row = int(np.flatnonzero(np.asarray(pc.is_in(array, words.filter(pa.array(infinite)))))[0])
-            self.infinite = self._counted(self.infinite, int(infinite.sum()), first_row + row, array[row].as_py())
+            places = np.asarray(pc.fill_null(pc.take(pa.array(infinite), encoded.indices), False))
+            self.infinite = self._counted(self.infinite, array, places, first_row)
 
-    def _counted(self, before: Misfit | None, num: int, row: int, value: object) -> Misfit:
-        if before is None:
-            return Misfit(num_wrong=num, num_present=self._present, first_row=row, first=value)
+    def _find_infinite(self, array: pa.Array, values: NDArray[np.float64], *, first_row: int) -> None:
+        infinite = np.isinf(values)
+        if infinite.any():
+            self.infinite = self._counted(self.infinite, array, infinite, first_row)
+
+    def _counted(
+        self, before: Misfit | None, array: pa.Array, wrong: NDArray[np.bool_], first_row: int
+    ) -> Misfit:
+        places = np.flatnonzero(wrong)
+        if before is not None:
+            return replace(before, num_wrong=before.num_wrong + len(places), num_present=self._present)
         return Misfit(
-            num_wrong=before.num_wrong + num,
+            num_wrong=len(places),
             num_present=self._present,
-            first_row=before.first_row,
-            first=before.first,
+            first_row=first_row + int(places[0]),
+            first=array[int(places[0])].as_py(),
         )

@@ -32,6 +32,12 @@ class MemorySource(Source):
         """The kind of object."""
         return "DataFrame" if isinstance(self._data, pd.DataFrame) else "Arrow table"
 
+    def num_bytes(self) -> int | None:
+        """Return the size of the columns; text in a DataFrame counts as its references."""
+        if isinstance(self._data, pd.DataFrame):
+            return int(self._data.memory_usage(deep=False).sum())
+        return int(self._data.nbytes)
+
     def load(self, options: ReadOptions) -> Loaded:
         """Return the rows as they are."""
         table = table_from_frame(self._data, options) if isinstance(self._data, pd.DataFrame) else self._data

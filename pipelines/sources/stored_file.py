@@ -84,6 +84,16 @@ class StoredFile:
             else:
                 yield file
 
+    def is_packed(self) -> bool:
+        """Return whether the file is a gzip or zstd archive.
+
+        Raises:
+            DataError: As for `opened`.
+        """
+        with self.opened() as file:
+            magic = file.read(4)
+        return magic.startswith(_GZIP_MAGIC) or magic == _ZSTD_MAGIC
+
     def read(self) -> bytes:
         """Return the whole content, unpacked.
 
