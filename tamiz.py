@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from app.api import prepare, resume, search
-from app.config import ExperimentConfig
+from app.config import ExperimentConfig, ForecastConfig
 from app.errors import TamizError
 from app.experiment import Experiment, load
 from app.search.space import Boolean, Categorical, Float, Int, Space
@@ -33,6 +33,7 @@ __all__ = [
     "ExperimentConfig",
     "FeatureKind",
     "Float",
+    "ForecastConfig",
     "Int",
     "Origin",
     "SilentView",

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from app.arguments import Changes, DataArguments, ExecutionArguments, SearchArguments, experiment_config
-from app.config import ExperimentConfig
+from app.config import ExperimentConfig, ForecastConfig
 from app.data_source import source_of
 from app.execution.executors import make_executor
 from app.experiment import Experiment, begin, launch
@@ -35,6 +35,9 @@ def search(
     objective: str = "",
     features: Mapping[str, str] | None = None,
     weight: str = "",
+    time_column: str = "",
+    embargo: str = "",
+    forecast: ForecastConfig | None = None,
     interval: float = 0.0,
     quantiles: Sequence[float] = (),
     folds: int | None = None,
@@ -63,6 +66,9 @@ def search(
             as ``"roc_auc,latency"``.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
         weight: Column that says how much a row counts, in the loss and in all metrics.
+        time_column: Column that orders the splits: the earliest rows train, the latest are the sealed test.
+        embargo: What lies between splits in time and is left out: ``"7d"``, or a number of rows.
+        forecast: What of a time series is forecast, such as ``ForecastConfig(horizon=7, series_id="shop")``.
         interval: Share of the rows that prediction intervals of a regression should hold, such as 0.9; 0 for none.
         quantiles: Quantiles of a regression to predict instead, such as ``(0.05, 0.5, 0.95)``.
         limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``.
@@ -91,6 +97,9 @@ def search(
             objective=objective,
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
             weight=weight,
+            time_column=time_column,
+            embargo=embargo,
+            forecast=forecast or ForecastConfig(),
             interval=interval,
             quantiles=",".join(map(str, quantiles)),
             folds=folds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from app.config import (
     ExecutionConfig,
     ExecutorKind,
     ExperimentConfig,
+    ForecastConfig,
     Placement,
     did_you_mean,
     name_from,
@@ -43,6 +44,8 @@ class SearchArguments:
         features: ``NAME=KIND``, each overriding a guess.
         group: Group column.
         time_column: Column that orders the splits.
+        embargo: What lies between splits in time and is left out, such as ``7d``.
+        forecast: What of a time series is forecast; fields with their defaults leave the settings as they are.
         weight: Column that says how much a row counts.
         quantiles: Levels with commas between them, such as ``0.05,0.5,0.95``.
         interval: Share of the rows that the interval should hold, such as ``0.9``; 0 for none.
@@ -73,6 +76,8 @@ class SearchArguments:
     features: tuple[str, ...] = ()
     group: str = ""
     time_column: str = ""
+    embargo: str = ""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
     weight: str = ""
     quantiles: str = ""
     interval: float = 0.0
@@ -236,6 +241,7 @@ def experiment_config(
             task=arguments.task,
             group=arguments.group,
             time_column=arguments.time_column,
+            embargo=arguments.embargo,
             weight=arguments.weight,
             quantiles=_quantiles(arguments.quantiles, arguments.interval),
             missing_values=arguments.missing,
@@ -262,13 +268,22 @@ def experiment_config(
         ensemble=base.search.ensemble if arguments.ensemble is None else arguments.ensemble,
         seed=base.search.seed if arguments.seed is None else arguments.seed,
     )
+    untouched = ForecastConfig()
+    forecast = {name: value for name, value in asdict(arguments.forecast).items() if value != getattr(untouched, name)}
     training = replace(base.training, **_given(max_epochs=arguments.epochs, devices=_devices(arguments.devices)))
     stem = Path(data.source).name.split(".")[0].rstrip("*-") if data.source else data.target
     name = arguments.name or (base.name if base.name != ExperimentConfig().name else name_from(stem))
     execution = execution_config(base.execution, arguments.execution)
     keep = arguments.keep or base.keep
     return replace(
-        base, name=name, keep=keep, data=data, search=search, training=training, execution=execution
+        base,
+        name=name,
+        keep=keep,
+        data=data,
+        forecast=replace(base.forecast, **forecast),
+        search=search,
+        training=training,
+        execution=execution,
     )
 
 

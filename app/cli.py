@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.command_options import (
+    Context,
     Data,
     DataDir,
+    Embargo,
+    Horizon,
     Join,
+    KnownFuture,
     MaxFileSize,
+    Season,
+    SeriesId,
     Sql,
+    Static,
+    Stride,
+    TimeColumn,
     Url,
     console_view,
     data_arguments,
@@ -55,10 +64,18 @@ def search(
     space: Annotated[str, typer.Option(help="tabular, one family such as tabm, or module:build.")] = "",
     algorithm: Annotated[str, typer.Option(help="auto, bayesian, tpe, asha, hyperband, bohb, random ...")] = "",
     objective: Annotated[str, typer.Option(help="Validation metric to select by, such as roc_auc.")] = "",
-    task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression.")] = "",
+    task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression, forecast.")] = "",
     feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; ignore drops it.")] = None,
     group: Annotated[str, typer.Option(help="Column whose rows stay together in one split.")] = "",
-    time_column: Annotated[str, typer.Option(help="Column that orders the splits.")] = "",
+    time_column: TimeColumn = "",
+    embargo: Embargo = "",
+    horizon: Horizon = 0,
+    context: Context = 0,
+    stride: Stride = 1,
+    season: Season = 0,
+    series_id: SeriesId = "",
+    known_future: KnownFuture = None,
+    static: Static = None,
     quantiles: Annotated[str, typer.Option(help="Quantiles of a regression to predict: 0.05,0.5,0.95.")] = "",
     interval: Annotated[float, typer.Option(help="Prediction intervals that hold this share of rows: 0.9.")] = 0.0,
     weight: Annotated[str, typer.Option(help="Column that says how much a row counts.")] = "",
@@ -89,16 +106,22 @@ def search(
 ) -> None:
     """Search, train, test, export and verify a model for a table."""
     from app.arguments import ExecutionArguments, SearchArguments, experiment_config
+    from app.config import ForecastConfig
 
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     execution = ExecutionArguments(
         executor=executor, workers=workers, placement=placement, worker_memory=worker_memory,
         ray_address=ray_address, packing=packing,
     )  # fmt: skip
+    forecast = ForecastConfig(
+        series_id=series_id, horizon=horizon, context=context, stride=stride, season=season,
+        known_future=tuple(known_future or ()), static=tuple(static or ()),
+    )  # fmt: skip
     arguments = SearchArguments(
         data=given, lock=str(lock.absolute()) if lock else "", target=target, time=time_, trials=trials, name=name,
         space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
+        embargo=embargo, forecast=forecast,
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
         delimiter=delimiter, epochs=epochs, folds=folds, ensemble=ensemble, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),

@@ -20,6 +20,16 @@ _R = TypeVar("_R")
 DATA_HELP = "Files, folders, patterns, URLs, tfds:NAME, python:module:function; see docs/sources.md."
 URL_HELP = "Database, such as sqlite:///x.db; with a password better in the variable TAMIZ_SQL_URL."
 
+TimeColumn = Annotated[str, typer.Option(help="Column that orders the splits.")]
+Embargo = Annotated[str, typer.Option(help="Left out between splits in time: 7d, 12h, or a number of rows.")]
+Horizon = Annotated[int, typer.Option(min=0, help="Steps to forecast, with --time-column.")]
+Context = Annotated[int, typer.Option(min=0, help="Steps that a forecast looks back; 0: by the season.")]
+Stride = Annotated[int, typer.Option(min=1, help="Steps between the beginnings of two windows.")]
+Season = Annotated[int, typer.Option(min=0, help="Steps of a season; 0: found.")]
+SeriesId = Annotated[str, typer.Option(help="Column that tells time series apart.")]
+KnownFuture = Annotated[list[str] | None, typer.Option(help="Column that is known ahead, such as holidays.")]
+Static = Annotated[list[str] | None, typer.Option(help="Column that never changes within a series.")]
+
 Data = Annotated[list[str] | None, typer.Argument(help=DATA_HELP, show_default=False)]
 Sql = Annotated[str, typer.Option(help="Query to the database at --url.")]
 Url = Annotated[str, typer.Option(help=URL_HELP, envvar="TAMIZ_SQL_URL", show_envvar=False)]

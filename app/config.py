@@ -17,6 +17,7 @@ import tomli_w
 
 from app.data_config import DataConfig
 from app.errors import ConfigError, did_you_mean
+from app.forecast_config import ForecastConfig, check_time
 from app.image_config import ImageConfig
 from app.quantities import MAX_SECONDS
 
@@ -28,6 +29,7 @@ __all__ = [
     "ExecutionConfig",
     "ExecutorKind",
     "ExperimentConfig",
+    "ForecastConfig",
     "ImageConfig",
     "Placement",
     "Precision",
@@ -211,6 +213,7 @@ class ExperimentConfig:
         name: Name of the experiment and of the exported model.
         keep: Number of best trials whose resumable state stays on disk.
         data: The data.
+        forecast: What of a time series is forecast.
         search: The search.
         training: The training of one trial.
         execution: The workers.
@@ -220,20 +223,23 @@ class ExperimentConfig:
     name: str = "experiment"
     keep: int = 3
     data: DataConfig = field(default_factory=DataConfig)
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
 
     def __post_init__(self) -> None:
-        """Checks the name, which becomes a folder and a model name.
+        """Checks the name, which becomes a folder and a model name, and what sections ask for together.
 
         Raises:
-            ConfigError: The name has other characters than a path component may have.
+            ConfigError: The name has other characters than a path component may have, or two settings exclude each
+                other.
         """
         check_name(self.name)
         if self.keep < 1:
             raise ConfigError(f"keep is {self.keep}: expected at least 1")
+        check_time(self.data, self.forecast, folds=self.search.folds)
 
     def to_toml(self) -> str:
         """Returns the settings as TOML, all of them, defaults included."""

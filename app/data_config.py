@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.errors import ConfigError, did_you_mean
+from app.forecast_config import embargo_parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +22,15 @@ class DataConfig:
         joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
         data_dir: Folder of prepared tensorflow-datasets; empty for its default.
         lock: Lock file of `tamiz data lock` that the data must match; empty for none.
+        in_memory: Bytes of a table beyond which it stays on disk and is looked at a part at a time.
+        sample_rows: Training rows that such a table's preprocessing is learned from.
         max_file_size: Bytes that a file may have, also unpacked; 0 limits only how much a file may grow when unpacked.
         target: Column to predict, or several with commas between them.
-        task: ``auto``, ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
+        task: ``auto``, ``binary``, ``multiclass``, ``multilabel``, ``regression`` or ``forecast``.
         features: Column -> kind that overrides the inference (``ignore`` drops the column).
         group: Column whose rows must stay together in one split; empty for none.
         time_column: Column that orders the splits; empty for none.
+        embargo: What lies between splits in time and is left out: ``7d``, or a number of rows; empty for nothing.
         weight: Column that says how much a row counts in the loss and the metrics; empty for none.
         quantiles: Levels of a quantile regression, rising, 0.5 among them; empty for none.
         missing_values: Further texts that mean a missing value.
@@ -43,12 +47,15 @@ class DataConfig:
     joins: tuple[str, ...] = ()
     data_dir: str = ""
     lock: str = ""
+    in_memory: int = 256 << 20
+    sample_rows: int = 300_000
     max_file_size: int = 0
     target: str = ""
     task: str = "auto"
     features: Mapping[str, str] = field(default_factory=dict)
     group: str = ""
     time_column: str = ""
+    embargo: str = ""
     weight: str = ""
     quantiles: tuple[float, ...] = ()
     missing_values: tuple[str, ...] = ()
@@ -74,7 +81,12 @@ class DataConfig:
                 f"quantiles are {', '.join(map(str, levels))}: expected rising levels between 0 and 1, one below 0.5, "
                 f"0.5 itself and one above, such as 0.05, 0.5, 0.95"
             )
-        known = ("auto", "binary", "multiclass", "multilabel", "regression")
+        known = ("auto", "binary", "multiclass", "multilabel", "regression", "forecast")
         if self.task not in known:
             hint = did_you_mean(self.task, known)
             raise ConfigError(f"task is {self.task!r}{hint}: expected one of {', '.join(known)}")
+        if any(embargo_parts(self.embargo)) and not self.time_column:
+            raise ConfigError(
+                f"embargo is {self.embargo!r} and there is no time column: name the column that orders the rows "
+                f"with --time-column"
+            )

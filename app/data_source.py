@@ -24,6 +24,7 @@ from pipelines.sources import (
     SourceTable,
     open_source,
 )
+from pipelines.windows import WindowSpec
 
 
 def read_options(config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> ReadOptions:
@@ -38,6 +39,9 @@ def read_options(config: ExperimentConfig, *, schema: DatasetSchema | None = Non
     text = {name for name, kind in data.features.items() if kind in ("categorical", "text")}
     if schema is not None:
         text = {feature.name for feature in schema.used_features if feature.raw_type is RawType.STRING}
+    if schema is not None and schema.windows is not None:
+        columns = WindowSpec.from_json(schema.windows).sources()
+        text |= {columns[name] for name in text if name in columns}
     return ReadOptions(
         encoding=data.encoding or None,
         delimiter=data.delimiter or None,

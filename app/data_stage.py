@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError
 from app.execution.machine import num_cores
 from app.fold_choice import FoldChoice, choose_folds
+from app.forecast_stage import embargo_of, framed_windows, told_features, without_embargo
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
 from pipelines.image_encoding import ImageRequest
@@ -71,6 +72,8 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         DataError: The data cannot be used.
         ConfigError: An override is not a kind.
     """
+    if config.forecast.horizon:
+        return _prepared_windows(source, config)
     data = config.data
     overrides = {name: _kind(name, kind) for name, kind in data.features.items()}
     group, time_column = data.group or None, data.time_column or None
@@ -95,7 +98,9 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         test_share=data.test_share,
         group=group,
         time_column=time_column,
+        embargo=embargo_of(data),
     )
+    table, splits, embargo_note = without_embargo(table, splits, data)
     image_notes: list[str] = []
     if image is not None:
         hashes = image_hashes(table, image)
@@ -113,7 +118,7 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         time_column=time_column,
         weight=weight,
     )
-    notes = (*source.notes, *([note] if note else []), *image_notes)
+    notes = (*source.notes, *([note] if note else []), *([embargo_note] if embargo_note else []), *image_notes)
     folds, fold_choice = _folds(table, target, config, splits=splits)
     return PreparedData(
         source=source,
@@ -141,6 +146,26 @@ def image_request(config: ExperimentConfig) -> ImageRequest:
         colour=images.colour,
         seconds=config.search.seconds,
         cores=num_cores(),
+    )
+
+
+def _prepared_windows(source: SourceTable, config: ExperimentConfig) -> PreparedData:
+    """Returns the windows of time series as the rows of an experiment."""
+    kinds = {name: _kind(name, kind) for name, kind in config.data.features.items()}
+    framed = framed_windows(source, config, kinds=kinds)
+    training = framed.splits == Split.TRAIN
+    schema = infer_features(framed.table, framed.target, rows=training, overrides=framed.overrides)
+    schema = replace(schema, features=told_features(schema.features, framed.spec), windows=framed.spec.to_json())
+    profile = profile_table(framed.table, schema, framed.splits, notes=(*source.notes, *framed.notes))
+    return PreparedData(
+        source=source,
+        table=framed.table,
+        schema=schema,
+        splits=framed.splits,
+        profile=replace(profile, findings=(*framed.findings, *profile.findings)),
+        preprocessing=fit_preprocessing(framed.table, schema, rows=training),
+        folds=np.full(framed.table.num_rows, ALWAYS_TRAINS, np.int8),
+        fold_choice=FoldChoice(number=1, reason="the latest windows say most about what comes", is_worth_saying=False),
     )
 
 
@@ -207,6 +232,11 @@ def _smallest_class(labels: NDArray[Any], target: TargetSpec) -> int | None:
 
 def protocol(schema: DatasetSchema, config: ExperimentConfig) -> str:
     """Returns in one sentence how rows came to their split."""
+    if schema.windows:
+        return (
+            f"Ordered by {config.data.time_column}: windows that forecast the earliest steps train, those of the "
+            f"latest are the sealed test; none forecasts over a boundary."
+        )
     if schema.time_column:
         return f"Ordered by {schema.time_column}: the earliest rows train, the latest are the sealed test."
     if schema.group:

@@ -19,6 +19,7 @@ from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.conformal import smallest_rows, stated_coverage
 from app.evaluation.number_text import number_text
+from app.evaluation.predictions import Predictions
 from app.evaluation.pixel_features import with_pixel_features
 from app.evaluation.sealed_test import SINGLE, SealedTestReport, report_sealed_test
 from app.execution.executor import Executor
@@ -45,6 +46,7 @@ from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import raw_columns
 from pipelines.schema import DatasetSchema, FeatureKind, Task
 from pipelines.splits import Split
+from pipelines.windows import WindowSpec
 from tf_serving.errors import ExportError
 from tf_serving.hostile_rows import BATCH_SIZES
 from tf_serving.model_card import CardData, CardInput, CardMetric, ModelCard, model_card
@@ -122,6 +124,7 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
         opened.predictions,
         baselines={
             **({} if opened.single is None else {SINGLE: opened.single}),
+            **_repeated_season(directory, schema, train=train, test=test),
             "constant": baselines.constant(train, test, task=task, num_classes=num_classes, levels=levels),
             "linear": baselines.linear(
                 train,
@@ -145,6 +148,16 @@ def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecor
     write_json(directory.evaluation_file, tested.to_json())
     record.stage_done("test", rows=tested.num_rows)
     return tested
+
+
+def _repeated_season(
+    directory: RunDirectory, schema: DatasetSchema, *, train: EncodedRows, test: EncodedRows
+) -> dict[str, Predictions]:
+    """Returns what repeating the last season forecasts on the sealed windows; nothing where there is no forecast."""
+    if schema.windows is None:
+        return {}
+    name, values = baselines.seasonal_values(read_arrow(directory.test_file), WindowSpec.from_json(schema.windows))
+    return {name: baselines.repeated_season(train, test, values)}
 
 
 def _coverage_note(tested: SealedTestReport, levels: tuple[float, ...], directory: RunDirectory) -> str:

@@ -19,6 +19,7 @@ from app.data_source import read_options
 from app.errors import ConfigError, WorkerError
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import Predict, Predicted
+from app.forecast_answers import latest_rows, wants_past
 from pipelines.column_values import has_leading_zeros, plain_array, require_column, text_of
 from pipelines.errors import DataError
 from pipelines.raw_columns import raw_columns
@@ -71,6 +72,8 @@ class Predictor:
         """
         options = read_options(self._config, schema=self._schema)
         table = open_source(data).read(options).table
+        if wants_past(table.column_names, self._schema):
+            return self._forecast(table)
         if not self._names <= set(table.column_names):
             table = self._with_joins(open_source(table)).read(options).table
         return self._answers(table, index=data.index if isinstance(data, pd.DataFrame) else None)
@@ -91,6 +94,8 @@ class Predictor:
         settings = settings or BatchSettings()
         check_output(output)
         source = open_source(data)
+        if self._schema.windows is not None:
+            return self._forecast_file(source, output=output, settings=settings)
         num_rows = 0
         keys = _KeyColumn(settings.key)
         with answer_writer(output, key=settings.key, replace=settings.replace) as writer:
@@ -106,6 +111,24 @@ class Predictor:
     def close(self) -> None:
         """Ends the process."""
         self._executor.close()
+
+    def _forecast(self, table: pa.Table) -> pd.DataFrame:
+        """Returns one row of forecasts for each series, from its last known value on."""
+        rows, whose = latest_rows(table, self._schema.windows or {})
+        answers = self._answers(rows, index=None)
+        return pd.concat([whose, answers], axis=1)
+
+    def _forecast_file(self, source: Source, *, output: str | Path, settings: BatchSettings) -> int:
+        """Writes the forecasts; a series is read whole, as its past may lie anywhere in the source."""
+        answers = self.predict(source)
+        if settings.key and settings.key not in answers:
+            raise DataError(
+                f"Expected a column of the forecasts as the key, {', '.join(map(repr, answers.columns[:2]))}, received "
+                f"{settings.key!r}."
+            )
+        with answer_writer(output, key=settings.key, replace=settings.replace) as writer:
+            writer.write(answers)
+        return len(answers)
 
     @property
     def _names(self) -> set[str]:

@@ -163,6 +163,7 @@ class DatasetSchema:
         group: Column whose equal values stay in one split, or None.
         time_column: Column that orders the splits, or None.
         weight: Column that says how much a row counts, or None.
+        windows: Of a forecast, what its rows are made of (``pipelines.windows.WindowSpec``), or None.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -170,6 +171,7 @@ class DatasetSchema:
     group: str | None = None
     time_column: str | None = None
     weight: str | None = None
+    windows: Mapping[str, Any] | None = None
 
     @property
     def used_features(self) -> tuple[FeatureSpec, ...]:
@@ -189,6 +191,7 @@ class DatasetSchema:
             "group": self.group,
             "time_column": self.time_column,
             "weight": self.weight,
+            "windows": None if self.windows is None else dict(self.windows),
         }
 
     @classmethod

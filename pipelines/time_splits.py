@@ -26,8 +26,8 @@ class Embargo:
     """How far apart the splits of an ordered table are kept.
 
     Attributes:
-        seconds: Seconds between the last row before a boundary and the first behind it; 0 for none.
-        steps: Different times that lie between them; 0 for none.
+        seconds: Seconds before the first row of a split in which no row is kept; 0 for none.
+        steps: Different times before it of which no row is kept; 0 for none.
     """
 
     seconds: float = 0.0
@@ -67,7 +67,7 @@ def embargoed(
             continue
         boundary = times[splits >= later].min()
         if embargo.seconds:
-            near = times > boundary - int(embargo.seconds * MICROSECONDS)
+            near = times >= boundary - int(embargo.seconds * MICROSECONDS)
         else:
             place = int(np.searchsorted(distinct, boundary)) - embargo.steps
             near = times >= distinct[max(place, 0)]

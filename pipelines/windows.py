@@ -24,8 +24,6 @@ from pipelines.series_steps import OrderedSeries, order_series
 MAX_CELLS = 200_000_000
 """Values of a table of windows at most (1.6 GB)."""
 
-MAX_HORIZON = 100
-
 
 class Reach(StrEnum):
     """Which rows a window may have.
@@ -81,12 +79,24 @@ class WindowSpec:
         """The columns that lags are taken of, the target first."""
         return (self.target, *self.past)
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the columns of a window that a model takes."""
-        lags = [lag_name(name, lag) for name in self.lagged for lag in range(1, self.context + 1)]
-        ahead = [ahead_name(name, step) for name in self.known_future for step in range(1, self.horizon + 1)]
-        return (*self.static, *lags, *ahead)
+    def sources(self) -> dict[str, str]:
+        """Return the columns of a window that a model takes, each with the column that it comes from."""
+        lags = {lag_name(name, lag): name for name in self.lagged for lag in range(1, self.context + 1)}
+        ahead = {ahead_name(name, step): name for name in self.known_future for step in range(1, self.horizon + 1)}
+        return {**dict(zip(self.static, self.static, strict=True)), **lags, **ahead}
+
+    def told(self, name: str) -> str:
+        """Return in words what a column of a window is.
+
+        Args:
+            name: One of ``sources``.
+        """
+        source = self.sources()[name]
+        if name in self.static:
+            return "the series" if name == self.series_id else "static: one value a series"
+        number = name.rpartition("_")[2]
+        steps = "1 step" if number == "1" else f"{number} steps"
+        return f"{source}, known {steps} ahead" if source in self.known_future else f"{source}, lag of {steps}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -217,7 +227,7 @@ def window_table(
     Raises:
         DataError: A column is absent, or the windows are too many for the memory.
     """
-    cells = len(rows) * (len(spec.inputs) + spec.horizon)
+    cells = len(rows) * (len(spec.sources()) + spec.horizon)
     if cells > MAX_CELLS:
         raise DataError(
             f"Expected windows of at most {MAX_CELLS:,} values together, but {len(rows):,} of them have {cells:,}; "
@@ -280,7 +290,6 @@ def series_values(table: pa.Table, ordered: OrderedSeries, column: str) -> list[
 
 __all__ = [
     "MAX_CELLS",
-    "MAX_HORIZON",
     "OrderedSeries",
     "Reach",
     "WindowSpec",

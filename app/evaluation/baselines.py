@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from app.evaluation.metrics import mape_epsilon
 from app.evaluation.predictions import Predictions
+from pipelines.column_values import numbers_of, plain_array
 from pipelines.schema import Task
+from pipelines.seasonality import seasonal_lag
+from pipelines.windows import WindowSpec, lag_name
 
 MAX_ROWS = 50_000
 MAX_ITERATIONS = 100
@@ -188,6 +192,42 @@ def linear(
             return _with_quantiles(_regression(train, test, answers[: test.num_rows]), errors, levels)
         probabilities = _logistic(features, train, test_features, num_classes)
     return _classification(test, task, probabilities)
+
+
+def seasonal_values(table: pa.Table, spec: WindowSpec) -> tuple[str, NDArray[np.float64]]:
+    """What repeating the last season forecasts for windows of time series; the last value where no season fits.
+
+    Args:
+        table: windows, with the lags of what is forecast.
+        spec: what they are made of.
+
+    Returns:
+        The name of the forecast, and its values `(num_windows, horizon)`, NaN where there is none to repeat.
+    """
+    period = spec.period if spec.period <= spec.context else 1
+    lags = [seasonal_lag(step, period) for step in range(1, spec.horizon + 1)]
+    values = [numbers_of(plain_array(table, lag_name(spec.target, lag))) for lag in lags]
+    return ("seasonal-naive" if period > 1 else "naive"), np.stack(values, axis=1)
+
+
+def repeated_season(train: EncodedRows, test: EncodedRows, values: NDArray[np.float64]) -> Predictions:
+    """The forecast that repeats the last season, as predictions; the mean of training where it has no value.
+
+    Args:
+        train: training windows; only y is read.
+        test: windows to answer.
+        values: what `seasonal_values` found for them, `(num_windows, horizon)`.
+    """
+    found = values.reshape(test.y.shape)
+    filled = np.where(np.isnan(found), train.y.astype(np.float64).mean(axis=0), found)
+    return Predictions(
+        task=Task.REGRESSION,
+        y=test.y,
+        values=filled,
+        mape_epsilon=mape_epsilon(train.y.astype(np.float64)),
+        weights=test.weights,
+        outputs=() if test.y.ndim == 1 else tuple(f"target {place + 1}" for place in range(test.y.shape[1])),
+    )
 
 
 def _ridge(
