@@ -8,11 +8,17 @@ from typing import Annotated
 import typer
 
 from app.command_options import (
+    Context,
     Data,
     DataDir,
+    Embargo,
+    Horizon,
     Join,
     MaxFileSize,
+    Season,
+    SeriesId,
     Sql,
+    TimeColumn,
     Url,
     console_view,
     data_arguments,
@@ -29,6 +35,12 @@ def profile(
     output: Annotated[Path, typer.Option(help="Folder for profile.json, schema.json and profile.html.")],
     data: Data = None,
     target: Annotated[str, typer.Option(help="Column to predict; its training rows are described then.")] = "",
+    time_column: TimeColumn = "",
+    embargo: Embargo = "",
+    series_id: SeriesId = "",
+    horizon: Horizon = 0,
+    context: Context = 0,
+    season: Season = 0,
     sql: Sql = "",
     url: Url = "",
     join: Join = None,
@@ -39,15 +51,22 @@ def profile(
     """Describe data; write its profile, a page, and a contract that a person can edit."""
     from dataclasses import replace
 
-    from app.config import DataConfig, ExperimentConfig
+    from app.config import DataConfig, ExperimentConfig, ForecastConfig
     from app.data_contract import profile_data, write_profile
     from app.data_source import source_of
     from app.errors import told_as_disk_error
     from app.profile_page import profile_found, profile_page
 
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
-    settings = replace(given.applied(DataConfig()), target=target, missing_values=tuple(missing or ()))
-    profiled = profile_data(source_of(settings, url=url), ExperimentConfig(data=settings))
+    settings = replace(
+        given.applied(DataConfig()),
+        target=target,
+        time_column=time_column,
+        embargo=embargo,
+        missing_values=tuple(missing or ()),
+    )
+    forecast = ForecastConfig(series_id=series_id, horizon=horizon, context=context, season=season)
+    profiled = profile_data(source_of(settings, url=url), ExperimentConfig(data=settings, forecast=forecast))
     with told_as_disk_error(output):
         write_profile(profiled, output, page=profile_page(profiled))
     view = console_view()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from app.config import ExperimentConfig
+from app.config import ExperimentConfig, ForecastConfig
 from app.data_source import read_options
 from app.data_stage import prepare_data
 from app.errors import ConfigError, RunDirectoryError
+from app.forecast_stage import series_report
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
 from pipelines.association import Association, association
 from pipelines.column_values import PLAIN_TYPES, plain_array
@@ -97,26 +98,30 @@ def profile_data(data: DataLike, config: ExperimentConfig) -> Profiled:
         DataError: It cannot be read or used.
     """
     source = open_source(data).read(read_options(config))
+    found = series_report(source, config)
+    # The rows are described, not the windows that a forecast makes of them.
+    config = replace(config, data=replace(config.data, task="auto"), forecast=ForecastConfig())
     if not config.data.target:
-        return _without_target(source)
+        return _without_target(source, found)
     prepared = prepare_data(source, config)
     schema = prepared.schema
     training = prepared.table.filter(pa.array(prepared.splits == Split.TRAIN))
     selecting = prepared.table.filter(pa.array(prepared.splits == Split.VALIDATION))
     return Profiled(
         description=source.description,
-        profile=prepared.profile,
+        profile=replace(prepared.profile, findings=(*found, *prepared.profile.findings)),
         contract=contract_of(prepared.profile, datetime_formats=_formats(schema), target=schema.target.name),
         associations=_associations(training, schema),
         drift=find_drift(selecting, prepared.profile.columns, num_rows=training.num_rows),
     )
 
 
-def _without_target(source: SourceTable) -> Profiled:
+def _without_target(source: SourceTable, found: Sequence[Finding]) -> Profiled:
     # No column has this name, so that every column is looked at.
     schema = infer_features(source.table, TargetSpec("", task=Task.REGRESSION))
     kinds = {feature.name: feature.kind.value for feature in schema.features}
-    findings = [Finding(severity=Severity.INFO, code="recognised", message=note) for note in source.notes]
+    findings = [*found]
+    findings += [Finding(severity=Severity.INFO, code="recognised", message=note) for note in source.notes]
     findings += [
         Finding(severity=Severity.INFO, code="column", message=f"Column {feature.name!r}: {feature.reason}.")
         for feature in schema.features

@@ -231,6 +231,32 @@ def series_findings(ordered: OrderedSeries) -> tuple[Finding, ...]:
     return tuple(found)
 
 
+def series_report(source: SourceTable, config: ExperimentConfig) -> tuple[Finding, ...]:
+    """Returns what a person should know of time series: steps, gaps, and what repeating the season comes to.
+
+    Args:
+        source: A row a step of each series.
+        config: The settings; without a column of series and without a horizon there is nothing to tell.
+
+    Raises:
+        DataError: As `framed_windows`.
+        ConfigError: As `framed_windows`; or there is no time column.
+    """
+    forecast = config.forecast
+    if not forecast.series_id and not forecast.horizon:
+        return ()
+    if not config.data.time_column:
+        raise ConfigError("series need the order of their steps: name the column of dates with --time-column")
+    if forecast.horizon and config.data.target:
+        framed = framed_windows(source, config, kinds={})
+        notes = [Finding(severity=Severity.INFO, code="windows", message=note) for note in framed.notes]
+        return (*framed.findings, *notes)
+    ordered = order_series(
+        source.table, time_column=config.data.time_column, series_id=forecast.series_id or None
+    )
+    return series_findings(ordered)
+
+
 def told_features(features: Sequence[FeatureSpec], spec: WindowSpec) -> tuple[FeatureSpec, ...]:
     """Returns the columns of windows with what they are as the reason of their kind."""
     return tuple(replace(feature, reason=spec.told(feature.name)) for feature in features)

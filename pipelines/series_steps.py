@@ -49,7 +49,7 @@ class StepReport:
     def sentences(self) -> list[str]:
         """Return what a person should know, in sentences."""
         series = "One series" if self.num_series == 1 else f"{self.num_series:,} series"
-        rows = f"{self.shortest:,} rows" if self.shortest == self.longest else f"{self.shortest:,} to {self.longest:,}"
+        rows = f"{self.shortest:,} rows" if self.shortest == self.longest else f"{self.shortest:,} to {self.longest:,} rows"
         found = [f"{series} of {rows} in steps of {self.step}."]
         if not self.is_regular:
             found.append(

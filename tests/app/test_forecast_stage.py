@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from app.config import DataConfig, ExperimentConfig, ForecastConfig, SearchConfig
+from app.data_contract import profile_data
 from app.data_source import read_options, read_source
 from app.data_stage import PreparedData, prepare_data, protocol
 from app.errors import ConfigError
@@ -106,6 +107,23 @@ def test_an_embargo_leaves_rows_between_splits_out() -> None:
     assert (test.min() - validation.max()).days == 6
     found = [finding.message for finding in data.profile.findings]
     assert "10 of 150 rows lie between the splits and are in none of them (embargo 5d)." in found
+
+
+def test_a_profile_tells_of_steps_gaps_and_the_season() -> None:
+    frame = sales()[lambda rows: ~((rows["shop"] == "001") & rows["day"].between("2023-02-01", "2023-02-02"))]
+    forecast = ForecastConfig(series_id="shop", horizon=3)
+    data = DataConfig(target="sold", time_column="day")
+    profiled = profile_data(frame, ExperimentConfig(data=data, forecast=forecast))
+    found = {finding.code: finding.message for finding in profiled.profile.findings}
+    assert found["series-steps"] == "2 series of 148 to 150 rows in steps of 1 day."
+    assert found["series-gaps"].startswith("1 gap: 2 steps are missing, most of them after 2023-01-31T00:00:00")
+    assert "seasonal-naive (period 7) errs by" in found["seasonal-naive"]
+    assert {column.name for column in profiled.profile.columns} >= {"weather", "sold"}
+    data = DataConfig(time_column="day")
+    untargeted = profile_data(frame, ExperimentConfig(data=data, forecast=ForecastConfig(series_id="shop")))
+    assert [finding.code for finding in untargeted.profile.findings][:2] == ["series-steps", "series-gaps"]
+    with pytest.raises(ConfigError, match="series need the order of their steps"):
+        profile_data(frame, ExperimentConfig(forecast=ForecastConfig(series_id="shop")))
 
 
 def test_the_past_of_series_becomes_what_the_model_asks_for() -> None:
