@@ -22,9 +22,13 @@ from app.execution.messages import Predict, Predicted
 from app.forecast_answers import latest_rows, wants_past
 from pipelines.column_values import has_leading_zeros, plain_array, require_column, text_of
 from pipelines.errors import DataError
+from pipelines.image_files import with_image_bytes
 from pipelines.raw_columns import raw_columns
-from pipelines.schema import DatasetSchema
+from pipelines.schema import DatasetSchema, FeatureKind
 from pipelines.sources import Chunk, DataLike, Source, open_source, with_joins
+
+IMAGE_ROWS = 64
+"""Images that are decoded and answered at once."""
 
 CHUNK_ROWS = 50_000
 """Rows of a file that are in memory at once."""
@@ -62,6 +66,8 @@ class Predictor:
     def __init__(self, saved_model: Path, *, schema: DatasetSchema, config: ExperimentConfig) -> None:
         self._saved_model, self._schema, self._config = saved_model, schema, config
         self._executor = LocalExecutor()
+        images = [feature.name for feature in schema.used_features if feature.kind is FeatureKind.IMAGE]
+        self._image = images[0] if images else None
 
     def predict(self, data: DataLike) -> pd.DataFrame:
         """Returns one row of answers for each row of `data`.
@@ -71,12 +77,14 @@ class Predictor:
             WorkerError: The model cannot be loaded.
         """
         options = read_options(self._config, schema=self._schema)
-        table = open_source(data).read(options).table
+        source = open_source(data)
+        table = source.read(options).table
         if wants_past(table.column_names, self._schema):
             return self._forecast(table)
         if not self._names <= set(table.column_names):
             table = self._with_joins(open_source(table)).read(options).table
-        return self._answers(table, index=data.index if isinstance(data, pd.DataFrame) else None)
+        index = data.index if isinstance(data, pd.DataFrame) else None
+        return self._answers(table, index=index, folder=source.folder)
 
     def predict_file(self, data: DataLike, *, output: str | Path, settings: BatchSettings | None = None) -> int:
         """Writes one row of answers for each row of a source, however long it is; returns how many.
@@ -101,7 +109,7 @@ class Predictor:
         with answer_writer(output, key=settings.key, replace=settings.replace) as writer:
             for chunk in self._chunks(source, settings):
                 with _located(chunk, source):
-                    answers = self._answers(chunk.table, index=None)
+                    answers = self._answers(chunk.table, index=None, folder=source.folder)
                     if settings.key:
                         keys.insert(answers, chunk.table)
                 writer.write(answers)
@@ -144,12 +152,23 @@ class Predictor:
         options = replace(options, text_columns=(*options.text_columns, settings.key))
         return self._with_joins(source).chunks(options, chunk_rows=settings.chunk_rows, columns=columns)
 
-    def _answers(self, table: pa.Table, *, index: pd.Index[Any] | None) -> pd.DataFrame:
+    def _answers(self, table: pa.Table, *, index: pd.Index[Any] | None, folder: str = "") -> pd.DataFrame:
+        if self._image is None:
+            return answers_frame(self._outputs(table), self._schema, index=index)
+        parts = []
+        for start in range(0, table.num_rows, IMAGE_ROWS):
+            with _counted_from(start, table.num_rows):
+                part = with_image_bytes(table.slice(start, IMAGE_ROWS), self._image, folder=folder)
+                parts.append(self._outputs(part))
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return answers_frame(outputs, self._schema, index=index)
+
+    def _outputs(self, table: pa.Table) -> Mapping[str, NDArray[Any]]:
         columns = raw_columns(table, self._schema)
         reply = self._executor.call(Predict(directory=str(self._saved_model.absolute()), columns=columns))
         if not isinstance(reply, Predicted):
             raise WorkerError(f"the worker answered {type(reply).__name__}: expected Predicted")
-        return answers_frame(reply.outputs, self._schema, index=index)
+        return reply.outputs
 
 
 @final
@@ -185,6 +204,17 @@ def _as_integers(keys: pa.Array) -> pa.Array | None:
         return keys.cast(pa.int64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
+
+
+@contextlib.contextmanager
+def _counted_from(start: int, num_rows: int) -> Iterator[None]:
+    """Says in which of the rows a message counts from 1."""
+    try:
+        yield
+    except DataError as error:
+        if start == 0:
+            raise
+        raise DataError(f"In the rows {start + 1:,} to {min(start + IMAGE_ROWS, num_rows):,}: {error}") from error
 
 
 @contextlib.contextmanager

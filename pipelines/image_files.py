@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.column_values import is_bytes
+from pipelines.column_values import is_bytes, require_column
 from pipelines.errors import DataError, list_names
 from pipelines.image_headers import BrokenImageError, looks_like_image, read_header
 from pipelines.sources.image_folder import IMAGE_ENDINGS
@@ -62,12 +62,7 @@ def with_images(source: SourceTable, *, kinds: Mapping[str, str]) -> SourceTable
     if not names:
         return source
     found = _loaded(source, names[0])
-    for row, content in enumerate(found.contents):
-        if row not in found.problems:
-            try:
-                read_header(content)
-            except BrokenImageError as error:
-                found.problems[row] = str(error)
+    _read_headers(found)
     notes = _checked_problems(found)
     kept = np.setdiff1d(np.arange(source.table.num_rows), list(found.problems))
     images = pa.array([found.contents[row] for row in kept], pa.large_binary())
@@ -77,6 +72,30 @@ def with_images(source: SourceTable, *, kinds: Mapping[str, str]) -> SourceTable
     return replace(
         source, table=table, fingerprint=_fingerprint(source, found.contents), notes=(*source.notes, *notes)
     )
+
+
+def with_image_bytes(table: pa.Table, name: str, *, folder: str) -> pa.Table:
+    """Return a table whose column of images holds their bytes, for a model that knows the column; no row is left out.
+
+    Args:
+        table: The rows; bytes, or paths in the folder.
+        name: The column of images.
+        folder: The folder that paths are relative to; "" for where the program runs.
+
+    Raises:
+        DataError: The column is absent, a path leaves the folder, or an image cannot be decoded.
+    """
+    require_column(table, name, role="column")
+    found = _loaded(SourceTable(table=table, description="", fingerprint="", folder=folder), name)
+    _read_headers(found)
+    if found.problems:
+        row = min(found.problems)
+        raise DataError(
+            f"Expected images that can be decoded in column {name!r}, but {len(found.problems):,} of "
+            f"{table.num_rows:,} cannot, the first {found.places[row]!r} in row {row + 1:,}: {found.problems[row]}; mend or remove them."
+        )
+    images = pa.array(found.contents, pa.large_binary())
+    return table.set_column(table.column_names.index(name), name, images)
 
 
 def image_column(table: pa.Table) -> str | None:
@@ -228,6 +247,16 @@ def _read(path: Path | None) -> tuple[bytes, str]:
         return b"", "there is no such file"
     except OSError as error:
         return b"", f"it cannot be read: {error.strerror}"
+
+
+def _read_headers(found: _Found) -> None:
+    """Add what is wrong with the images that were read to their problems."""
+    for row, content in enumerate(found.contents):
+        if row not in found.problems:
+            try:
+                read_header(content)
+            except BrokenImageError as error:
+                found.problems[row] = str(error)
 
 
 def _checked_problems(found: _Found) -> list[str]:
