@@ -4,7 +4,7 @@ The way of a request::
 
     http_protocol (bytes -> HttpRequest) -> rest (path, JSON) --\
                                                                  > inference -> extensions -> batching -> loaded_model
-    grpc_service (protobuf messages) ----------------------------/
+    grpc_loop (bytes -> GrpcCall) -> grpc_service (messages) ----/
 
 What surrounds it: ``settings`` (every flag, frozen, no TensorFlow), ``flags`` (TensorFlow Serving's flag syntax),
 ``config_files`` (its text-format files), ``model_store`` (versions, policies, labels, states, hot swap), ``trust`` and

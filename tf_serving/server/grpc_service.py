@@ -6,14 +6,13 @@ import hmac
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, final
 
 import grpc
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -24,10 +23,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tf_serving.server import messages
+from tf_serving.server import grpc_health, grpc_loop, messages
 from tf_serving.server.access_log import log_answer
 from tf_serving.server.config_files import ModelConfig, TlsFiles, model_configs
 from tf_serving.server.extensions import Arrays
+from tf_serving.server.grpc_calls import MALFORMED, GrpcCall, Reply, Rpc, Transport
+from tf_serving.server.grpc_library import LibraryTransport
 from tf_serving.server.inference import Inference, RequestContext
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.served_version import ServedVersion
@@ -45,8 +46,12 @@ _PREDICTION = {
     "Regress": ("regress", regression_pb2.RegressionRequest),
     "MultiInference": ("multi_inference", inference_pb2.MultiInferenceRequest),
 }
-Method = Callable[[bytes, Any, dict[str, str]], bytes]
-_STATUS_OF = {code.value[0]: code for code in grpc.StatusCode}
+_PREDICTION_SERVICE = "/tensorflow.serving.PredictionService"
+_MODEL_SERVICE = "/tensorflow.serving.ModelService"
+Headers = dict[str, str]
+Method = Callable[[Any, GrpcCall, Headers], Any]
+"""A message of the method, the call and its headers to the answering message."""
+_NAME_OF = {code.value[0]: code.name for code in grpc.StatusCode}
 _IDS = itertools.count(1)
 
 
@@ -58,38 +63,66 @@ class GrpcServer:
         inference: Runs models.
         settings: Of the server.
         reload: Serves other models; for HandleReloadConfigRequest.
+        in_loop: Whether the loop of ``grpc_loop.py`` takes the calls, else the library's server; None for what there
+            is.
     """
 
     def __init__(
-        self, inference: Inference, *, settings: ServerSettings, reload: Callable[[tuple[ModelConfig, ...]], list[str]]
+        self,
+        inference: Inference,
+        *,
+        settings: ServerSettings,
+        reload: Callable[[tuple[ModelConfig, ...]], list[str]],
+        in_loop: bool | None = None,
     ) -> None:
         self._inference = inference
         self._store = inference.store
         self._settings = settings
         self._reload = reload
-        self._gates = settings.extensions.gates
-        self._executor = ThreadPoolExecutor(settings.grpc_max_threads, thread_name_prefix="grpc")
-        limit = settings.limits.body_bytes
-        self._server = grpc.server(
-            self._executor,
-            options=[
-                ("grpc.max_receive_message_length", 2**31 - 1 if settings.strict_compat else limit),
-                ("grpc.max_send_message_length", 2**31 - 1),
-                ("grpc.max_metadata_size", settings.limits.header_bytes),
-                ("grpc.so_reuseport", int(settings.workers > 1)),
-                # Half-open connections end: one that never says hello, and one whose other side is gone.
-                ("grpc.server_handshake_timeout_ms", int(settings.limits.header_seconds * 1000)),
-                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
-                *_channel_arguments(settings.grpc_channel_arguments),
-            ],
-            maximum_concurrent_rpcs=None if settings.strict_compat else settings.limits.queue,
-        )
+        extensions = settings.extensions
+        self._gates = extensions.gates
+        # Most servers have nothing that looks at headers.
+        self._reads_headers = bool(extensions.gates or extensions.routers or extensions.hooks or settings.access_log)
         self._health = health.HealthServicer()
-        self._server.add_generic_rpc_handlers((self._prediction_service(), self._model_service()))
-        if settings.enable_grpc_healthcheck_service:
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._transport = self._make_transport(in_loop=grpc_loop.is_available() if in_loop is None else in_loop)
         self.set_ready(False)
+
+    def _make_transport(self, *, in_loop: bool) -> Transport:
+        settings = self._settings
+        limit = settings.limits.body_bytes
+        options: list[tuple[str, int | str]] = [
+            ("grpc.max_receive_message_length", 2**31 - 1 if settings.strict_compat else limit),
+            ("grpc.max_send_message_length", 2**31 - 1),
+            ("grpc.max_metadata_size", settings.limits.header_bytes),
+            ("grpc.so_reuseport", int(settings.workers > 1)),
+            # Half-open connections end: one that never says hello, and one whose other side is gone.
+            ("grpc.server_handshake_timeout_ms", int(settings.limits.header_seconds * 1000)),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+            *_channel_arguments(settings.grpc_channel_arguments),
+        ]
+        num_threads = settings.grpc_max_threads
+        max_calls = None if settings.strict_compat else settings.limits.queue
+        tells_health = settings.enable_grpc_healthcheck_service
+        if not in_loop:
+            return LibraryTransport(
+                self._methods(),
+                watched=self._health if tells_health else None,
+                options=options,
+                num_threads=num_threads,
+                max_calls=max_calls,
+            )
+        methods = self._methods()
+        if tells_health:
+            methods[f"{grpc_health.SERVICE}/Check"] = grpc_health.check_method(self._health)
+        return grpc_loop.LoopTransport(
+            methods,
+            watch=(f"{grpc_health.SERVICE}/Watch", self._health.Watch) if tells_health else None,
+            options=options,
+            num_threads=num_threads,
+            max_calls=max_calls,
+            message_seconds=settings.limits.body_seconds,
+        )
 
     def start(self, tls: TlsFiles | None) -> None:
         """Listen and answer.
@@ -107,13 +140,10 @@ class GrpcServer:
             addresses.append(f"unix:{settings.grpc_socket_path}")
         for address in addresses:
             try:
-                if credentials is None:
-                    self._server.add_insecure_port(address)
-                else:
-                    self._server.add_secure_port(address, credentials)
+                self._transport.listen(address, credentials)
             except RuntimeError as error:
                 raise ConfigurationError(f"Cannot listen for gRPC on {address}: {error}") from error
-        self._server.start()
+        self._transport.start()
 
     def set_ready(self, ready: bool) -> None:
         """Tell health checks."""
@@ -124,101 +154,116 @@ class GrpcServer:
     def stop(self, *, timeout: float) -> None:
         """Take no more requests, let running ones end, for so many seconds."""
         self.set_ready(False)
-        self._server.stop(timeout).wait()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._transport.stop(timeout=timeout)
 
-    def _prediction_service(self) -> Any:
-        service = "tensorflow.serving.PredictionService"
-        handlers = {
-            rpc: self._handler(self._inference_method(method, kind), f"{service}/{rpc}")
-            for rpc, (method, kind) in _PREDICTION.items()
+    def _methods(self) -> dict[str, Rpc]:
+        methods: dict[str, tuple[Any, Method]] = {
+            f"{_PREDICTION_SERVICE}/GetModelMetadata": (
+                get_model_metadata_pb2.GetModelMetadataRequest,
+                self._metadata,
+            ),
+            f"{_MODEL_SERVICE}/GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, self._status),
+            f"{_MODEL_SERVICE}/HandleReloadConfigRequest": (
+                model_management_pb2.ReloadConfigRequest,
+                self._reload_config,
+            ),
         }
-        handlers["GetModelMetadata"] = self._handler(self._metadata, f"{service}/GetModelMetadata")
-        return grpc.method_handlers_generic_handler(service, handlers)
+        found = {path: self._rpc(kind.FromString, method, path) for path, (kind, method) in methods.items()}
+        for name, (method_name, kind) in _PREDICTION.items():
+            path = f"{_PREDICTION_SERVICE}/{name}"
+            infer = partial(self._infer, method_name)
+            found[path] = self._rpc(kind.FromString, infer, path, is_quick=partial(self._is_quick, method_name))
+        return found
 
-    def _model_service(self) -> Any:
-        service = "tensorflow.serving.ModelService"
-        handlers = {
-            "GetModelStatus": self._handler(self._status, f"{service}/GetModelStatus"),
-            "HandleReloadConfigRequest": self._handler(self._reload_config, f"{service}/HandleReloadConfigRequest"),
-        }
-        return grpc.method_handlers_generic_handler(service, handlers)
+    def _rpc(
+        self,
+        parse: Callable[[bytes], Any],
+        method: Method,
+        path: str,
+        *,
+        is_quick: Callable[[Any], bool] = lambda request: request is MALFORMED,
+    ) -> Rpc:
+        finish = partial(self._logged if self._settings.access_log else self._finish, method, path)
+        return Rpc(parse, finish, is_quick=is_quick)
 
-    def _handler(self, method: Method, path: str) -> Any:
-        """Return a handler from bytes to bytes; messages are parsed here, where a bad one has a proper answer."""
-        access_log = self._settings.access_log
+    def _finish(self, method: Method, path: str, request: Any, call: GrpcCall) -> Reply:
+        try:
+            if request is MALFORMED:
+                raise invalid("The request is no message of this method")
+            headers = self._headers(call, path) if self._reads_headers else {}
+            return 0, b"", method(request, call, headers).SerializeToString()
+        except ServingError as error:
+            code, text = int(error.code), error.message
+        except Exception:
+            LOGGER.exception("A gRPC request failed")
+            code, text = int(Code.INTERNAL), "Internal error"
+        text = text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "...TRUNCATED"
+        return code, text.encode(errors="replace"), b""
 
-        def handle(content: bytes, context: Any) -> bytes:
-            if access_log:
-                return logged(content, context)
-            return answered(content, context, {})
+    def _logged(self, method: Method, path: str, request: Any, call: GrpcCall) -> Reply:
+        given = next((value for key, value in call.metadata() if key == "x-request-id"), None)
+        request_id = given if isinstance(given, str) and given else _new_id()
+        call.trailing = (("x-request-id", request_id),)
 
-        def logged(content: bytes, context: Any) -> bytes:
-            started = perf_counter()
-            request_id = dict(context.invocation_metadata()).get("x-request-id") or _new_id()
-            context.set_trailing_metadata((("x-request-id", request_id),))
-            try:
-                return answered(content, context, {"x-request-id": request_id})
-            finally:
-                code = context.code() or grpc.StatusCode.OK
-                log_answer("gRPC", path, code.name, started=started, request_id=request_id, peer=context.peer())
+        def with_id(request: Any, call: GrpcCall, headers: Headers) -> Any:
+            return method(request, call, headers | {"x-request-id": request_id})
 
-        def answered(content: bytes, context: Any, more: dict[str, str]) -> bytes:
-            try:
-                return method(content, context, self._headers(context, path) | more)
-            except ServingError as error:
-                status, text = _STATUS_OF[int(error.code)], error.message
-            except DecodeError:
-                status, text = grpc.StatusCode.INVALID_ARGUMENT, "The request is no message of this method"
-            except Exception:
-                LOGGER.exception("A gRPC request failed")
-                status, text = grpc.StatusCode.INTERNAL, "Internal error"
-            context.abort(status, text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "...TRUNCATED")
-            return b""  # not reached: abort raises
+        reply = self._finish(with_id, path, request, call)
+        log_answer(
+            "gRPC",
+            path.removeprefix("/"),
+            _NAME_OF[reply[0]],
+            started=call.started,
+            request_id=request_id,
+            peer=call.peer(),
+        )
+        return reply
 
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-    def _headers(self, context: Any, path: str) -> dict[str, str]:
-        headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+    def _headers(self, call: GrpcCall, path: str) -> Headers:
+        headers = {key: value for key, value in call.metadata() if isinstance(value, str)}
         for gate in self._gates:
-            gate.admit(headers, path=f"/{path}", peer=context.peer())
+            gate.admit(headers, path=path, peer=call.peer())
         return headers
 
-    def _inference_method(self, method: str, kind: Any) -> Method:
-        def infer(content: bytes, context: Any, headers: dict[str, str]) -> bytes:
-            started = perf_counter()
-            request = kind.FromString(content)
-            left = context.time_remaining()
-            request_context = RequestContext(
-                method,
-                "gRPC",
-                headers=headers,
-                request_id=headers.get("x-request-id") or _new_id(),
-                timeout=left if left is not None and left < 1e6 else 0.0,
-            )
-            code, name, number = Code.OK, "", ""
+    def _is_quick(self, method: str, request: Any) -> bool:
+        """Return whether the model has proven so short that no other thread is worth it."""
+        if request is MALFORMED:
+            return True
+        spec = request.tasks[0].model_spec if method == "multi_inference" and request.tasks else None
+        spec = spec if spec is not None else getattr(request, "model_spec", None)
+        model = self._store.served().get(spec.name) if spec is not None else None
+        latest = model.latest if model is not None else None
+        return latest is None or bool(latest.model.is_quick)
+
+    def _infer(self, method: str, request: Any, call: GrpcCall, headers: Headers) -> Any:
+        left = call.time_remaining()
+        context = RequestContext(
+            method,
+            "gRPC",
+            headers=headers,
+            request_id=headers.get("x-request-id") or (_new_id() if self._reads_headers else ""),
+            timeout=left if left < 1e6 else 0.0,
+        )
+        code, name, number = Code.OK, "", ""
+        try:
+            spec = _model_spec(request, method)
+            name = spec.name
+            version = self._acquire(spec, headers)
+            number = version.version_text
             try:
-                spec = _model_spec(request, method)
-                name = spec.name
-                version = self._acquire(spec, headers)
-                number = version.version_text
-                try:
-                    response = messages.answer(method, request, self._target(version, request_context))
-                finally:
-                    version.release()
-                return bytes(response.SerializeToString())
-            except ServingError as error:
-                code = error.code
-                raise
-            except Exception:
-                code = Code.INTERNAL
-                raise
+                return messages.answer(method, request, self._target(version, context))
             finally:
-                self._inference.count(request_context, name, number, code, perf_counter() - started)
+                version.release()
+        except ServingError as error:
+            code = error.code
+            raise
+        except Exception:
+            code = Code.INTERNAL
+            raise
+        finally:
+            self._inference.count(context, name, number, code, perf_counter() - call.started)
 
-        return infer
-
-    def _acquire(self, spec: Any, headers: dict[str, str]) -> ServedVersion:
+    def _acquire(self, spec: Any, headers: Headers) -> ServedVersion:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
@@ -241,20 +286,17 @@ class GrpcServer:
             max_rows=settings.limits.batch_rows,
         )
 
-    def _metadata(self, content: bytes, _: Any, headers: dict[str, str]) -> bytes:
-        request = get_model_metadata_pb2.GetModelMetadataRequest.FromString(content)
+    def _metadata(self, request: Any, _: GrpcCall, headers: Headers) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         messages.check_metadata_fields(request.metadata_field)
         version = self._acquire(request.model_spec, headers)
         try:
-            response = messages.model_metadata(request, name=version.name, number=version.number, model=version.model)
-            return bytes(response.SerializeToString())
+            return messages.model_metadata(request, name=version.name, number=version.number, model=version.model)
         finally:
             version.release()
 
-    def _status(self, content: bytes, _: Any, __: dict[str, str]) -> bytes:
-        request = get_model_status_pb2.GetModelStatusRequest.FromString(content)
+    def _status(self, request: Any, _: GrpcCall, __: Headers) -> Any:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         spec = request.model_spec
@@ -264,11 +306,10 @@ class GrpcServer:
             told = response.model_version_status.add(version=status.version, state=int(status.state))
             told.status.error_code = int(status.code)
             told.status.error_message = status.message
-        return bytes(response.SerializeToString())
+        return response
 
-    def _reload_config(self, content: bytes, _: Any, headers: dict[str, str]) -> bytes:
-        self._check_admin(headers)
-        request = model_management_pb2.ReloadConfigRequest.FromString(content)
+    def _reload_config(self, request: Any, call: GrpcCall, headers: Headers) -> Any:
+        self._check_admin(headers or self._headers(call, ""))
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
@@ -292,9 +333,9 @@ class GrpcServer:
         for name in request.metric_names:
             if name in after:
                 response.metric.add(name=name, int64_value_increase=after[name] - before[name])
-        return bytes(response.SerializeToString())
+        return response
 
-    def _check_admin(self, headers: dict[str, str]) -> None:
+    def _check_admin(self, headers: Headers) -> None:
         token = self._settings.admin_token
         if not token:
             raise ServingError(
