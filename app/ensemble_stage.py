@@ -26,7 +26,7 @@ from app.execution.messages import EnsembleMember, EnsembleSaved, SaveEnsemble
 from app.fold_choice import fold_parts
 from app.goals import measure_label, shown_limit, shown_measure
 from app.run_directory import RunDirectory, read_json
-from app.search.limits import MODEL_MEASURES, Limit
+from app.search.limits import MEMORY, MODEL_MEASURES, Limit
 from app.search_record import SearchRecord
 from app.summary import ensemble_chosen
 from app.time_budget import TimeBudget
@@ -252,7 +252,8 @@ class _Builder:
 
     def fitted(self, choice: Chosen, *, limits: Sequence[Limit]) -> tuple[Chosen, EnsembleSaved]:
         """Returns what is left of a choice, and how it was saved."""
-        measured = [limit for limit in limits if limit.measure in MODEL_MEASURES]
+        # Members are trained one after the other: each has kept a limit on the memory of that by itself.
+        measured = [limit for limit in limits if limit.measure in MODEL_MEASURES and limit.measure != MEMORY]
         asked = tuple(dict.fromkeys(limit.measure for limit in measured if choice.weights))
         saved = self._saved(choice.weights, measure=asked)
         if len(saved.trials) < len(choice.weights):

@@ -13,7 +13,9 @@ from difflib import get_close_matches
 
 from app.evaluation.metrics import METRICS, Direction, Metric, Needs, Objective, default_objective, resolve_objective
 from app.search.limits import (
+    FLOPS,
     LATENCY,
+    MEMORY,
     MODEL_MEASURES,
     PARAMETERS,
     SIZE,
@@ -148,15 +150,15 @@ def shown_unmet(unmet: Unmet) -> str:
     )
 
 
-_LABELS = {LATENCY: "latency", PARAMETERS: "parameters", SIZE: "size"}
+_LABELS = {LATENCY: "latency", PARAMETERS: "parameters", SIZE: "size", FLOPS: "operations", MEMORY: "memory"}
 
 
 def _amount(name: str, value: float) -> str:
     if name == LATENCY:
         return f"{value:.3g} ms"
-    if name == PARAMETERS:
+    if name in (PARAMETERS, FLOPS):
         return f"{value:,.0f}"
-    if name == SIZE:
+    if name in (SIZE, MEMORY):
         return f"{value / 1e6:.3g} MB"
     return f"{value:.4g}"
 

@@ -17,11 +17,14 @@ from typing import cast
 from app.search.trial import Failed, History, Trial
 
 LATENCY, PARAMETERS, SIZE = "latency_ms", "num_parameters", "size_bytes"
+FLOPS, MEMORY = "flops", "memory_bytes"
 
 MODEL_MEASURES: dict[str, str] = {
     LATENCY: "time of one row through the exported model, in milliseconds",
     PARAMETERS: "weights of the network",
     SIZE: "size of the exported model, in bytes",
+    FLOPS: "floating-point operations of the network for one row; a multiply-add counts as two",
+    MEMORY: "memory of a training step, in bytes, as far as it can be told from the graph",
 }
 """What every model has, whatever its task; each is known before the network is trained."""
 
@@ -36,6 +39,12 @@ _ALIASES: dict[str, tuple[str, float]] = {
     "size_kb": (SIZE, 1e3),
     "size_mb": (SIZE, 1e6),
     "size_gb": (SIZE, 1e9),
+    "flop": (FLOPS, 1.0),
+    "mflops": (FLOPS, 1e6),
+    "gflops": (FLOPS, 1e9),
+    "memory": (MEMORY, 1.0),
+    "memory_mb": (MEMORY, 1e6),
+    "memory_gb": (MEMORY, 1e9),
 }
 
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -48,6 +57,8 @@ _UNITS: dict[str, dict[str, float]] = {
     LATENCY: {"": 1.0, "ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3},
     PARAMETERS: _COUNTS,
     SIZE: _BYTES,
+    FLOPS: _COUNTS,
+    MEMORY: _BYTES,
 }
 
 _PATTERN = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=|=<|=>|<|>|==?|)\s*(.*?)\s*")

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import final
 
+import keras
 import numpy as np
 
 from app.data_files import SPLIT_COLUMN, read_arrow
 from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory, write_json
-from app.search.limits import MODEL_MEASURES, PARAMETERS
+from app.search.limits import FLOPS, MEMORY, MODEL_MEASURES, PARAMETERS
 from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks
 from app.training.declaration import hyperparameters
 from app.training.final_model import Encoders, encoded_by
-from app.training.network import EpochResult, forget_graphs
+from app.training.network import DEFAULT_BATCH_SIZE, EpochResult, forget_graphs
 from app.training.trainer import Trainer
 from app.training.trial_data import tensors
 from pipelines.raw_columns import raw_columns
 from pipelines.splits import Split
+from search_spaces.context import TrainingContext
+from search_spaces.network_costs import NetworkCosts, network_costs
 from search_spaces.user_space import answers_logits, arrange, checked_model, input_form
 from tf_serving.measure import measure_export, measure_model
 
@@ -67,28 +70,44 @@ class ModelMeasurer:
             found = {name: float(value) for name, value in json.loads(known.read_bytes()).items()}
             if set(self._names) <= set(found):
                 return {name: found[name] for name in self._names}
-        measured = self._measured(values)
+        measured = self._measured(values, self._names)
         state.mkdir(parents=True, exist_ok=True)
         write_json(known, measured)
         return measured
+
+    def num_parameters(self, values: Mapping[str, Value]) -> int:
+        """Returns the weights of the network that `values` stand for.
+
+        Raises:
+            SpaceError: The space built no usable model.
+        """
+        return int(self._measured(values, [PARAMETERS])[PARAMETERS])
 
     def exported(self, version: Path) -> dict[str, float]:
         """Returns latency and size of an exported version."""
         return measure_export(version, row=self._row)
 
     def exportable(
-        self, networks: AveragedNetworks, *, encoders: Encoders, measures: Iterable[str]
+        self, networks: AveragedNetworks, *, encoders: Encoders, measures: Collection[str]
     ) -> dict[str, float]:
-        """Returns latency and size, as far as asked for, of what `networks` would be exported as."""
-        return measure_model(
+        """Returns latency, size and operations, as far as asked for, of what `networks` would be exported as."""
+        found = measure_model(
             lambda columns: networks.answer(encoded_by(encoders, networks.folds, columns)),
             track=[*(network.model for network in networks.networks), *encoders.values()],
             schema=self._trainer.data.schema,
             row=self._row,
             measures=tuple(measures),
         )
+        if FLOPS in measures:
+            models = [network.model for network in networks.networks]
+            found[FLOPS] = float(sum(self._costs(model, networks.context, batch_size=1).flops for model in models))
+        return found
 
-    def _measured(self, values: Mapping[str, Value]) -> dict[str, float]:
+    def _costs(self, model: keras.Model, context: TrainingContext, *, batch_size: int) -> NetworkCosts:
+        example = tensors({name: array[:1] for name, array in self._trainer.data.training.features.items()})
+        return network_costs(model, arrange(example, input_form(model), context), batch_size=batch_size)
+
+    def _measured(self, values: Mapping[str, Value], names: Collection[str]) -> dict[str, float]:
         """Builds the network as the final model is, outside any distribution strategy, and measures it."""
         trainer, data = self._trainer, self._trainer.data
         context = trainer.context(rows=data.training.num_rows)
@@ -102,10 +121,14 @@ class ModelMeasurer:
                 track=[model, data.encoder],
                 schema=data.schema,
                 row=self._row,
-                measures=self._names,
+                measures=tuple(names),
             )
-            if PARAMETERS in self._names:
+            if PARAMETERS in names:
                 measured[PARAMETERS] = float(model.count_params())
+            if FLOPS in names or MEMORY in names:
+                batch_size = context.global_batch(int(values.get("batch_size", DEFAULT_BATCH_SIZE)))
+                costs = self._costs(model, context, batch_size=batch_size)
+                measured |= {FLOPS: float(costs.flops), MEMORY: float(costs.memory_bytes)}
             return measured
         finally:
             forget_graphs()

@@ -30,6 +30,9 @@ def trial(number: int, failed: bool = False, **measures: float) -> Trial:
         ("size<=1MiB", Limit("size_bytes", 1048576.0)),
         ("size_mb<=1.5", Limit("size_bytes", 1.5e6)),
         ("size_bytes > .5e3", Limit("size_bytes", 500.0, Sense.AT_LEAST)),
+        ("flops<=20M", Limit("flops", 2e7)),
+        ("mflops<=20", Limit("flops", 2e7)),
+        ("memory<=1.5GB", Limit("memory_bytes", 1.5e9)),
         ("f1>=-0.5", Limit("f1", -0.5, Sense.AT_LEAST)),
     ],
 )
@@ -46,7 +49,7 @@ def test_limits_are_read_with_their_units(text: str, limit: Limit) -> None:
         ("", "cannot be read"),
         ("latency<=", "cannot be read"),
         ("latncy<=5", "no measure 'latncy'; did you mean 'latency'"),
-        ("zzzz<=5", "no measure 'zzzz'; expected one of latency_ms, num_parameters, size_bytes, f1"),
+        ("zzzz<=5", "no measure 'zzzz'; expected one of latency_ms, num_parameters, size_bytes, flops, memory_bytes"),
         ("latency<=five", "ends in 'five'; expected a number, perhaps followed by one of ms, s, us"),
         ("latency<=5MB", "ends in '5MB'; expected a number, perhaps followed by one of ms"),
         ("size_mb<=5MB", "ends in '5MB'; expected a number"),

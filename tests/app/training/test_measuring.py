@@ -17,7 +17,7 @@ from search_spaces.catalogue import SpaceError
 from tf_serving.export import stage_saved_model
 from tf_serving.measure import measure_export, quiet_milliseconds, size_bytes
 
-ALL = ("latency_ms", "num_parameters", "size_bytes", "accuracy")
+ALL = ("latency_ms", "num_parameters", "size_bytes", "flops", "memory_bytes", "accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,13 @@ def measured(
 def test_measures_of_the_model_are_taken_before_training(measured: tuple[dict[str, float], Path]) -> None:
     found, _ = measured
     # A metric is no property of an untrained network.
-    assert set(found) == {"latency_ms", "num_parameters", "size_bytes"}
+    assert set(found) == {"latency_ms", "num_parameters", "size_bytes", "flops", "memory_bytes"}
     assert 0.0 < found["latency_ms"] < 1e4
     assert found["num_parameters"] > 100
     assert found["size_bytes"] > 4 * found["num_parameters"]
+    # A weight of a dense layer is one multiply-add; its training holds four numbers.
+    assert 1.5 * found["num_parameters"] < found["flops"] < 20 * found["num_parameters"]
+    assert found["memory_bytes"] > 15 * found["num_parameters"]
 
 
 def test_resumed_trial_keeps_its_measures(
