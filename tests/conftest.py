@@ -97,6 +97,22 @@ def penguins() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
+def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans of 120 handwritten digits, 8 x 8 grey PNGs, in a folder for each of the classes 0, 1 and 2."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("images") / "digits"
+    digits = load_digits(n_class=3)
+    for digit in range(3):
+        (folder / str(digit)).mkdir(parents=True)
+        for number, scan in enumerate(digits.images[digits.target == digit][:40]):
+            image = Image.fromarray((scan * 15).astype("uint8"))
+            image.save(folder / str(digit) / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def space_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a module `penguin_spaces`, to be the working directory."""
     folder = tmp_path_factory.mktemp("spaces")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tf_serving.model_versions import check_file_name, create_staging, discard, 
 from tf_serving.sample_request import SAMPLE_FILE, sample_request
 from tf_serving.signatures import (
     CLASSIFY,
+    PIXELS,
     REGRESS,
     SERVING_DEFAULT,
     column_specs,
@@ -32,6 +34,25 @@ from tf_serving.warmup import WARMUP_FILE, write_warmup_requests
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 Column = NDArray[Any]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelAnswer:
+    """A signature that takes decoded images.
+
+    Attributes:
+        answer: As that of ``stage_saved_model``, with ``(batch, height, width, channels)`` uint8 for the images.
+        column: The column of images.
+        shape: Height, width and channels.
+    """
+
+    answer: Answer
+    column: str
+    shape: tuple[int, int, int]
+
+    def spec(self, encoded: tf.TensorSpec) -> tf.TensorSpec:
+        """Return the specification of the decoded column for that of the encoded one."""
+        return tf.TensorSpec((None, *self.shape), tf.uint8, name=encoded.name)
+
 
 SCHEMA_FILE = "schema.json"
 EXTRA_DIRECTORY = "assets.extra"
@@ -77,6 +98,7 @@ def stage_saved_model(
     directory: Path,
     sample: Mapping[str, Column],
     extra_files: Mapping[str, bytes],
+    pixels: PixelAnswer | None = None,
 ) -> Path:
     """Write a model to a hidden directory beside its versions, complete but not yet published; return it.
 
@@ -93,6 +115,7 @@ def stage_saved_model(
         directory: ``<base>/<model name>``; created when missing.
         sample: Raw columns of at least one real row, for the warm-up requests and the sample request.
         extra_files: Content of further files in ``assets.extra`` by file name.
+        pixels: For a model of images: a further signature that takes them decoded.
 
     Raises:
         ValueError: A name, the sample or what ``answer`` returns is not as described.
@@ -101,7 +124,7 @@ def stage_saved_model(
     features = schema.used_features
     _check_sample(sample, features)
     _check_extra_files(extra_files)
-    root, signatures = trace_signatures(answer, track=track, schema=schema)
+    root, signatures = trace_signatures(answer, track=track, schema=schema, pixels=pixels)
     staging = create_staging(directory)
     try:
         tf.saved_model.save(root, str(staging), signatures=signatures)
@@ -111,7 +134,7 @@ def stage_saved_model(
             model_name=directory.name,
             schema=schema,
             sample=sample,
-            signatures=tuple(signatures),
+            signatures=tuple(name for name in signatures if name != PIXELS),
             extra_files=extra_files,
         )
         write_manifest(staging)
@@ -128,7 +151,7 @@ def stage_saved_model(
 
 
 def trace_signatures(
-    answer: Answer, *, track: Sequence[object], schema: DatasetSchema
+    answer: Answer, *, track: Sequence[object], schema: DatasetSchema, pixels: PixelAnswer | None = None
 ) -> tuple[tf.Module, dict[str, Any]]:
     """Return the object to save and its signatures, the concrete functions that will be served.
 
@@ -136,6 +159,7 @@ def trace_signatures(
         answer: As ``stage_saved_model``, like all other arguments.
         track: Objects that own the variables and tables.
         schema: Columns and target.
+        pixels: As ``stage_saved_model``.
 
     Raises:
         ValueError: What ``answer`` returns, or a column's name, is not as ``stage_saved_model`` says.
@@ -164,6 +188,15 @@ def trace_signatures(
         name, on_examples = (CLASSIFY, classify) if schema.target.task.is_classification else (REGRESS, regress)
         examples = tf.function(on_examples, input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
         signatures[name] = examples.get_concrete_function()
+    if pixels is not None:
+        place = names.index(pixels.column)
+        decoded = [*specs[:place], pixels.spec(specs[place]), *specs[place + 1 :]]
+        take_pixels = pixels.answer
+
+        def on_pixels(*columns: tf.Tensor) -> dict[str, tf.Tensor]:
+            return take_pixels(dict(zip(names, columns, strict=True)))
+
+        signatures[PIXELS] = tf.function(on_pixels, input_signature=decoded).get_concrete_function()
     root = tf.Module()
     # Only variables and tables, not the Keras layers around them: nothing is left that TensorFlow alone cannot restore.
     root.variables_used = list(default.graph.variables)

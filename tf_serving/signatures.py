@@ -24,10 +24,12 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 SERVING_DEFAULT = "serving_default"
 CLASSIFY = "classify"
 REGRESS = "regress"
+PIXELS = "pixels"
 METHOD_NAMES = {
     SERVING_DEFAULT: "tensorflow/serving/predict",
     CLASSIFY: "tensorflow/serving/classify",
     REGRESS: "tensorflow/serving/regress",
+    PIXELS: "tensorflow/serving/predict",
 }
 
 
@@ -120,7 +122,8 @@ def finish_signatures(directory: Path, features: Sequence[FeatureSpec]) -> None:
     (meta_graph,) = saved_model.meta_graphs
     for name, signature in meta_graph.signature_def.items():
         signature.method_name = METHOD_NAMES.get(name, signature.method_name)
-    _rename_inputs(meta_graph.signature_def[SERVING_DEFAULT], column_of)
+    for name in {SERVING_DEFAULT, PIXELS} & set(meta_graph.signature_def):
+        _rename_inputs(meta_graph.signature_def[name], column_of)
     for node in meta_graph.object_graph_def.nodes:
         function = node.bare_concrete_function
         if are_numbered and set(function.argument_keywords) == set(column_of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -33,7 +34,7 @@ from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import raw_columns
 from search_spaces.answers import AnswerForm
-from tf_serving.export import stage_saved_model
+from tf_serving.export import PixelAnswer, stage_saved_model
 from tf_serving.hostile_rows import hostile_rows
 from tf_serving.verify import write_cases
 
@@ -110,6 +111,7 @@ class FinalModel:
             # What is published with the model comes from rows that it learned from, never from the sealed ones.
             sample=learned,
             extra_files=extra_files,
+            pixels=self._pixels(),
         )
         cases = self.directory.best / "verification.npz"
         self._write_cases(cases, raw)
@@ -119,8 +121,21 @@ class FinalModel:
     def _answer(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns what is exported: the answers to raw columns, in the graph."""
         encodings = encoded_by(self.encoders, self.exported.folds, columns)
-        if not self.trainer.data.encoder.images:
-            return self.exported.answer(encodings)
+        return self._answer_encoded(encodings) if self.trainer.data.encoder.images else self.exported.answer(encodings)
+
+    def _pixels(self) -> PixelAnswer | None:
+        """Returns what takes images decoded."""
+        for name, decoder in self.trainer.data.encoder.images.items():
+            shape = (decoder.encoding.height, decoder.encoding.width, decoder.encoding.channels)
+            return PixelAnswer(answer=partial(self._answer_pixels, name=name), column=name, shape=shape)
+        return None
+
+    def _answer_pixels(self, columns: Mapping[str, tf.Tensor], *, name: str) -> dict[str, tf.Tensor]:
+        others = {column: tensor for column, tensor in columns.items() if column != name}
+        encodings = encoded_by(self.encoders, self.exported.folds, others) if others else {0: {}}
+        return self._answer_encoded({fold: {**encoded, "image": columns[name]} for fold, encoded in encodings.items()})
+
+    def _answer_encoded(self, encodings: Mapping[int, Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
         # A convolution of no images answers in a wrong shape on a CPU with oneDNN, so there is always one.
         num_rows = tf.shape(encodings[0]["image"])[0]
         padded = {fold: {name: _with_a_row(array) for name, array in encodings[fold].items()} for fold in encodings}

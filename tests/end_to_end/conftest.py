@@ -117,6 +117,16 @@ def from_database(folder: Path, data: Path) -> tuple[Finished, Finished]:
     return searched, Command("predict", run, *place, "--output", output, "--chunk-rows", 100, run=run).finish()
 
 
+def pictures(folder: Path, images: Path) -> tuple[Finished, Finished]:
+    """A search on a folder of images, and answers to them."""
+    run = folder / "digits"
+    options = ("--trials", 2, "--epochs", 3, "--run", run, "--config", folder / "cnn.toml")
+    (folder / "cnn.toml").write_text("[search]\nensemble = 1\n")
+    searched = Command("search", images, *options, run=run).finish()
+    output = folder / "answers.csv"
+    return searched, Command("predict", run, images, "--key", "image", "--output", output, run=run).finish()
+
+
 def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
     """The same search, killed in the middle of its second trial, and resumed."""
     run = folder / "killed"
@@ -205,13 +215,18 @@ Scenarios = Mapping[str, Future[Any]]
 
 @pytest.fixture(scope="session")
 def scenarios(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, space_folder: Path, penguins_csv: Path
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    space_folder: Path,
+    penguins_csv: Path,
+    digit_folder: Path,
 ) -> Iterator[Scenarios]:
     """Starts every scenario that a collected test asks for."""
     spaces, data = space_folder, penguins_csv
     every: dict[str, Callable[[Path], Any]] = {
         "finished": lambda folder: finished(folder, data),
         "from_database": lambda folder: from_database(folder, data),
+        "pictures": lambda folder: pictures(folder, digit_folder),
         "killed": lambda folder: killed(folder, data),
         "folded": lambda folder: folded(folder, data),
         "full_disk": lambda folder: full_disk(folder, data, spaces),
@@ -237,6 +252,14 @@ def finished_fixture(scenarios: Scenarios) -> Finished:
 @pytest.fixture(scope="session", name="from_database")
 def from_database_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
     result: tuple[Finished, Finished] = scenarios["from_database"].result()
+    return result
+
+
+@pytest.fixture(scope="session", name="pictures")
+def pictures_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
+    result: tuple[Finished, Finished] = scenarios["pictures"].result()
+    if result[0].code:
+        pytest.fail(result[0].errors)
     return result
 
 
