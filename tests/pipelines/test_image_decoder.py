@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipelines.image_decoder import ImageDecoder
+from pipelines.image_encoding import ImageEncoding, Resize
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decoder(height: int = 12, width: int = 16, channels: int = 3, resize: Resize = Resize.STRETCH) -> ImageDecoder:
+    return ImageDecoder(
+        ImageEncoding(name="image", height=height, width=width, channels=channels, resize=resize, reason="")
+    )
+
+
+def decoded(data: bytes, **shape: Any) -> Any:
+    return decoder(**shape).decode_one(tf.constant(data)).numpy()
+
+
+def test_pixels_of_the_right_size_come_back_exactly() -> None:
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(COLOURS))), COLOURS)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(COLOURS), "BMP")), COLOURS)
+    grey = COLOURS[..., :1]
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey[..., 0])), channels=1), grey)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "JPEG"), ("RGB", "GIF"), ("RGBA", "BMP"), ("1", "PNG"), ("LA", "PNG")],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_is_brought_to_the_same_shape(mode: str, kind: str, channels: int) -> None:
+    image = Image.fromarray(COLOURS).resize((160, 120)).convert(mode)
+    found = decoded(encoded(image, kind), channels=channels)
+    assert (found.shape, found.dtype) == ((12, 16, channels), np.uint8)
+    expected = np.asarray(image.convert("RGB")).mean()
+    assert abs(float(found.mean()) - expected) < 12
+
+
+def test_sixteen_bits_become_eight() -> None:
+    grey = COLOURS[..., 0]
+    found = decoded(encoded(Image.fromarray(grey.astype(np.uint16) * 257)), channels=1)
+    np.testing.assert_array_equal(found[..., 0], grey)
+
+
+def test_the_first_frame_of_an_animation_counts() -> None:
+    frames = [Image.fromarray(np.full((12, 16), level, np.uint8)) for level in (10, 200, 250)]
+    found = decoded(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), channels=1)
+    assert np.abs(found.astype(int) - 10).max() <= 1
+
+
+def test_shapes_are_stretched_padded_or_cropped() -> None:
+    wide = np.zeros((10, 40), np.uint8)
+    wide[:, 15:25] = 200
+    data = encoded(Image.fromarray(wide))
+    stretched, padded, cropped = (decoded(data, height=10, width=10, channels=1, resize=how)[..., 0] for how in Resize)
+    assert 40 < stretched.mean() < 60
+    assert padded[0].max() == 0
+    assert padded.max() > 150
+    np.testing.assert_array_equal(cropped, 200)
+
+
+def test_a_large_photograph_is_made_smaller_while_it_is_decoded() -> None:
+    level = np.linspace(0, 255, 6_400).astype(np.uint8)
+    photograph = encoded(Image.fromarray(np.broadcast_to(level, (8_000, 6_400)).copy()), "JPEG")
+    found = decoded(photograph, height=32, width=32, channels=1)[..., 0]
+    np.testing.assert_allclose(found[0], level.reshape(32, -1).mean(axis=1), atol=2)
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    header = bytearray(encoded(Image.fromarray(COLOURS)))
+    header[16:24] = (20_000).to_bytes(4, "big") * 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most|Expected an image"):
+        decoded(bytes(header))
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"no image at all", encoded(Image.fromarray(COLOURS))[:-30]])
+def test_what_is_no_image_is_an_error_of_the_graph(data: bytes) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoded(data)
+
+
+def test_a_batch_is_its_images_in_whatever_company() -> None:
+    images = [Image.fromarray(np.roll(COLOURS, shift, axis=1)) for shift in range(3)]
+    files = [encoded(image, kind) for image, kind in zip(images, ("PNG", "JPEG", "GIF"), strict=True)]
+    decode = decoder()
+    together = tf.function(decode, input_signature=[tf.TensorSpec((None,), tf.string)])(tf.constant(files)).numpy()
+    for place, data in enumerate(files):
+        np.testing.assert_array_equal(together[place], decode.decode_one(tf.constant(data)).numpy())
+    column = pa.chunked_array([pa.array(files, pa.large_binary())])
+    np.testing.assert_array_equal(decode.decode_column(column), together)
+    assert decode(tf.constant([], tf.string)).shape == (0, 12, 16, 3)
