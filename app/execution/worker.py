@@ -42,7 +42,6 @@ from app.run_directory import RunDirectory
 from app.training.seeding import derive_seed
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
-from search_spaces.context import TableContext
 from search_spaces.portfolio import portfolio_of
 
 if TYPE_CHECKING:
@@ -145,9 +144,7 @@ class Worker:
             num_replicas=placement.num_replicas,
             memory=resident_memory(),
             alone=runner.alone,
-            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds))
-            if isinstance(context, TableContext)
-            else (),
+            portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
         )
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
