@@ -111,7 +111,7 @@ def search(
         ),
         config,
     )
-    with contextlib.closing(make_executor(settings.execution)) as executor:
+    with contextlib.closing(make_executor(settings.execution, devices=settings.training.devices)) as executor:
         path, view = _place(run, settings), _view(verbose)
         return launch(_source(data, settings), settings, path=path, executor=executor, view=view, started=started)
 
@@ -142,7 +142,7 @@ def prepare(
     """
     settings = _settings(data, SearchArguments(target=target), config)
     view = _view(verbose)
-    with contextlib.closing(make_executor(settings.execution)) as executor:
+    with contextlib.closing(make_executor(settings.execution, devices=settings.training.devices)) as executor:
         directory = prepare_data(_source(data, settings), settings, path=_place(run, settings), view=view)
         return begin(directory, directory.read_config(), executor=executor, view=view)
 

@@ -92,7 +92,7 @@ def search(
     folds: Annotated[int | None, typer.Option(help="Folds that judge a trial; 1: validation rows; 0: by rows.")] = None,
     ensemble: Annotated[int | None, typer.Option(help="Trials that answer together; 1: one; 0: up to 8.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice [default: 42].")] = None,
-    device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: MirroredStrategy.")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: see --placement.")] = None,
     limit: Annotated[list[str] | None, typer.Option(help="latency_ms<=5, num_parameters<=2e6, size_mb<=10.")] = None,
     start_from: Annotated[list[Path] | None, typer.Option(help="Earlier run on like data to learn from.")] = None,
     keep: Annotated[int, typer.Option(min=0, help="Best trials whose state is kept [default: 3].")] = 0,
@@ -135,7 +135,7 @@ def _launch(settings: ExperimentConfig, run: Path, *, url: str) -> None:
     from app.execution.executors import make_executor
 
     # The worker imports TensorFlow, which takes seconds, while this process imports pandas and reads the data.
-    with contextlib.closing(make_executor(settings.execution)) as executor:
+    with contextlib.closing(make_executor(settings.execution, devices=settings.training.devices)) as executor:
         from app.data_source import source_of
         from app.experiment import launch
 

@@ -82,7 +82,7 @@ def launch(
 def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: View) -> RunDirectory:
     """Reads the data, says what is in it, and puts it into a new run directory; arguments and errors as `launch`."""
     check_settings(config)
-    if warning := workers_warning(config.execution):
+    if warning := workers_warning(config.execution, devices=config.training.devices):
         view.say(f"warning: {warning}")
     directory = RunDirectory(path)
     directory.check_free()
@@ -143,7 +143,7 @@ def resume(
         if "search" in stages and changes != Changes():
             view.say("The search itself has ended; what is left is the final training, the test and the export.")
         write_config(directory, config)
-        with contextlib.closing(make_executor(config.execution)) as executor:
+        with contextlib.closing(make_executor(config.execution, devices=config.training.devices)) as executor:
             return run(directory, config, executor=executor, view=view, started=time.time())
 
 

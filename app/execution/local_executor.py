@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import IO, final
 
 import app
+from app.execution.lease import Lease
 from app.execution.machine import MEMORY_SHARE, threads_of, total_memory
 from app.execution.messages import Reply, Request
-from app.execution.worker_pool import Lease, WorkerHandle, WorkerPool
+from app.execution.worker_pool import WorkerHandle, WorkerPool
 from app.training.devices import Seat
 
 ROOT = Path(app.__file__).resolve().parents[1]
@@ -45,8 +46,7 @@ class LocalExecutor(WorkerPool):
     def __init__(
         self, *, num_workers: int = 1, worker_memory: int | None = None, lease: Lease | None = None
     ) -> None:
-        self._num_processes = num_workers
-        usual = int(MEMORY_SHARE * total_memory() / max(1, num_workers))
+        usual = int(MEMORY_SHARE * total_memory())
         super().__init__(num_workers=num_workers, worker_memory=worker_memory, usual_memory=usual, lease=lease)
 
     def _launch(self, number: int) -> WorkerHandle:
@@ -57,8 +57,8 @@ class LocalExecutor(WorkerPool):
         wait(connections, timeout)
 
     def _seat(self, number: int) -> Seat:
-        threads = threads_of(number, num_workers=self._num_processes)
-        return Seat(worker=number, num_workers=self._num_processes, threads=threads)
+        threads = threads_of(number, num_workers=self._num_seats)
+        return Seat(worker=number, num_workers=self._num_seats, threads=threads, gathered=self._gathered)
 
 
 @final

@@ -56,6 +56,7 @@ class RunOpened:
         num_replicas: Replicas of MirroredStrategy.
         memory: Resident memory of the worker, in bytes.
         alone: Why no trial of this search can train in a pack; empty when they can.
+        gather: Why one worker with all devices would serve this search better than one a device; empty when not.
         portfolio: Configurations known to be good, which are tried first; what they leave out takes its default.
     """
 
@@ -64,6 +65,7 @@ class RunOpened:
     num_replicas: int
     memory: int = 0
     alone: str = ""
+    gather: str = ""
     portfolio: tuple[Mapping[str, Value], ...] = ()
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, final
 
 from app.errors import ConfigError, WorkerError
+from app.execution.lease import Lease
 from app.execution.local_executor import ROOT
 from app.execution.machine import num_cores
 from app.execution.messages import Reply, Request
-from app.execution.worker_pool import Lease, WorkerHandle, WorkerPool
+from app.execution.worker_pool import WorkerHandle, WorkerPool
 from app.training.devices import Seat
 
 LISTEN_SECONDS = 10.0

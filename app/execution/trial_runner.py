@@ -18,6 +18,7 @@ from app.execution.machine import resident_memory
 from app.execution.messages import OpenRun, RunPack, RunTrial, TrialEnded, one_line
 from app.run_directory import RunDirectory
 from app.search.limits import PARAMETERS
+from app.search.space import Space
 from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
 from app.training.checkpoint import CheckpointError, DiskFullError
 from app.training.fold_data import load_folds
@@ -88,6 +89,14 @@ class TrialRunner:
     def parts(self) -> tuple[TrainingPart, ...]:
         """What the networks of a trial are trained on: the training rows, or those of each fold."""
         return (self.trainer.part,) if self._folds is None else self._folds.parts
+
+    def default_weights(self, space: Space) -> int:
+        """Returns the weights of the default network; 0 when it cannot be built, of which its trial will tell."""
+        try:
+            return self.measurer.num_parameters(space.default())
+        except Exception:
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
+            return 0
 
     def run_trial(self, request: RunTrial) -> TrialEnded:
         """Trains one trial, whatever it raises.

@@ -39,6 +39,7 @@ from app.execution.messages import (
     one_line,
 )
 from app.run_directory import RunDirectory
+from app.training.devices import may_gather, why_gather
 from app.training.seeding import derive_seed
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
@@ -132,7 +133,10 @@ class Worker:
         placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
         data = load_trial_data(directory, weighting=config.training.class_weights, images=config.images)
         runner = TrialRunner(request, directory, data, placement=placement, conversation=self._conversation)
-        space = declare(runner.trainer.space())
+        space, described, gather = declare(runner.trainer.space()), placement.description, ""
+        if may_gather(config.execution, seat=request.seat):
+            weights = runner.default_weights(space)
+            described, gather = f"{described}; the default network has {weights:,} weights", why_gather(weights)
         self._directory, self._seed, self._runner = directory, request.seed, runner
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()
@@ -140,10 +144,11 @@ class Worker:
         context = runner.trainer.context(rows=data.training.num_rows)
         return RunOpened(
             space=space,
-            devices=placement.description,
+            devices=described,
             num_replicas=placement.num_replicas,
             memory=resident_memory(),
             alone=runner.alone,
+            gather=gather,
             portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
         )
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from app.errors import WorkerError
 from app.execution.executor import Event, Executor
+from app.execution.lease import Lease
 from app.execution.machine import in_bytes
 from app.execution.messages import (
     EpochEnded,
@@ -39,43 +40,6 @@ MOST_UNSEEN_SECONDS = 5.0
 """A coordinator that was itself held up for an hour must not take its workers for dead: they may have told, unheard."""
 
 MOST_FAILED_STARTS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """How long a worker may be silent before it counts as hung, in seconds.
-
-    A trial traces its graph before its first word, later it gives a sign of life about once a second. What is usual
-    is learned from the trials so far: `factor` times the longest silence of one that lived, within these bounds.
-
-    Attributes:
-        first: At most this before a trial's first word, or before a worker has opened the experiment.
-        later: At most this between two words.
-        least: Never less than this.
-        factor: How much longer than usual a silence may be.
-    """
-
-    first: float = 900.0
-    later: float = 300.0
-    least: float = 60.0
-    factor: float = 20.0
-
-    def allowed(self, *, before_first_word: bool, longest: float) -> float:
-        """Returns how long the next silence may be, in seconds.
-
-        Args:
-            before_first_word: Whether nothing has been heard of the trial.
-            longest: The longest such silence so far; 0 when none has been seen.
-        """
-        most = self.first if before_first_word else self.later
-        return min(most, max(self.least, self.factor * longest)) if longest else most
-
-    def grace(self, longest: float) -> float:
-        """Returns how long after its deadline a trial may still be busy, in seconds.
-
-        The very first trial may be tracing its graph when its time is up.
-        """
-        return max(self.least / 2, 3 * longest) if longest else self.least
 
 
 class WorkerHandle(abc.ABC):
@@ -139,7 +103,7 @@ class WorkerPool(Executor):
     Args:
         num_workers: At least 1.
         worker_memory: Bytes past which a worker is replaced, even in the middle of a trial; None for no such limit.
-        usual_memory: Bytes past which a worker is replaced between two trials.
+        usual_memory: Bytes past which all workers together are recycled, each between two of its trials.
         lease: When a silent worker counts as hung.
     """
 
@@ -151,10 +115,11 @@ class WorkerPool(Executor):
         self._request: OpenRun | None = None
         self._lease = lease or Lease()
         self._memory = worker_memory
-        self._recycle_at = int(RECYCLE_SHARE * worker_memory) if worker_memory else usual_memory
+        self._usual_memory = usual_memory
         self._longest = {True: 0.0, False: 0.0}
         self._looked = time.monotonic()
         self._told: list[Event] = []
+        self._num_seats, self._gathered = num_workers, ""
         self._posts = [_Post(number, self._launch(number)) for number in range(num_workers)]
 
     @abc.abstractmethod
@@ -188,6 +153,9 @@ class WorkerPool(Executor):
         before, self._request = self._request, request
         try:
             opened = self._open_first()
+            if opened.gather and self._num_seats > 1:
+                self._gather(opened.gather)
+                opened = self._open_first()
         except WorkerError:
             self._request = before
             raise
@@ -253,6 +221,20 @@ class WorkerPool(Executor):
             post.handle.kill()
 
     # Opening
+
+    def _gather(self, reason: str) -> None:
+        """Gives all devices to one new worker, since a worker that has begun keeps those that it sees."""
+        for post in self._posts:
+            post.handle.kill()
+        self._num_seats, self._gathered = 1, reason
+        self._posts = [_Post(0, self._launch(0))]
+
+    @property
+    def _recycle_at(self) -> int:
+        """Bytes past which a worker is replaced between two trials; 0 for never."""
+        if self._memory:
+            return int(RECYCLE_SHARE * self._memory)
+        return (self._usual_memory or 0) // self._num_seats
 
     def _open_first(self) -> RunOpened:
         post = self._posts[0]

@@ -25,6 +25,7 @@ from app.data_source import read_source
 from app.data_stage import prepare_data
 from app.errors import WorkerError
 from app.execution.executor import Event, Executor
+from app.execution.lease import Lease
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import (
     EpochEnded,
@@ -37,7 +38,6 @@ from app.execution.messages import (
     TrialEnded,
     WorkerReplaced,
 )
-from app.execution.worker_pool import Lease
 from app.run_directory import RunDirectory
 from app.search.limits import Limit
 from app.search.trial import Failed, Paused, Pruned

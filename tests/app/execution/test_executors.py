@@ -30,6 +30,13 @@ def test_every_gpu_gets_a_worker_unless_told_otherwise(
     assert num_workers_of(config) == expected
 
 
+def test_devices_that_were_asked_for_are_those_that_get_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert num_workers_of(ExecutionConfig(), devices=("GPU:0", "GPU:3")) == 2
+    assert num_workers_of(ExecutionConfig(placement=Placement.MIRRORED), devices=("GPU:0", "GPU:3")) == 1
+    assert num_workers_of(ExecutionConfig(workers=5), devices=("GPU:0", "GPU:3")) == 5
+
+
 def test_without_a_gpu_there_is_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert num_workers_of(ExecutionConfig()) == 1

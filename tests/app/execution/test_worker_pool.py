@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from app.errors import WorkerError
 from app.execution.executor import Event
+from app.execution.lease import Lease
 from app.execution.messages import (
     EpochEnded,
     OpenRun,
@@ -25,7 +26,7 @@ from app.execution.messages import (
     TrialEnded,
     WorkerReplaced,
 )
-from app.execution.worker_pool import Lease, WorkerHandle, WorkerPool
+from app.execution.worker_pool import WorkerHandle, WorkerPool
 from app.search.space import Float, Space
 from app.search.trial import Completed, Failed
 from app.training.devices import Seat
@@ -103,7 +104,7 @@ class ScriptedPool(WorkerPool):
         time.sleep(min(timeout, 0.01))
 
     def _seat(self, number: int) -> Seat:
-        return Seat(worker=number, threads=1)
+        return Seat(worker=number, num_workers=self._num_seats, threads=1, gathered=self._gathered)
 
 
 def trial(number: int, *, deadline: float = math.inf) -> RunTrial:
@@ -140,9 +141,23 @@ def test_the_search_begins_when_the_first_worker_is_ready() -> None:
     pool.events(timeout=0.0)
     assert pool.submit(trial(1)) == "worker 1"
     assert [worker.heard[0] for worker in pool.launched] == [
-        OpenRun(directory="run", objective="accuracy", max_epochs=3, seed=1, seat=Seat(worker=number, threads=1))
-        for number in (0, 1)
+        replace(OPEN, seat=Seat(worker=number, num_workers=2, threads=1)) for number in (0, 1)
     ]
+
+
+def test_networks_too_large_for_one_device_each_get_one_worker_with_all_of_them() -> None:
+    mirrored = replace(OPENED, num_replicas=2)
+    pool = ScriptedPool(replace(OPENED, gather="they are large"), None, mirrored, num_workers=2)
+    assert pool.open(OPEN) == mirrored
+    assert [worker.dead for worker in pool.launched] == [True, True, False]
+    assert pool.launched[2].heard == [replace(OPEN, seat=Seat(threads=1, gathered="they are large"))]
+    assert (pool.num_workers, pool.submit(trial(0))) == (1, "worker 0")
+
+
+def test_a_worker_that_is_alone_already_is_not_replaced_for_the_size_of_networks() -> None:
+    pool = ScriptedPool(replace(OPENED, gather="they are large"))
+    pool.open(OPEN)
+    assert len(pool.launched) == 1
 
 
 def test_a_pack_keeps_a_worker_until_its_last_member_has_ended() -> None:
@@ -258,9 +273,9 @@ def test_a_worker_that_outgrows_its_memory_is_replaced_in_the_middle_of_a_trial(
     assert pool.launched[0].dead
 
 
-@pytest.mark.parametrize("limits", [{"worker_memory": 2_000_000}, {"usual_memory": 1_700_000}])
-def test_a_worker_that_has_grown_is_replaced_between_two_trials(limits: dict[str, int]) -> None:
-    pool = ScriptedPool(**limits)
+@pytest.mark.parametrize(("most", "usual"), [(2_000_000, None), (None, 1_700_000)])
+def test_a_worker_that_has_grown_is_replaced_between_two_trials(most: int | None, usual: int | None) -> None:
+    pool = ScriptedPool(worker_memory=most, usual_memory=usual)
     pool.open(OPEN)
     pool.submit(trial(0))
     grown = ended(0, memory=1_800_000)

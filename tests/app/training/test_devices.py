@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.config import Placement
+from app.config import ExecutionConfig, ExecutorKind, Placement
 from app.errors import ConfigError
-from app.training.devices import Assignment, Seat, assign_devices
+from app.training.devices import LARGE_NETWORK, Assignment, Seat, assign_devices, may_gather, why_gather
 
 GPUS = ("GPU:0", "GPU:1", "GPU:2")
 
@@ -43,3 +43,27 @@ def test_per_device_pins_a_single_worker_too() -> None:
 def test_several_workers_cannot_each_mirror_over_all_devices() -> None:
     with pytest.raises(ConfigError, match=r"mirrored with 2 workers: expected 1 worker.*all of GPU:0, GPU:1, GPU:2"):
         assigned(Placement.MIRRORED, num_workers=2)
+
+
+def test_the_reason_for_all_devices_is_the_size_where_that_decided() -> None:
+    seat = Seat(gathered=why_gather(25_000_000))
+    assert assign_devices(GPUS, seat=seat, mode=Placement.AUTO) == Assignment(
+        devices=GPUS,
+        reason="each trial on all devices: the default network has 25,000,000 weights, 20,000,000 or more",
+    )
+    assert why_gather(LARGE_NETWORK)
+    assert why_gather(LARGE_NETWORK - 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "num_workers", "expected"),
+    [
+        (ExecutionConfig(), 2, True),
+        (ExecutionConfig(), 1, False),
+        (ExecutionConfig(workers=2), 2, False),
+        (ExecutionConfig(placement=Placement.PER_DEVICE), 2, False),
+        (ExecutionConfig(executor=ExecutorKind.RAY), 2, False),
+    ],
+)
+def test_size_decides_only_where_nobody_else_has(config: ExecutionConfig, num_workers: int, expected: bool) -> None:
+    assert may_gather(config, seat=Seat(num_workers=num_workers)) is expected
