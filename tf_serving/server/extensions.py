@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from tf_serving.server.status import ServingError
 
@@ -100,8 +100,7 @@ class Hook(Protocol):
         """See the answer (or the error) and how long the model took, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):  # one is made for every request: a fourth of the time of a frozen dataclass
     """A whole HTTP request.
 
     Attributes:
@@ -123,8 +122,7 @@ class HttpRequest:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(NamedTuple):
     """A whole HTTP answer.
 
     Attributes:

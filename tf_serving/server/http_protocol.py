@@ -2,6 +2,8 @@
 
 httptools (the parser of Node.js) reads; it refuses what request smuggling is made of. Requests of one connection are
 answered in order, one at a time. One timer for all connections ends those that are idle, send slowly or do not read.
+
+What the parser said of a header is remembered, byte for byte: the next request behind the same bytes is not parsed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http import HTTPStatus
 from socket import socket
 from time import perf_counter
 from typing import Any, final
@@ -25,13 +26,13 @@ import httptools
 from tf_serving.server.access_log import log_answer
 from tf_serving.server.extensions import HttpRequest, HttpResponse
 from tf_serving.server.http_bodies import decompressed, json_error
+from tf_serving.server.http_heads import Head, KnownHeads, first_lines
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.metrics import Metrics
 from tf_serving.server.settings import Limits
 
 MAX_PIPELINED = 16
 SWEEP_SECONDS = 0.5
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus} | {499: b"Client Closed Request"}
 _IDS = itertools.count(1)
 _ID_PREFIX = f"{os.getpid():x}-{time.time_ns() // 1_000_000:x}"
 
@@ -69,6 +70,7 @@ class HttpServer:
         self.metrics = metrics
         self.connections: set[_Connection] = set()
         self.draining = False
+        self.known_heads = KnownHeads()
         self._pending = 0
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="rest")
         self._server: asyncio.Server | None = None
@@ -140,6 +142,8 @@ class _Connection(asyncio.Protocol):
         self._since = loop.time()
         self._blocked_since: float | None = None
         self._header_bytes = 0
+        self._now = self._since
+        self._piece = b""  # what came at once and begins with a request
         self._peer = ""
         self._started = 0.0
         self._begin()
@@ -170,7 +174,14 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing or self._close_after:
             return
+        self._now = self._loop.time()
         if self._phase == "idle":
+            known = self._server.known_heads.find(data)
+            if known is not None:
+                self._since = self._now
+                self._accept(*known, keep_alive=True)
+                return
+            self._piece = data
             self._enter("header")
         try:
             self._parser.feed_data(data)
@@ -179,6 +190,8 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(json_error(400, f"Malformed request: {error}"))
             return
+        finally:
+            self._piece = b""
         if self._phase == "header":
             # Headers that never end are kept by the parser: count what came without any end of them.
             self._header_bytes += len(data)
@@ -221,8 +234,7 @@ class _Connection(asyncio.Protocol):
             self._refusal = json_error(400, "Malformed request: HTTP 1.0 or 1.1 is spoken here")
         elif self._header_bytes + len(self._url) > limits.header_bytes:
             self._refusal = json_error(431, f"Header is larger than {limits.header_bytes} bytes")
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > limits.body_bytes:
+        if (length := headers.get("content-length", "")).isdigit() and int(length) > limits.body_bytes:
             self._refusal = _too_large(limits.body_bytes)
         if self._refusal is None and headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -247,13 +259,13 @@ class _Connection(asyncio.Protocol):
             return
         self._enter("idle")
         keep_alive = self._parser.should_keep_alive()
-        method = self._parser.get_method().decode("latin-1")
+        method, headers = self._parser.get_method().decode("latin-1"), self._headers
         path, _, query = self._url.decode("latin-1").partition("?")
-        headers = self._headers
-        request_id = headers.get("x-request-id", "")
-        if not request_id or len(request_id) > 128 or not request_id.isprintable():
-            request_id = f"{_ID_PREFIX}-{next(_IDS):x}"
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        head = Head(method, path, query, headers, len(body))
+        if keep_alive:
+            self._server.known_heads.remember(self._piece, head)
+        self._piece = b""
         encoding = headers.get("content-encoding", "")
         if encoding and body:
             content = decompressed(body, encoding, limit=self._limits.decompressed_bytes)
@@ -263,7 +275,14 @@ class _Connection(asyncio.Protocol):
                 self._next()
                 return
             body = content
-        request = HttpRequest(method, path, query, headers, body, self._peer, request_id)
+        self._accept(head, body, keep_alive=keep_alive)
+
+    def _accept(self, head: Head, body: bytes, *, keep_alive: bool) -> None:
+        """Answer a whole request, or let it wait for those before it."""
+        request_id = head.headers.get("x-request-id", "")
+        if not request_id or len(request_id) > 128 or not request_id.isprintable():
+            request_id = f"{_ID_PREFIX}-{next(_IDS):x}"
+        request = HttpRequest(head.method, head.path, head.query, head.headers, body, self._peer, request_id)
         self._waiting.append((request, keep_alive))
         if len(self._waiting) >= MAX_PIPELINED:
             self._transport.pause_reading()
@@ -324,12 +343,7 @@ class _Connection(asyncio.Protocol):
     ) -> None:
         body = response.body
         keep_alive = keep_alive and not self._server.draining and not self._closing
-        head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n" % (
-            response.status,
-            _REASONS.get(response.status, b"Unknown"),
-            response.content_type.encode("latin-1"),
-            len(body),
-        )
+        head = b"%bContent-Length: %d\r\n" % (first_lines(response.status, response.content_type), len(body))
         if request_id:
             head += b"X-Request-Id: %b\r\n" % request_id.encode("latin-1", "replace")
         for name, value in response.headers:
@@ -354,7 +368,7 @@ class _Connection(asyncio.Protocol):
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
-        self._since = self._loop.time()
+        self._since = self._now
         if phase == "idle":
             self._header_bytes = 0
 

@@ -8,14 +8,12 @@ from typing import Any, final
 
 from tf_serving.server.extensions import Arrays, Call, Extensions, SignatureView
 from tf_serving.server.logs import LOGGER
-from tf_serving.server.metrics import Metrics
+from tf_serving.server.metrics import APIS, Metrics
 from tf_serving.server.model_store import ModelStore
 from tf_serving.server.prediction_log import LoggedCall, PredictionLogs
 from tf_serving.server.served_version import ServedVersion
 from tf_serving.server.signatures import ServedSignature, check_inputs, num_rows
 from tf_serving.server.status import Code, ServingError, invalid
-
-APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"}
 
 
 @final
@@ -85,11 +83,11 @@ class Inference:
         """
         inputs = check_inputs(signature, inputs)
         rows = num_rows(inputs)
-        if rows is not None:
-            if rows > self._max_rows:
-                raise invalid(f"Request has {rows} rows, more than the {self._max_rows} that are allowed")
-            self.metrics.example_counts.observe(rows, version.name)
-            self.metrics.example_count_total.add(version.name, by=rows)
+        if rows is not None and rows > self._max_rows:
+            raise invalid(f"Request has {rows} rows, more than the {self._max_rows} that are allowed")
+        if context.in_model is not None or context.rows is not None:
+            self._count_last(version.name, version.version_text, context)
+        context.rows = rows
         if self._has_hooks:
             call = _call(version, signature, inputs, outputs, context)
             answer = self._around(call, lambda: self._run_model(version, signature, inputs, outputs, context))
@@ -113,9 +111,7 @@ class Inference:
         runner = version.batcher or version.model
         started = perf_counter()
         answer: Arrays = runner.run(signature, inputs, outputs, timeout=context.remaining())
-        seconds = perf_counter() - started
-        self.metrics.runtime_latency.observe(seconds * 1e6, version.name, APIS[context.method], "TF1")
-        self.metrics.model_seconds(version.name, version.version_text, seconds)
+        context.in_model = perf_counter() - started
         return answer
 
     def _around(self, call: Call, run: Callable[[], Arrays]) -> Arrays:
@@ -164,13 +160,27 @@ class Inference:
             code: Of the answer.
             seconds: From the whole request to the whole answer.
         """
+        metrics = self.metrics
+        if code is Code.OK and context.in_model is not None:
+            tally = metrics.tally(model, version, context.method, context.protocol)
+            tally.add(seconds=seconds, in_model=context.in_model, rows=context.rows)
+            return
         known = model if self.store.is_known(model) else "_unknown"
-        self.metrics.request_count.add(known, code.name)
-        if code is Code.OK:
+        self._count_last(known, version, context)
+        metrics.request_count.add(known, code.name)
+        if code is Code.OK:  # a hook answered, not the model
             api = APIS[context.method] if context.protocol == "gRPC" else context.method
             entrypoint = "GRPC" if context.protocol == "gRPC" else "REST"
-            self.metrics.request_latency.observe(seconds * 1e6, known, api, entrypoint)
-        self.metrics.request((known, version, context.method, context.protocol, code.name))
+            metrics.request_latency.observe(seconds * 1e6, known, api, entrypoint)
+        metrics.requests.add(known, version, context.method, context.protocol, code.name)
+
+    def _count_last(self, model: str, version: str, context: RequestContext) -> None:
+        """Count the call of the model that is known of a request, if there is one; it may make several."""
+        if context.rows is not None:
+            self.metrics.read(model, context.rows)
+        if context.in_model is not None:
+            self.metrics.ran(model, version, context.method, context.in_model)
+        context.rows = context.in_model = None
 
 
 @final
@@ -185,7 +195,7 @@ class RequestContext:
         timeout: Seconds from now; 0 for none.
     """
 
-    __slots__ = ("_deadline", "headers", "method", "protocol", "request_id", "row_format")
+    __slots__ = ("_deadline", "headers", "in_model", "method", "protocol", "request_id", "row_format", "rows")
 
     def __init__(
         self, method: str, protocol: str, *, headers: Mapping[str, str], request_id: str, timeout: float = 0.0
@@ -195,6 +205,8 @@ class RequestContext:
         self.headers = headers
         self.request_id = request_id
         self.row_format = True
+        self.rows: int | None = None  # of the last call of the model that is not counted yet
+        self.in_model: float | None = None  # its seconds
         self._deadline = perf_counter() + timeout if timeout else 0.0
 
     def remaining(self) -> float:

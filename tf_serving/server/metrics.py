@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
 
 MONITORING_PATH = "/monitoring/prometheus/metrics"
 UNKNOWN = "_unknown"
 MICROSECOND_BUCKETS = tuple(10 * 1.8**power for power in range(33))
 SECOND_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+ROW_BUCKETS = tuple(2.0**power for power in range(20))
+REQUEST_LABELS = ("model", "version", "method", "protocol", "code")
+SECONDS_LABELS = ("model", "version")
+APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"}
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -28,30 +35,40 @@ class CompatibleCounter:
     Args:
         name: With colons.
         labels: Names of its labels.
+        lock: Shared by metrics that are changed together.
     """
 
     kind = "counter"
 
-    def __init__(self, name: str, *labels: str) -> None:
+    def __init__(self, name: str, *labels: str, lock: threading.Lock | None = None) -> None:
         self.name = name
         self._labels = labels
-        self._lock = threading.Lock()
-        self._values: dict[tuple[str, ...], int] = {}
+        self._lock = lock or threading.Lock()
+        self._values: dict[tuple[str, ...], list[int]] = {}
 
     def add(self, *values: str, by: int = 1) -> None:
         """Count."""
+        count = self.count(*values)
         with self._lock:
-            self._values[values] = self._values.get(values, 0) + by
+            count[0] += by
+
+    def count(self, *values: str) -> list[int]:
+        """Return the count of one series, alone in a list; changed under the lock only."""
+        found = self._values.get(values)
+        return found if found is not None else self._values.setdefault(values, [0])
+
+    def series(self) -> Mapping[tuple[str, ...], list[int]]:
+        """Return the counts of all series."""
+        return self._values.copy()
 
     def total(self) -> int:
         """Return the sum over all labels."""
-        return sum(self._values.copy().values())
+        return sum(count for (count,) in self.series().values())
 
     def lines(self) -> list[str]:
         """Return the series."""
         return [
-            f"{self.name}{_braces(self._labels, values)} {count}"
-            for values, count in sorted(self._values.copy().items())
+            f"{self.name}{_braces(self._labels, values)} {count}" for values, (count,) in sorted(self.series().items())
         ]
 
 
@@ -63,37 +80,50 @@ class CompatibleHistogram:
         name: With colons.
         labels: Names of its labels.
         buckets: Upper bounds, ascending.
+        lock: Shared by metrics that are changed together.
     """
 
     kind = "histogram"
 
-    def __init__(self, name: str, *labels: str, buckets: Sequence[float] = MICROSECOND_BUCKETS) -> None:
+    def __init__(
+        self,
+        name: str,
+        *labels: str,
+        buckets: Sequence[float] = MICROSECOND_BUCKETS,
+        lock: threading.Lock | None = None,
+    ) -> None:
         self.name = name
         self._labels = labels
-        self._buckets = list(buckets)
-        self._lock = threading.Lock()
+        self.buckets = list(buckets)
+        self._lock = lock or threading.Lock()
         self._values: dict[tuple[str, ...], list[float]] = {}
 
     def observe(self, value: float, *values: str) -> None:
         """Count a value in its bucket."""
-        bucket = bisect_left(self._buckets, value)
+        counts = self.counts(*values)
         with self._lock:
-            counts = self._values.get(values)
-            if counts is None:
-                counts = self._values[values] = [0.0] * (len(self._buckets) + 2)
-            counts[bucket] += 1
+            counts[bisect_left(self.buckets, value)] += 1
             counts[-1] += value
+
+    def counts(self, *values: str) -> list[float]:
+        """Return the counts of one series, one for each bucket, and the sum; changed under the lock only."""
+        found = self._values.get(values)
+        return found if found is not None else self._values.setdefault(values, [0.0] * (len(self.buckets) + 2))
+
+    def series(self) -> Mapping[tuple[str, ...], list[float]]:
+        """Return the counts of all series."""
+        return self._values.copy()
 
     def total(self) -> int:
         """Return the number of values over all labels."""
-        return int(sum(sum(counts[:-1]) for counts in self._values.copy().values()))
+        return int(sum(sum(counts[:-1]) for counts in self.series().values()))
 
     def lines(self) -> list[str]:
         """Return the series: buckets, sum and count."""
         lines = []
-        for values, counts in sorted(self._values.copy().items()):
+        for values, counts in sorted(self.series().items()):
             below = 0
-            for bound, count in zip([*map(_bound, self._buckets), "+Inf"], counts, strict=False):
+            for bound, count in zip([*map(_bound, self.buckets), "+Inf"], counts, strict=False):
                 below += int(count)
                 labels = _braces((*self._labels, "le"), (*values, bound))
                 lines.append(f"{self.name}_bucket{labels} {below}")
@@ -108,13 +138,19 @@ class Metrics:
 
     def __init__(self) -> None:
         serving, cc = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
-        self.request_count = CompatibleCounter(f"{serving}request_count", "model_name", "status")
-        self.request_latency = CompatibleHistogram(f"{serving}request_latency", "model_name", "API", "entrypoint")
-        self.runtime_latency = CompatibleHistogram(f"{serving}runtime_latency", "model_name", "API", "runtime")
-        self.example_counts = CompatibleHistogram(
-            f"{serving}request_example_counts", "model", buckets=[2.0**power for power in range(20)]
+        # What every answer changes is changed at once.
+        self.answering = lock = threading.Lock()
+        self.request_count = CompatibleCounter(f"{serving}request_count", "model_name", "status", lock=lock)
+        self.request_latency = CompatibleHistogram(
+            f"{serving}request_latency", "model_name", "API", "entrypoint", lock=lock
         )
-        self.example_count_total = CompatibleCounter(f"{serving}request_example_count_total", "model")
+        self.runtime_latency = CompatibleHistogram(
+            f"{serving}runtime_latency", "model_name", "API", "runtime", lock=lock
+        )
+        self.example_counts = CompatibleHistogram(
+            f"{serving}request_example_counts", "model", buckets=ROW_BUCKETS, lock=lock
+        )
+        self.example_count_total = CompatibleCounter(f"{serving}request_example_count_total", "model", lock=lock)
         self.log_count = CompatibleCounter(f"{serving}request_log_count", "model_name", "status_code")
         self.warmup_latency = CompatibleHistogram(f"{serving}model_warmup_latency", "model_path", "status")
         self.warmup_records = CompatibleCounter(f"{serving}model_warmup_records_read", "model_path")
@@ -136,12 +172,9 @@ class Metrics:
         ]
         self.registry = CollectorRegistry()
         registry: Any = {"registry": self.registry}
-        self.requests = Counter(
-            "tamiz_requests", "Answers.", ["model", "version", "method", "protocol", "code"], **registry
-        )
-        self.seconds = Histogram(
-            "tamiz_model_seconds", "Time in the model.", ["model", "version"], buckets=SECOND_BUCKETS, **registry
-        )
+        self.requests = CompatibleCounter("tamiz_requests", *REQUEST_LABELS, lock=lock)
+        self.seconds = CompatibleHistogram("tamiz_model_seconds", *SECONDS_LABELS, buckets=SECOND_BUCKETS, lock=lock)
+        self.registry.register(_Conventional(self))
         self.queue_depth = Gauge(
             "tamiz_queue_depth", "Requests that wait for a batch or thread.", ["queue"], **registry
         )
@@ -154,22 +187,23 @@ class Metrics:
             "tamiz_drift_score", "Distance from training data.", ["model", "feature", "test"], **registry
         )
         ProcessCollector(**registry)
-        self._requests_of: dict[tuple[str, ...], Any] = {}
-        self._seconds_of: dict[tuple[str, ...], Any] = {}
+        self._tallies: dict[tuple[str, str, str, str], Tally] = {}
 
-    def request(self, labels: tuple[str, str, str, str, str]) -> None:
-        """Count an answer: model, version, method, protocol, code."""
-        child = self._requests_of.get(labels)
-        if child is None:
-            child = self._requests_of[labels] = self.requests.labels(*labels)
-        child.inc()
+    def tally(self, model: str, version: str, method: str, protocol: str) -> Tally:
+        """Return what counts the good answers of a version to a method over a protocol."""
+        key = (model, version, method, protocol)
+        found = self._tallies.get(key)
+        return found if found is not None else self._tallies.setdefault(key, Tally(self, *key))
 
-    def model_seconds(self, model: str, version: str, seconds: float) -> None:
-        """Count the time of a call of the model, in seconds."""
-        child = self._seconds_of.get((model, version))
-        if child is None:
-            child = self._seconds_of[model, version] = self.seconds.labels(model, version)
-        child.observe(seconds)
+    def ran(self, model: str, version: str, method: str, seconds: float) -> None:
+        """Count a call of the model, in seconds."""
+        self.runtime_latency.observe(seconds * 1e6, model, APIS[method], "TF1")
+        self.seconds.observe(seconds, model, version)
+
+    def read(self, model: str, rows: int) -> None:
+        """Count the rows of a request."""
+        self.example_counts.observe(rows, model)
+        self.example_count_total.add(model, by=rows)
 
     def _runs(self) -> int:
         return self.runtime_latency.total()
@@ -189,6 +223,74 @@ class Metrics:
         lines += ["# TYPE :tensorflow:core:graph_runs counter", f":tensorflow:core:graph_runs{{}} {self._runs()}"]
         text = "\n".join(lines).encode() + b"\n"
         return text if compatible_only else text + generate_latest(self.registry)
+
+
+@final
+class Tally:
+    """Counts good answers in all metrics they change, at once.
+
+    Args:
+        metrics: To change.
+        model: Name.
+        version: Number.
+        method: "predict", "classify", "regress" or "multi_inference".
+        protocol: "REST" or "gRPC".
+    """
+
+    __slots__ = ("_latency", "_lock", "_num_requests", "_num_rows", "_rows", "_runtime", "_seconds", "_statuses")
+
+    def __init__(self, metrics: Metrics, model: str, version: str, method: str, protocol: str) -> None:
+        self._lock = metrics.answering
+        api = APIS[method] if protocol == "gRPC" else method
+        self._statuses = metrics.request_count.count(model, "OK")
+        self._num_requests = metrics.requests.count(model, version, method, protocol, "OK")
+        self._latency = metrics.request_latency.counts(model, api, "GRPC" if protocol == "gRPC" else "REST")
+        self._runtime = metrics.runtime_latency.counts(model, APIS[method], "TF1")
+        self._seconds = metrics.seconds.counts(model, version)
+        self._rows = metrics.example_counts.counts(model)
+        self._num_rows = metrics.example_count_total.count(model)
+
+    def add(self, *, seconds: float, in_model: float, rows: int | None) -> None:
+        """Count an answer.
+
+        Args:
+            seconds: From the whole request to the whole answer.
+            in_model: Seconds of them.
+            rows: Of the request; None where it has no such number.
+        """
+        latency, runtime = seconds * 1e6, in_model * 1e6
+        with self._lock:
+            self._statuses[0] += 1
+            self._num_requests[0] += 1
+            self._latency[bisect_left(MICROSECOND_BUCKETS, latency)] += 1
+            self._latency[-1] += latency
+            self._runtime[bisect_left(MICROSECOND_BUCKETS, runtime)] += 1
+            self._runtime[-1] += runtime
+            self._seconds[bisect_left(SECOND_BUCKETS, in_model)] += 1
+            self._seconds[-1] += in_model
+            if rows is not None:
+                self._rows[bisect_left(ROW_BUCKETS, rows)] += 1
+                self._rows[-1] += rows
+                self._num_rows[0] += rows
+
+
+class _Conventional:
+    """Tells prometheus-client what is counted without it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the families."""
+        requests = CounterMetricFamily("tamiz_requests", "Answers.", labels=REQUEST_LABELS)
+        for values, (count,) in self._metrics.requests.series().items():
+            requests.add_metric(values, count)
+        yield requests
+        seconds = HistogramMetricFamily("tamiz_model_seconds", "Time in the model.", labels=SECONDS_LABELS)
+        bounds = [*map(floatToGoString, SECOND_BUCKETS), "+Inf"]
+        for values, counts in self._metrics.seconds.series().items():
+            seconds.add_metric(values, list(zip(bounds, accumulate(counts[:-1]), strict=True)), counts[-1])
+        yield seconds
 
 
 def _bound(value: float) -> str:

@@ -222,3 +222,34 @@ def test_many_clients_at_once_get_their_own_answers(limited: Any) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_the_same_header_again_is_answered_as_the_first_one(limited: Any) -> None:
+    first, other = (json.dumps({"instances": [[number, 2.0]]}).encode() for number in (1.0, 3.0))
+    single = request(first)
+    with connect(limited) as connection, connection.makefile("rb") as answers:
+
+        def answer() -> Any:
+            length = 0
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            while (line := answers.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            return json.loads(answers.read(length))["predictions"]
+
+        for pieces in (
+            [single],
+            [request(other)],
+            [single[:30], single[30:]],
+            [single[:-5], single[-5:]],
+            [single + request(other)],
+            [single + request(other)[:40], request(other)[40:]],
+            [request(other, "X-Request-Id: mine")],
+            [request(other)],
+        ):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.02)
+            expected = [[3.5, 4.0]] if first in b"".join(pieces) else []
+            expected += [[4.5, 4.0]] if other in b"".join(pieces) else []
+            assert [answer()[0] for _ in expected] == expected

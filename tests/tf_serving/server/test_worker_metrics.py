@@ -14,7 +14,7 @@ def counted(requests: int, *, available: int = 1) -> Metrics:
     metrics.request_count.add("m", "OK", by=requests)
     for number in range(requests):
         metrics.request_latency.observe(10.0**number, "m", "predict", "REST")
-        metrics.request(("m", "1", "predict", "REST", "OK"))
+        metrics.requests.add("m", "1", "predict", "REST", "OK")
     metrics.available.labels("m", "1").set(available)
     metrics.queue_depth.labels("rest").set(requests)
     metrics.load_seconds.labels("m", "1").set(requests)
