@@ -16,7 +16,15 @@ from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
 from app.encoded_rows import load_encoded
 from app.ensemble_size import max_members, pool_size
 from app.errors import WorkerError
-from app.evaluation.ensemble import Candidate, average, is_better, select, without_last
+from app.evaluation.ensemble import (
+    Candidate,
+    average,
+    is_better,
+    is_surely_no_worse,
+    proper_metric,
+    select_resampled,
+    without_last,
+)
 from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text
 from app.evaluation.predictions import Predictions
@@ -178,13 +186,14 @@ def _chosen(
         return replace(alone, told=f"{the_winner}: what it answered on the rows that judged it was not kept.")
     if len(candidates) == 1 and folds == 1:
         return replace(alone, told=f"{the_winner}: there is no other trial to average it with.")
-    selection = select(list(candidates.values()), objective=metric, max_members=most)
+    selection = select_resampled(list(candidates.values()), objective=metric, max_members=most)
     weights = dict(selection.weights)
     if len(weights) == 1:
         # One trial that is best by these rows alone; the search knows luck from merit.
         weights = {winner: 1.0}
     averaged = average([candidates[trial] for trial in weights], list(weights.values()))
-    if len(weights) > 1 and not is_better(averaged, own.predictions, objective=metric):
+    both = averaged, own.predictions
+    if len(weights) > 1 and not (is_better(*both, objective=metric) or is_surely_no_worse(*both, objective=metric)):
         weights, averaged = {winner: 1.0}, own.predictions
     if len(weights) == 1 and folds == 1:
         judged = "on the validation rows"
@@ -194,25 +203,36 @@ def _chosen(
     value = metric.value(averaged)
     return Chosen(
         weights=weights,
-        told=_told(weights, winner=winner, folds=folds, metric=metric, values=(value, metric.value(own.predictions))),
+        told=_told(weights, winner=winner, folds=folds, metric=metric, answers=(averaged, own.predictions)),
         value=value,
         single_value=alone.single_value,
     )
 
 
 def _told(
-    weights: Mapping[int, float], *, winner: int, folds: int, metric: Metric, values: tuple[float, float]
+    weights: Mapping[int, float],
+    *,
+    winner: int,
+    folds: int,
+    metric: Metric,
+    answers: tuple[Predictions, Predictions],
 ) -> str:
+    """Returns the sentence about an average; `answers` are its own and those of the winner, on the rows held out."""
+    averaged, own = answers
     judged = _judged(folds)
     what = f"{len(weights)} trials answer together" if len(weights) > 1 else f"Trial {winner} answers"
     if folds > 1:
         what += f", {'each ' if len(weights) > 1 else ''}by the average of its {folds} fold networks"
     if len(weights) == 1:
-        return f"{what}: {judged} {metric.name} {number_text(values[1])}."
-    return (
-        f"{what}: {judged} {metric.name} {number_text(values[0])} against {number_text(values[1])} "
-        f"of the winner, trial {winner}, alone."
-    )
+        return f"{what}: {judged} {metric.name} {number_text(metric.value(own))}."
+    told = f"{what}: {judged} {_compared(metric, averaged, own)} of the winner, trial {winner}, alone"
+    if is_better(averaged, own, objective=metric):
+        return f"{told}."
+    return f"{told}, and {_compared(proper_metric(own.task), averaged, own)}, which so many rows say more surely."
+
+
+def _compared(metric: Metric, averaged: Predictions, own: Predictions) -> str:
+    return f"{metric.name} {number_text(metric.value(averaged))} against {number_text(metric.value(own))}"
 
 
 def _judged(folds: int) -> str:
@@ -308,9 +328,10 @@ class _Builder:
 
     def told(self, weights: Mapping[int, float]) -> str:
         """Returns the sentence about an average."""
+        averaged = average([self._candidates[trial] for trial in weights], list(weights.values()))
+        answers = (averaged, self._candidates[self._winner].predictions)
         metric = self._record.objective
-        values = (self._value(weights), metric.value(self._candidates[self._winner].predictions))
-        return _told(weights, winner=self._winner, folds=self._folds, metric=metric, values=values)
+        return _told(weights, winner=self._winner, folds=self._folds, metric=metric, answers=answers)
 
     @property
     def _folds(self) -> int:

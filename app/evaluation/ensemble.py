@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.metrics import METRICS, Metric
+from app.evaluation.metrics import METRICS, Metric, Needs
 from app.evaluation.predictions import Predictions
-from app.evaluation.temperature import tempered
+from app.evaluation.temperature import LEAST_PROBABILITY, tempered
 from pipelines.schema import Task
 
 MAX_CORRELATION = 0.995
@@ -25,6 +25,16 @@ MAX_CORRELATION = 0.995
 
 MAX_STEPS = 30
 PATIENCE = 8  # steps without a better average
+
+MAX_SAMPLES = 20
+SAMPLED_ROWS = 200_000
+"""Bootstrap samples, and their rows together; on more rows luck is no danger, and time is."""
+
+CLEARLY = 0.9
+"""Share of bootstrap samples on which a difference that is there shows."""
+
+LEAST_SHARE = 0.02
+"""Of the average, below which a member is not worth its place in the graph."""
 
 MAX_CELLS = 200_000
 """Rows times classes that a selection looks at: the weights of a few members are known well enough from these."""
@@ -145,9 +155,93 @@ def select(candidates: Sequence[Candidate], *, objective: Metric, max_members: i
     return Selection(weights=_shares(best_counts), correlated=tuple(correlated))
 
 
+def select_resampled(candidates: Sequence[Candidate], *, objective: Metric, max_members: int) -> Selection:
+    """Choose members and weights on many bootstrap samples of the rows and take the mean of the weights.
+
+    On few rows one greedy selection settles on what is best by luck. The bagged selection of Caruana, Munson and
+    Niculescu-Mizil, *Getting the most out of ensemble selection* (ICDM 2006), with rows resampled, not candidates; it
+    goes by the log loss or the squared error, which rows tell of more surely than of an order or of right answers.
+    Objectives of right answers, and many rows, are left to `select`.
+
+    Args:
+        candidates: at least one; on the same rows.
+        objective: what the average is to be best by.
+        max_members: different members at most, at least 1.
+    """
+    num_rows = candidates[0].predictions.num_rows
+    samples = min(MAX_SAMPLES, SAMPLED_ROWS // num_rows)
+    if objective.needs is Needs.LABELS or samples < 2 or min(max_members, len(candidates)) == 1:
+        return select(candidates, objective=objective, max_members=max_members)
+    scored = sorted((_score(one.predictions, objective), one.trial, one) for one in candidates)
+    kept, correlated = _uncorrelated([one for _, _, one in scored])
+    answers, given = _row_answers(kept), kept[0].predictions.weights
+    rng, shares = np.random.default_rng(0), np.zeros(len(kept))
+    for _ in range(samples):
+        counts = np.bincount(rng.integers(0, num_rows, num_rows), minlength=num_rows).astype(np.float64)
+        shares += _greedy_shares(answers, counts if given is None else counts * given, _row_losses(kept[0].predictions))
+    order = np.argsort(-shares, kind="stable")[:max_members]
+    weights = {kept[place].trial: float(shares[place]) for place in order if shares[place] >= LEAST_SHARE * samples}
+    return Selection(weights=without_last(weights, keep=len(weights)), correlated=tuple(correlated))
+
+
+def _row_answers(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    """What the loss of a row depends on, (num_candidates, num_rows): the error, or the probability of what is true."""
+    if candidates[0].predictions.task is Task.REGRESSION:
+        return np.stack([_errors(one.predictions) for one in candidates])
+    rows, y = np.arange(candidates[0].predictions.num_rows), candidates[0].predictions.y.astype(np.intp)
+    return np.stack([_probabilities(one.predictions)[rows, y] for one in candidates])
+
+
+def _row_losses(predictions: Predictions) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    if predictions.task is Task.REGRESSION:
+        return np.square
+    return lambda probabilities: -np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+
+
+def _greedy_shares(
+    answers: NDArray[np.float64],
+    row_weights: NDArray[np.float64],
+    losses: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """The share of each candidate, (num_candidates,), in the best average that a greedy selection comes by."""
+    counts, total = np.zeros(len(answers)), np.zeros(answers.shape[1])
+    best, best_counts, since = math.inf, counts, 0
+    for step in range(1, MAX_STEPS + 1):
+        found = losses((total + answers) / step) @ row_weights
+        place = int(found.argmin())
+        total, counts, since = total + answers[place], counts + (np.arange(len(counts)) == place), since + 1
+        if found[place] < best:
+            best, best_counts, since = float(found[place]), counts, 0
+        if since >= PATIENCE:
+            break
+    shares: NDArray[np.float64] = best_counts / best_counts.sum()
+    return shares
+
+
 def is_better(one: Predictions, other: Predictions, *, objective: Metric) -> bool:
     """Whether `one` is better than `other` by the objective, or as good and better by the log loss or the RMSE."""
     return _score(one, objective) < _score(other, objective)
+
+
+def is_surely_no_worse(one: Predictions, other: Predictions, *, objective: Metric) -> bool:
+    """Whether `one` is better than `other` by the log loss or the RMSE, and by the objective worse by chance at most.
+
+    By chance: on fewer than `CLEARLY` of the bootstrap samples of the rows.
+    """
+    proper = proper_metric(one.task)
+    if objective.needs is Needs.LABELS or proper.value(one) >= proper.value(other):
+        return False
+    rng, worse = np.random.default_rng(0), 0
+    for _ in range(MAX_SAMPLES):
+        rows = rng.integers(0, one.num_rows, one.num_rows)
+        losses = [objective.to_loss(objective.value(part.take(rows))) for part in (one, other)]
+        worse += losses[0] > losses[1]
+    return worse < CLEARLY * MAX_SAMPLES
+
+
+def proper_metric(task: Task) -> Metric:
+    """The metric that few rows tell most surely of: log loss or RMSE."""
+    return METRICS["rmse" if task is Task.REGRESSION else "log_loss"]
 
 
 def without_last(weights: Mapping[int, float], *, keep: int) -> dict[int, float]:
@@ -230,7 +324,7 @@ def _probabilities(predictions: Predictions) -> NDArray[np.float64]:
 
 def _score(predictions: Predictions, objective: Metric) -> tuple[float, float]:
     """Lower is better."""
-    proper = METRICS["rmse" if predictions.task is Task.REGRESSION else "log_loss"]
-    losses = (metric.to_loss(metric.value(predictions)) for metric in (objective, proper))
+    metrics = (objective, proper_metric(predictions.task))
+    losses = (metric.to_loss(metric.value(predictions)) for metric in metrics)
     first, second = (loss if math.isfinite(loss) else math.inf for loss in losses)
     return first, second

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.evaluation import ensemble
-from app.evaluation.ensemble import Candidate, average, combine, is_better, select, without_last
+from app.evaluation.ensemble import (
+    Candidate,
+    average,
+    combine,
+    is_better,
+    is_surely_no_worse,
+    select,
+    select_resampled,
+    without_last,
+)
 from app.evaluation.metrics import METRICS
 from app.evaluation.predictions import Predictions
 from app.evaluation.temperature import tempered
@@ -81,6 +92,61 @@ def test_a_selection_is_never_worse_than_its_best_candidate_and_never_too_large(
     assert 1 <= len(weights) <= most
     value = metric.value(average([candidates[trial] for trial in weights], list(weights.values())))
     assert value <= min(metric.value(one.predictions) for one in candidates) + 1e-12
+
+
+def test_resampled_rows_spread_the_weight_where_few_rows_say_little() -> None:
+    candidates = [
+        Candidate(trial=one.trial, predictions=one.predictions.take(np.arange(60))) for one in classifications(6)
+    ]
+    metric = METRICS["roc_auc"]
+    spread = select_resampled(candidates, objective=metric, max_members=8).weights
+    greedy = select(candidates, objective=metric, max_members=8).weights
+    assert sum(spread.values()) == pytest.approx(1.0)
+    assert list(spread.values()) == sorted(spread.values(), reverse=True)
+    assert len(spread) >= len(greedy)
+    assert max(spread.values()) < max(greedy.values())
+    assert len(select_resampled(candidates, objective=metric, max_members=2).weights) == 2
+
+
+def test_resampling_knows_a_bad_candidate_and_the_weights_of_rows() -> None:
+    candidates = regressions([0.5, 0.5, 3.0])
+    weights = select_resampled(candidates, objective=METRICS["rmse"], max_members=8).weights
+    assert set(weights) == {0, 1}
+    # Only rows on which the third is right count.
+    right = np.abs(candidates[2].predictions.values - candidates[2].predictions.y) < 0.1
+    counted = [
+        dataclasses.replace(one, predictions=dataclasses.replace(one.predictions, weights=right.astype(float)))
+        for one in candidates
+    ]
+    assert next(iter(select_resampled(counted, objective=METRICS["rmse"], max_members=8).weights)) == 2
+
+
+def test_right_answers_and_many_rows_need_no_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = classifications(4)
+    accuracy, log_loss = METRICS["accuracy"], METRICS["log_loss"]
+    plain = select(candidates, objective=accuracy, max_members=3)
+    assert select_resampled(candidates, objective=accuracy, max_members=3) == plain
+    monkeypatch.setattr(ensemble, "SAMPLED_ROWS", NUM_ROWS)
+    plain = select(candidates, objective=log_loss, max_members=3)
+    assert select_resampled(candidates, objective=log_loss, max_members=3) == plain
+
+
+def test_smaller_losses_count_where_the_objective_is_worse_by_chance_alone() -> None:
+    y = np.arange(NUM_ROWS) % 2
+    rng = np.random.default_rng(0)
+
+    def answered(scores: np.ndarray) -> Predictions:
+        positive = 1.0 / (1.0 + np.exp(-scores))
+        return Predictions(task=Task.BINARY, y=y, probabilities=np.stack([1.0 - positive, positive], axis=1))
+
+    metric, truth = METRICS["roc_auc"], 2.0 * (y - 0.5)
+    noisy = truth + rng.normal(0.0, 1.0, NUM_ROWS)
+    sure, too_sure = answered(noisy + rng.normal(0.0, 0.01, NUM_ROWS)), answered(9.0 * noisy)
+    assert is_surely_no_worse(sure, too_sure, objective=metric)
+    assert not is_surely_no_worse(too_sure, sure, objective=metric)
+    # A perfect order is no luck, however unsure it is.
+    assert not is_surely_no_worse(sure, answered(0.01 * truth), objective=metric)
+    assert not is_surely_no_worse(sure, too_sure, objective=METRICS["accuracy"])
 
 
 def test_one_member_is_the_best_candidate() -> None:
