@@ -7,18 +7,21 @@ import importlib
 from collections.abc import Mapping
 
 SPACES: Mapping[str, str] = {
+    "cell": "search_spaces.cell:CellSpace",
     "cnn": "search_spaces.cnn:CNNSpace",
     "ft_transformer": "search_spaces.ft_transformer:FTTransformerSpace",
+    "mixer": "search_spaces.patches:MixerSpace",
     "mlp": "search_spaces.tabular:MLPSpace",
     "realmlp": "search_spaces.realmlp:RealMLPSpace",
     "resnet": "search_spaces.tabular:ResNetSpace",
     "tabm": "search_spaces.tabm:TabMSpace",
     "tabm-mini": "search_spaces.tabm:tabm_mini",
     "tabular": "search_spaces.families:FamiliesSpace",
+    "vit": "search_spaces.patches:ViTSpace",
 }
 """Name of a space -> ``module:attribute`` of its class."""
 
-IMAGE_SPACES: frozenset[str] = frozenset({"cnn"})
+IMAGE_SPACES: frozenset[str] = frozenset({"cell", "cnn", "mixer", "vit"})
 """Those of `SPACES` whose networks look at images; the others take tables."""
 
 MLP = "mlp"
@@ -69,6 +72,25 @@ def check_space_suits(name: str, *, has_images: bool) -> str:
     others = ", ".join(sorted(IMAGE_SPACES if has_images else SPACES.keys() - IMAGE_SPACES))
     needs, got = ("a table", "images") if has_images else ("images", "a table")
     raise SpaceError(f"the space {name!r} builds networks for {needs}, and the data is {got}: expected one of {others}")
+
+
+FEW_IMAGES = 20_000
+"""Training images below which networks that learn from patches what an image is are behind convolutions."""
+
+
+def space_warning(name: str, *, num_rows: int) -> str:
+    """Returns why a space is a doubtful choice for so many training rows; nothing where it is not.
+
+    Args:
+        name: The space.
+        num_rows: Training rows.
+    """
+    if name not in ("mixer", "vit") or num_rows >= FEW_IMAGES:
+        return ""
+    return (
+        f"the space {name!r} has to learn from the data what an image is, and {num_rows:,} training images are few for "
+        f"that (at least {FEW_IMAGES:,} are asked for, and the authors had millions): expect --space cnn to be better"
+    )
 
 
 def load_attribute(reference: str) -> object:

@@ -61,7 +61,24 @@ _CNN: tuple[Recipe, ...] = (
     },
 )
 
-IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"cnn": _CNN}
+_CELL: tuple[Recipe, ...] = (
+    {"learning_rate": 4e-3},
+    {"learning_rate": 4e-3, "edge_0_3": "convolution_3x3", "edge_0_2": "convolution_3x3"},
+    {"learning_rate": 4e-3, "edge_1_3": "average_3x3", "edge_0_2": "convolution_1x1", "width": 24},
+)
+
+_VIT: tuple[Recipe, ...] = (
+    {"learning_rate": 1e-3, "warmup_share": 0.1},
+    {"learning_rate": 1e-3, "warmup_share": 0.1, "depth": 2, "width": 96},
+    {"learning_rate": 5e-4, "warmup_share": 0.1, "mixing": "cutmix", "mixing_alpha": 1.0, "depth": 6},
+)
+
+_MIXER: tuple[Recipe, ...] = (
+    {"learning_rate": 1e-3, "warmup_share": 0.1},
+    {"learning_rate": 2e-3, "warmup_share": 0.1, "depth": 2, "width": 96, "dropout": 0.2},
+)
+
+IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"cell": _CELL, "cnn": _CNN, "mixer": _MIXER, "vit": _VIT}
 """Name of a space -> its portfolio, the surest first."""
 
 _WEIGHT_DECAY = 1e-2

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.catalogue import SPACES, SpaceError, check_space_name, check_space_suits, load_attribute
+from search_spaces.catalogue import (
+    FEW_IMAGES,
+    SPACES,
+    SpaceError,
+    check_space_name,
+    check_space_suits,
+    load_attribute,
+    space_warning,
+)
 
 
 @pytest.mark.parametrize("name", [*SPACES, "my_module:build", "package.module:Space"])
@@ -13,7 +21,7 @@ def test_names_of_spaces_and_references_are_accepted(name: str) -> None:
 
 
 def test_an_unknown_space_names_the_nearest() -> None:
-    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of cnn"):
+    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of cell"):
         check_space_name("resnt")
 
 
@@ -24,6 +32,12 @@ def test_a_space_for_images_refuses_a_table_and_the_other_way_round() -> None:
         check_space_suits("mlp", has_images=True)
     assert check_space_suits("cnn", has_images=True) == "cnn"
     assert check_space_suits("my_module:build", has_images=True) == "my_module:build"
+
+
+def test_transformers_of_patches_are_doubted_on_few_images() -> None:
+    assert "1,200 training images are few" in space_warning("vit", num_rows=1_200)
+    assert "--space cnn" in space_warning("mixer", num_rows=1_200)
+    assert space_warning("vit", num_rows=FEW_IMAGES) == space_warning("cnn", num_rows=10) == ""
 
 
 @pytest.mark.parametrize("name", ["", ":", "module:", ":build", "my-module:build", "a:b:c"])
