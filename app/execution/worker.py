@@ -186,12 +186,32 @@ class Worker:
             of_trial = epochs < request.epochs and self._take_trial(request)
         if self._final is None:
             raise RuntimeError("there is no final model: expected it to be trained or taken from the trial")
+        if runner.trainer.data.images is not None:
+            self._show_images(request)
         return FinalTrained(
             epochs=epochs,
             num_parameters=self._final.single.num_parameters,
             seconds=time.perf_counter() - start,
             of_trial=of_trial,
         )
+
+    def _show_images(self, request: TrainFinal) -> None:
+        """Writes what TensorBoard shows of images; an experiment does not fail for want of pictures."""
+        from app.training.image_board import write_image_board
+        from app.training.network import forget_graphs
+        from app.training.trial_network import network_of_trial
+
+        runner, directory = self._opened()
+        state = directory.trial_state(request.trial)
+        try:
+            network = network_of_trial(
+                runner.trainer, runner.trainer.part, values=request.hyperparameters, state=state
+            )
+            write_image_board(runner.trainer, network, directory)
+        except Exception:
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
+        finally:
+            forget_graphs()
 
     def _take_trial(self, request: TrainFinal) -> bool:
         """Makes the network that the winner came to in the search the final one; returns whether it could."""

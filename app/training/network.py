@@ -197,6 +197,10 @@ class Network:
             raise NonFiniteError(f"the training loss became {loss} in epoch {epoch + 1}")
         return loss
 
+    def first_batch(self) -> Any:
+        """Returns the first training batch as the network gets it: inputs, targets, perhaps weights."""
+        return self._strategy.experimental_local_results(next(self._batches_from(0)))[0]
+
     def evaluate(self, features: dict[str, tf.Tensor], rows: EncodedRows) -> tuple[list[dict[str, Any]], float]:
         """Returns the predictions on `rows`, batch by batch, and the mean loss, weighted where rows have weights."""
         target, weights = self._as_target(self._to_target(rows)), self._given_weights(rows)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipelines.schema import DatasetSchema, FeatureKind
 
@@ -62,3 +63,18 @@ def test_a_folder_is_answered_file_by_file(pictures: tuple[Any, Any], digit_fold
         file.relative_to(digit_folder).as_posix() for file in digit_folder.rglob("*.png")
     )
     assert list(answers.columns) == ["image", "label", "probability of 0", "probability of 1", "probability of 2"]
+
+
+def test_tensorboard_shows_pictures_mistakes_and_embeddings(pictures: tuple[Any, Any]) -> None:
+    best = pictures[0].run / "best"
+    shown = EventAccumulator(str(best), size_guidance={"tensors": 0})
+    shown.Reload()
+    wanted = {"training/after augmentation", "network/first filters", "validation/confusion", "validation/Grad-CAM",
+              "validation/confusion table", "validation/table of mistakes"}  # fmt: skip
+    assert wanted <= set(shown.Tags()["tensors"])
+    table = shown.Tensors("validation/confusion table")[0].tensor_proto.string_val[0].decode()
+    assert table.startswith("| truth \\ answer | 0 | 1 | 2 |")
+    embedded = pd.read_csv(best / "embedding_labels.tsv", sep="\t")
+    assert len(embedded) == len((best / "embedding.tsv").read_text().splitlines()) == 18
+    assert (embedded["image"].str[0].astype(int) == embedded["class"]).all()
+    assert "embedding.png" in (best / "projector_config.pbtxt").read_text()
