@@ -22,20 +22,28 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     Args:
         smoothing: Mass moved from the true class to all classes alike, in [0, 1).
+        focus: Exponent of the focal loss (Lin et al., ICCV 2017, equation 4): each class's part counts by
+            ``(1 - p)**focus`` of its probability p, so that what is known already hardly counts; 0 for none.
 
     Shapes:
         ``y_true`` (batch,) or (batch, 1) class ids, or (batch, num_classes) shares of every class where pictures are
         mixed; ``y_pred`` (batch, num_classes) logits; the loss is a scalar.
     """
 
-    def __init__(self, smoothing: float = 0.0, name: str = "smoothed_crossentropy", **kwargs: Any) -> None:
+    def __init__(
+        self, smoothing: float = 0.0, focus: float = 0.0, name: str = "smoothed_crossentropy", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"smoothing is {smoothing}: expected a share in [0, 1)")
-        self.smoothing = float(smoothing)
+        if focus < 0.0:
+            raise ValueError(f"focus is {focus}: expected at least 0")
+        self.smoothing, self.focus = float(smoothing), float(focus)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of every row, ``(batch,)``."""
+        if self.focus:
+            return self._focal(y_true, y_pred)
         if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
             loss = ops.categorical_crossentropy(ops.cast(y_true, y_pred.dtype), y_pred, from_logits=True)
         else:
@@ -48,7 +56,17 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that build the same loss."""
-        return {**super().get_config(), "smoothing": self.smoothing}
+        return {**super().get_config(), "smoothing": self.smoothing, "focus": self.focus}
+
+    def _focal(self, y_true: Any, y_pred: Any) -> Any:
+        num_classes = y_pred.shape[-1]
+        if len(y_true.shape) == 2 and y_true.shape[-1] == num_classes:
+            wanted = ops.cast(y_true, y_pred.dtype)
+        else:
+            wanted = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), num_classes, dtype=y_pred.dtype)
+        wanted = (1.0 - self.smoothing) * wanted + self.smoothing / num_classes
+        logs = ops.log_softmax(y_pred, axis=-1)
+        return -ops.sum(wanted * ops.power(1.0 - ops.exp(logs), self.focus) * logs, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="tamiz")
@@ -92,15 +110,20 @@ class MemberLoss(keras.losses.Loss):
         return cls(**{**config, "loss": keras.losses.deserialize(config["loss"])})
 
 
-def loss_of(context: TrainingContext, *, smoothing: float = 0.0) -> keras.losses.Loss:
+def loss_of(context: TrainingContext, *, smoothing: float = 0.0, focus: float = 0.0) -> keras.losses.Loss:
     """Returns the loss of a network whose last layer has ``context.num_outputs`` linear units.
 
     Args:
         context: The data and the task.
         smoothing: Label smoothing in [0, 1); ignored by regression.
+        focus: Exponent of the focal loss; 0 for plain cross-entropy. Ignored by regression.
     """
     if context.quantiles:
         return PinballLoss(context.quantiles)
+    if focus and context.task is Task.MULTICLASS:
+        return SmoothedCrossentropy(smoothing, focus)
+    if focus and context.task.is_classification:
+        return keras.losses.BinaryFocalCrossentropy(gamma=focus, from_logits=True, label_smoothing=smoothing)
     if context.task is Task.MULTILABEL:
         return keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
     return loss_for(context.num_outputs, classification=context.task.is_classification, smoothing=smoothing)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import scipy.special
 
-from search_spaces.losses import MemberLoss, SmoothedCrossentropy, loss_for
+from pipelines.schema import Task
+from search_spaces.image_context import ImageContext
+from search_spaces.losses import MemberLoss, SmoothedCrossentropy, loss_for, loss_of
 
 LOGITS = np.array([[1.0, -2.0, 0.5], [0.1, 0.2, 0.3], [-4.0, 3.0, 1.0], [9.0, 0.0, -9.0]], np.float32)
 IDS = np.array([0, 2, 1, 2], np.int32)
@@ -92,3 +94,36 @@ def test_the_loss_of_members_comes_back_from_its_configuration() -> None:
     assert (again.num_outputs, again.loss.smoothing) == (3, 0.2)
     with pytest.raises(ValueError, match=r"num_outputs is 0: expected at least 1"):
         MemberLoss(loss, num_outputs=0)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_the_focal_loss_equals_keras_own_on_one_hot_targets(shares: bool) -> None:
+    logits = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+    ids = np.array([[0], [1], [2], [3], [3], [1]])
+    one_hot = np.eye(4, dtype=np.float32)[ids[:, 0]]
+    theirs = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0, from_logits=True)(one_hot, logits)
+    ours = SmoothedCrossentropy(focus=2.0)(one_hot if shares else ids, logits)
+    np.testing.assert_allclose(float(ours), float(theirs), rtol=1e-5)
+
+
+def test_mixed_targets_cost_the_crossentropy_of_their_shares() -> None:
+    logits = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)
+    shares = np.array([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]], np.float32)
+    expected = -(shares * scipy.special.log_softmax(logits, axis=1)).sum(axis=1).mean()
+    np.testing.assert_allclose(float(SmoothedCrossentropy()(shares, logits)), expected, rtol=1e-5)
+
+
+def test_a_focus_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"focus is -1.0: expected at least 0"):
+        SmoothedCrossentropy(focus=-1.0)
+
+
+def test_classifiers_of_every_kind_have_a_focal_loss_and_regression_has_none() -> None:
+    def loss(task: Task, num_classes: int) -> keras.losses.Loss:
+        context = ImageContext(task, num_classes, 8, 8, 1, num_training_rows=64, max_epochs=3)
+        return loss_of(context, focus=2.0)
+
+    assert isinstance(loss(Task.BINARY, 2), keras.losses.BinaryFocalCrossentropy)
+    assert isinstance(loss(Task.MULTILABEL, 3), keras.losses.BinaryFocalCrossentropy)
+    assert isinstance(loss(Task.MULTICLASS, 3), SmoothedCrossentropy)
+    assert isinstance(loss(Task.REGRESSION, 0), keras.losses.MeanSquaredError)
