@@ -35,6 +35,7 @@ def search(
     objective: str = "",
     features: Mapping[str, str] | None = None,
     weight: str = "",
+    balance: str = "",
     time_column: str = "",
     embargo: str = "",
     forecast: ForecastConfig | None = None,
@@ -66,6 +67,7 @@ def search(
             as ``"roc_auc,latency"``.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
         weight: Column that says how much a row counts, in the loss and in all metrics.
+        balance: How rare classes are made to count: ``none``, ``weights``, ``oversample``, ``undersample``, ``search``.
         time_column: Column that orders the splits: the earliest rows train, the latest are the sealed test.
         embargo: What lies between splits in time and is left out: ``"7d"``, or a number of rows.
         forecast: What of a time series is forecast, such as ``ForecastConfig(horizon=7, series_id="shop")``.
@@ -97,6 +99,7 @@ def search(
             objective=objective,
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
             weight=weight,
+            balance=balance,
             time_column=time_column,
             embargo=embargo,
             forecast=forecast or ForecastConfig(),

@@ -21,6 +21,7 @@ from app.config import (
 from app.errors import ConfigError
 from app.quantities import parse_bytes, parse_duration
 from pipelines.addresses import is_path, shown_database, shown_place
+from pipelines.balance import Balance
 from pipelines.sources.image_folder import LABEL, is_image_folder
 
 _Option = TypeVar("_Option", bound=StrEnum)
@@ -60,6 +61,7 @@ class SearchArguments:
         limits: Constraints such as ``latency_ms<=5``.
         start_from: Earlier runs on like data.
         keep: Number of best trials whose state is kept; 0 leaves the setting as it is.
+        balance: How rare classes are made to count.
         execution: Who runs the trials.
     """
 
@@ -92,6 +94,7 @@ class SearchArguments:
     limits: tuple[str, ...] = ()
     start_from: tuple[str, ...] = ()
     keep: int = 0
+    balance: str = ""
     execution: ExecutionArguments = field(default_factory=lambda: ExecutionArguments())
 
 
@@ -251,6 +254,8 @@ def experiment_config(
     )
     if not data.target and is_image_folder(data.source):
         data = replace(data, target=LABEL)
+    if arguments.forecast.series_id and not (arguments.forecast.horizon or base.forecast.horizon):
+        raise ConfigError("series are given and there is no horizon: say how many steps to forecast with --horizon")
     if not data.target:
         raise ConfigError("no target: say which column to predict with --target")
     search = replace(
@@ -271,6 +276,7 @@ def experiment_config(
     untouched = ForecastConfig()
     forecast = {name: value for name, value in asdict(arguments.forecast).items() if value != getattr(untouched, name)}
     training = replace(base.training, **_given(max_epochs=arguments.epochs, devices=_devices(arguments.devices)))
+    training = replace(training, balance=_choice("balance", arguments.balance, Balance) or training.balance)
     stem = Path(data.source).name.split(".")[0].rstrip("*-") if data.source else data.target
     name = arguments.name or (base.name if base.name != ExperimentConfig().name else name_from(stem))
     execution = execution_config(base.execution, arguments.execution)

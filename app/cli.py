@@ -79,6 +79,7 @@ def search(
     quantiles: Annotated[str, typer.Option(help="Quantiles of a regression to predict: 0.05,0.5,0.95.")] = "",
     interval: Annotated[float, typer.Option(help="Prediction intervals that hold this share of rows: 0.9.")] = 0.0,
     weight: Annotated[str, typer.Option(help="Column that says how much a row counts.")] = "",
+    balance: Annotated[str, typer.Option(help="Rare classes: none, weights, oversample, undersample, search.")] = "",
     missing: Annotated[list[str] | None, typer.Option(help="A further text that means a missing value.")] = None,
     sql: Sql = "",
     url: Url = "",
@@ -125,7 +126,7 @@ def search(
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
         delimiter=delimiter, epochs=epochs, folds=folds, ensemble=ensemble, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
-        keep=keep, execution=execution,
+        keep=keep, balance=balance, execution=execution,
     )  # fmt: skip
     settings = experiment_config(arguments, base=config)
     _launch(settings, run or Path("runs") / settings.name, url=url)

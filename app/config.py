@@ -20,11 +20,12 @@ from app.errors import ConfigError, did_you_mean
 from app.forecast_config import ForecastConfig, check_time
 from app.image_config import ImageConfig
 from app.quantities import MAX_SECONDS
+from pipelines.balance import Balance
 
 __all__ = [
     "DEFAULT_SECONDS",
     "NAME_PATTERN",
-    "ClassWeighting",
+    "Balance",
     "DataConfig",
     "ExecutionConfig",
     "ExecutorKind",
@@ -47,14 +48,6 @@ MAX_ENSEMBLE = 32
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 _T = typing.TypeVar("_T")
-
-
-class ClassWeighting(StrEnum):
-    """Whether rare classes weigh more in the loss."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
 
 
 class Placement(StrEnum):
@@ -145,7 +138,8 @@ class TrainingConfig:
     Attributes:
         max_epochs: Epochs of a trial at full budget; 0 chooses by the number of rows.
         patience: Epochs without a better validation value after which a trial ends.
-        class_weights: Whether rare classes weigh more; ``auto`` does so past an imbalance of 10 to 1.
+        balance: How rare classes are made to count (`pipelines.balance.Balance`); ``auto`` weighs them more past an
+            imbalance of 10 to 1.
         precision: ``auto`` takes mixed precision on GPUs that have it.
         devices: TensorFlow devices to train on, such as ``GPU:0``; empty takes all GPUs, else the CPU. More CPUs
             than the machine shows are logical ones: ``("CPU:0", "CPU:1")`` splits one CPU in two.
@@ -153,7 +147,7 @@ class TrainingConfig:
 
     max_epochs: int = 0
     patience: int = 10
-    class_weights: ClassWeighting = ClassWeighting.AUTO
+    balance: Balance = Balance.AUTO
     precision: Precision = Precision.AUTO
     devices: tuple[str, ...] = ()
 

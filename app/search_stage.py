@@ -35,6 +35,7 @@ from app.summary import search_begins, search_ended
 from app.time_budget import TimeBudget
 from app.view import View
 from app.warm_start_stage import check_start, earlier_configurations
+from pipelines.balance import Balance
 from pipelines.schema import DatasetSchema, FeatureKind
 from search_spaces.catalogue import check_space_name, check_space_suits
 
@@ -90,6 +91,12 @@ def check_goals(config: ExperimentConfig, schema: DatasetSchema) -> None:
             task=schema.target.task,
             quantiles=bool(schema.target.quantiles),
             num_targets=len(schema.target.names),
+        )
+    balance, target = config.training.balance, schema.target
+    has_classes = target.task.is_classification and not target.columns
+    if balance not in (Balance.AUTO, Balance.NONE) and not has_classes:
+        raise ConfigError(
+            f"balance is {balance.value!r} and the target has no classes to balance ({target.reason}): leave it out"
         )
 
 

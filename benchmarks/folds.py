@@ -37,7 +37,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
+from app.config import Balance, DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
 from app.data_files import write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
@@ -111,7 +111,7 @@ class Bench:
         path.mkdir()
         prepared = prepare_data(read_source(frame.iloc[:num_open], config), config)
         write_data(prepared, config, directory=directory)
-        data = load_trial_data(directory, weighting=ClassWeighting.AUTO)
+        data = load_trial_data(directory, balance=Balance.AUTO)
         task = data.schema.target.task
         self.trainer = Trainer(
             data,

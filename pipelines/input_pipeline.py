@@ -6,12 +6,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipelines.balance import places_of_classes
 
 Change = Callable[[Any, Any], Any]
 """A batch and a seed (2,) int64 of its own -> the batch as it is trained on."""
 
-_KEY_OF_CHANGES = 1
+_KEY_OF_CHANGES, _KEY_OF_ORDER = 1, 2
 
 
 def training_batches(
@@ -23,6 +27,7 @@ def training_batches(
     first_epoch: int = 0,
     steps: int | None = None,
     change: Change | None = None,
+    labels: NDArray[np.integer] | None = None,
 ) -> tf.data.Dataset:
     """Returns an endless stream of batches that are a function of seed and epoch alone.
 
@@ -38,6 +43,7 @@ def training_batches(
         seed: Seed of the order, in [0, 2**31).
         first_epoch: Epochs already trained.
         steps: Batches that make an epoch, at most ``num_rows // batch_size``; None takes as many.
+        labels: Class ids ``(num_rows,)`` of which every epoch sees equal shares; None for every row once.
         change: What is done to every batch, such as the decoding and augmentation of images; None for nothing.
 
     Returns:
@@ -50,9 +56,20 @@ def training_batches(
         raise ValueError(f"batch_size is {batch_size}: expected 1 to {num_rows}, the number of rows")
     steps = num_rows // batch_size if steps is None else steps
 
+    places = None if labels is None else tf.constant(places_of_classes(labels, steps * batch_size))
+
+    def rows_of_epoch(key: tf.Tensor) -> tf.Tensor:
+        if places is None:
+            return tf.random.experimental.stateless_shuffle(tf.range(num_rows), seed=key)
+        # Rows in the order of their classes, and by chance within each: the number is below 1.
+        within = tf.random.stateless_uniform((num_rows,), seed=key, dtype=tf.float64)
+        by_class = tf.argsort(tf.constant(labels, tf.float64) + within, stable=True)
+        again = tf.random.experimental.stateless_fold_in(key, _KEY_OF_ORDER)
+        return tf.random.experimental.stateless_shuffle(tf.gather(by_class, places), seed=again)
+
     def batches_of_row_numbers(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(num_rows), seed=key)
+        order = rows_of_epoch(key)
         chosen = tf.reshape(order[: steps * batch_size], (steps, batch_size))
         # The seeds of changes follow from seed, epoch and step alone, as the order does.
         own = tf.random.experimental.stateless_fold_in(key, _KEY_OF_CHANGES)

@@ -49,8 +49,8 @@ class StepReport:
     def sentences(self) -> list[str]:
         """Return what a person should know, in sentences."""
         series = "One series" if self.num_series == 1 else f"{self.num_series:,} series"
-        rows = f"{self.shortest:,} rows" if self.shortest == self.longest else f"{self.shortest:,} to {self.longest:,} rows"
-        found = [f"{series} of {rows} in steps of {self.step}."]
+        lengths = dict.fromkeys([self.shortest, self.longest])
+        found = [f"{series} of {' to '.join(f'{length:,}' for length in lengths)} rows in steps of {self.step}."]
         if not self.is_regular:
             found.append(
                 f"The steps are irregular: {self.share_regular:.1%} of them are {self.step}, so that windows count "

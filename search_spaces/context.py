@@ -76,6 +76,7 @@ class TrainingContext:
         judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
         num_targets: Values that a regression predicts.
         quantiles: Levels of a quantile regression, rising; empty for any other task.
+        searches_balance: Whether how classes are balanced is a hyperparameter.
         num_numeric: Width of the encoded numeric matrix ``(batch, num_numeric)``; 0 where there are no numbers.
         cardinalities: Number of ids of every encoded categorical column, bucket 0 (missing) and 1 (other) included.
     """
@@ -89,6 +90,7 @@ class TrainingContext:
     max_epochs: int
     num_replicas: int
     judged_by_labels: bool
+    searches_balance: bool
     num_targets: int
     quantiles: tuple[float, ...]
     num_numeric: int
@@ -161,6 +163,7 @@ class TableContext(TrainingContext):
         judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
         num_targets: Values that a regression predicts.
         quantiles: Levels of a quantile regression, rising; empty for any other task.
+        searches_balance: Whether how classes are balanced is a hyperparameter.
     """
 
     task: Task
@@ -174,3 +177,4 @@ class TableContext(TrainingContext):
     judged_by_labels: bool = False
     num_targets: int = 1
     quantiles: tuple[float, ...] = ()
+    searches_balance: bool = False

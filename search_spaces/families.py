@@ -16,7 +16,7 @@ import keras_tuner
 
 from search_spaces.catalogue import FAMILIES, FAMILY, MLP, SPACES, SpaceError, load_attribute
 from search_spaces.context import TableContext
-from search_spaces.recipe import declare_batch_size
+from search_spaces.recipe import declare_balance, declare_batch_size
 from search_spaces.tabular import HyperParameters, TabularSpace
 
 
@@ -37,6 +37,7 @@ class FamiliesSpace(keras_tuner.HyperModel):
         """Declares the family, the batch size of all, and the parameters of each family."""
         hp.Choice(FAMILY, list(self._spaces), default=MLP)
         declare_batch_size(hp, self.context)
+        declare_balance(hp, self.context)
         for name, space in self._spaces.items():
             with hp.conditional_scope(FAMILY, [name]):
                 if name == MLP:

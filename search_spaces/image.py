@@ -19,7 +19,7 @@ from search_spaces.augmentation import declare_augmentation
 from search_spaces.catalogue import SpaceError
 from search_spaces.context import TrainingContext
 from search_spaces.image_context import ImageContext
-from search_spaces.recipe import compile_model, declare_batch_size, declare_epoch_share, declare_recipe
+from search_spaces.recipe import compile_model, declare_balance, declare_batch_size, declare_epoch_share, declare_recipe
 from search_spaces.tabular import HyperParameters, declare_embedding, dense_head, joined_features
 
 RESOLUTIONS = (0.25, 0.5, 0.75, 1.0)
@@ -74,6 +74,7 @@ class ImageSpace(keras_tuner.HyperModel, abc.ABC):
     def declare_hyperparameters(self, hp: HyperParameters) -> None:
         """Declares every parameter, without building a network."""
         declare_batch_size(hp, self.context, default=self.usual_batch_size)
+        declare_balance(hp, self.context)
         self.declare(hp)
         declare_embedding(hp, self.context)
         declare_augmentation(hp, self.context)

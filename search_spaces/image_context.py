@@ -29,6 +29,7 @@ class ImageContext(TrainingContext):
         judged_by_labels: Whether the objective looks at the predicted class alone, as accuracy does.
         num_targets: Values that a regression predicts.
         quantiles: Levels of a quantile regression, rising; empty for any other task.
+        searches_balance: Whether how classes are balanced is a hyperparameter.
         class_counts: Training images of every class; () where they were not counted.
         may_flip: Whether an image and its mirror image mean the same: true of things, false of letters and digits.
         pixel_mean: Mean of every channel over the training images, in [0, 255]; () where it was not measured.
@@ -48,6 +49,7 @@ class ImageContext(TrainingContext):
     judged_by_labels: bool = False
     num_targets: int = 1
     quantiles: tuple[float, ...] = ()
+    searches_balance: bool = False
     class_counts: tuple[int, ...] = ()
     may_flip: bool = True
     pixel_mean: tuple[float, ...] = ()

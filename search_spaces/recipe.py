@@ -11,6 +11,7 @@ import math
 import keras
 import keras_tuner
 
+from pipelines.balance import BALANCE, SEARCHED, Balance
 from search_spaces.context import TrainingContext
 from search_spaces.losses import loss_of
 from search_spaces.optimizers import FusedAdamW, FusedRMSprop, FusedSGD
@@ -30,6 +31,17 @@ def declare_batch_size(hp: keras_tuner.HyperParameters, context: TrainingContext
     """
     sizes = context.batch_sizes()
     hp.Choice("batch_size", sizes, default=min(sizes, key=lambda size: abs(size - default)), ordered=True)
+
+
+def declare_balance(hp: keras_tuner.HyperParameters, context: TrainingContext) -> None:
+    """Declares how classes are balanced, where that is searched.
+
+    Args:
+        hp: Receives the parameter.
+        context: The data; says whether the balance is searched.
+    """
+    if context.searches_balance:
+        hp.Choice(BALANCE, [one.value for one in SEARCHED], default=Balance.WEIGHTS.value)
 
 
 def declare_recipe(hp: keras_tuner.HyperParameters, context: TrainingContext) -> None:

@@ -21,7 +21,7 @@ from search_spaces.layers.categorical_embedding import CategoricalEmbedding
 from search_spaces.layers.learned import learn_layers
 from search_spaces.layers.periodic_embedding import PeriodicEmbedding
 from search_spaces.layers.piecewise_linear_embedding import BinRule, PiecewiseLinearEmbedding
-from search_spaces.recipe import compile_model, declare_batch_size, declare_recipe
+from search_spaces.recipe import compile_model, declare_balance, declare_batch_size, declare_recipe
 
 HyperParameters: TypeAlias = keras_tuner.HyperParameters
 
@@ -58,6 +58,7 @@ class TabularSpace(keras_tuner.HyperModel, abc.ABC):
     def declare_hyperparameters(self, hp: HyperParameters) -> None:
         """Declares every parameter, without building a network."""
         declare_batch_size(hp, self.context, default=self.usual_batch_size)
+        declare_balance(hp, self.context)
         self.declare(hp)
 
     def build(self, hp: HyperParameters) -> keras.Model:

@@ -32,6 +32,7 @@ from app.training.seeding import derive_seed
 from app.training.strategy import Placement
 from app.training.trainer import End, EpochResult, NonFiniteError, Trainer
 from app.training.trial_data import TrialData
+from pipelines.balance import Balance
 from search_spaces.catalogue import SpaceError
 from search_spaces.pack_shapes import why_alone
 
@@ -75,7 +76,7 @@ class TrialRunner:
         )
         self.trainer = trainer_on(data)
         self.measurer = ModelMeasurer(self.trainer, directory, measures=_measures_of(request))
-        self.alone = _why_alone(request, config.search.space, placement)
+        self.alone = _why_alone(request, config.search.space, placement, balance=data.balance.kind)
         parts = load_folds(directory, data) if request.folds > 1 else ()
         self._folds = FoldTrainer(self.trainer, parts) if parts else None
         self._packs: PackTrainer | None = None
@@ -272,8 +273,10 @@ def _measures_of(request: OpenRun) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*request.measure, *(limit.measure for limit in request.limits)]))
 
 
-def _why_alone(request: OpenRun, space_name: str, placement: Placement) -> str:
+def _why_alone(request: OpenRun, space_name: str, placement: Placement, *, balance: Balance) -> str:
     """Returns why every trial trains alone, or nothing."""
+    if balance is Balance.SEARCH:
+        return "how classes are balanced is searched, and a pack draws the same rows for all"
     if request.measure or request.limits:
         return "every network is measured by itself"
     mixed = keras.config.dtype_policy().name != "float32"

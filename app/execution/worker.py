@@ -41,6 +41,7 @@ from app.execution.messages import (
 from app.run_directory import RunDirectory
 from app.training.devices import may_gather, why_gather
 from app.training.seeding import derive_seed
+from pipelines.balance import BALANCE, SEARCHED, Balance
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
 from search_spaces.portfolio import portfolio_of
@@ -131,12 +132,18 @@ class Worker:
         _log_to(directory.logs / f"worker-{os.getpid()}.log")
         config = directory.read_config()
         placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
-        data = load_trial_data(directory, weighting=config.training.class_weights, images=config.images)
+        data = load_trial_data(directory, balance=config.training.balance, images=config.images)
         runner = TrialRunner(request, directory, data, placement=placement, conversation=self._conversation)
         space, described, gather = declare(runner.trainer.space()), placement.description, ""
         if may_gather(config.execution, seat=request.seat):
             weights = runner.default_weights(space)
             described, gather = f"{described}; the default network has {weights:,} weights", why_gather(weights)
+        if data.balance.kind is Balance.SEARCH and BALANCE not in space.names:
+            raise SpaceError(
+                f"the space {config.search.space!r} has no hyperparameter {BALANCE!r} to search: ask "
+                f"hp.Choice({BALANCE!r}, {[one.value for one in SEARCHED]}) in its build function, or give another "
+                f"--balance"
+            )
         self._directory, self._seed, self._runner = directory, request.seed, runner
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()

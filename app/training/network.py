@@ -136,13 +136,15 @@ class Network:
             built = space.build(self.hp)
             self.model, width = checked_model(built, example=example, context=context)
             self.model.optimizer.build(self.model.trainable_variables)
-        self.answers = data.answer_form(logits=answers_logits(self.model, context.task))
+        self._balance = data.balance.of(self.hp.values)
+        self.answers = data.answer_form(logits=answers_logits(self.model, context.task), balance=self._balance)
         self._decoded = data.decoded
         self._inputs = self._arranged(features)
         one_hot = context.task in (Task.BINARY, Task.MULTICLASS) and wants_one_hot(self.model, width)
         self._one_hot = context.num_classes if one_hot else 0
         self._target = self._as_target(data.training_target(rows))
-        weights = data.row_weights(rows)
+        self._labels = data.balance.labels(rows, self._balance)
+        weights = data.row_weights(rows, balance=self._balance)
         self._weights = None if weights is None else tf.constant(weights)
         self._is_weighted = rows.weights is not None
         self._features = features
@@ -169,10 +171,11 @@ class Network:
         self._assign(weights)
         with self._strategy.scope():
             learn_layers(self.model, part.sample)
-        self.answers = part.data.answer_form(logits=self.answers.logits)
+        self.answers = part.data.answer_form(logits=self.answers.logits, balance=self._balance)
         self._inputs = self._arranged(part.features)
         self._target = self._as_target(part.data.training_target(part.rows))
-        row_weights = part.data.row_weights(part.rows)
+        self._labels = part.data.balance.labels(part.rows, self._balance)
+        row_weights = part.data.row_weights(part.rows, balance=self._balance)
         self._weights = None if row_weights is None else tf.constant(row_weights)
         self._to_target, self._given_weights = part.data.training_target, part.data.given_weights
         self._seed, self._iterator = seed, None
@@ -289,6 +292,7 @@ class Network:
             first_epoch=epoch,
             steps=self._steps,
             change=self._change(),
+            labels=self._labels,
         )
         return iter(self._strategy.experimental_distribute_dataset(batches))
 

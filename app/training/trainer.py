@@ -220,13 +220,14 @@ class Trainer:
         Args:
             values: The active hyperparameters.
             part: What it trains on.
-            num_rows: Rows that one epoch sees, at most those of `part`.
+            num_rows: Rows that one epoch sees, at most those of `part`; fewer where classes are under-sampled.
             seed: Seed of weights, dropout and data order.
 
         Raises:
             SpaceError: The space built no usable model.
         """
-        context = self.context(rows=num_rows)
+        balance = self.data.balance
+        context = self.context(rows=balance.epoch_rows(num_rows, balance.of(values)))
         if isinstance(context, TableContext):
             context = replace(context, sample=part.sample)
         return Network(

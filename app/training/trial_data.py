@@ -15,14 +15,14 @@ import pyarrow as pa
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from app.config import ClassWeighting
 from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
 from app.encoded_rows import load_encoded, save_encoded
 from app.evaluation.baselines import EncodedRows
-from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
 from app.image_config import ImageCache, ImageConfig
 from app.run_directory import RunDirectory, read_json
+from app.training.class_balance import ClassBalance, class_balance
 from app.training.image_data import ImageFacts, decoded, encode_with_images, encoded_images, image_facts
+from pipelines.balance import Balance
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState, out_of_fold_columns
 from pipelines.raw_columns import encode_target, raw_columns
@@ -43,7 +43,7 @@ class TrialData:
         encoder: Raw columns -> encoded features, in the graph.
         training: Training rows.
         validation: Rows that select.
-        class_weights: Weight of every class in the loss; empty when all weigh the same.
+        balance: How classes are balanced.
         target_mean: Mean of the training target; 0 for classification.
         target_scale: Standard deviation of the training target; 1 for classification.
         weight_scale: What weights of rows are multiplied by in the loss, so that a training row counts 1 on average.
@@ -55,7 +55,7 @@ class TrialData:
     encoder: Encoder
     training: EncodedRows
     validation: EncodedRows
-    class_weights: tuple[float, ...]
+    balance: ClassBalance
     target_mean: float | tuple[float, ...]
     target_scale: float | tuple[float, ...]
     weight_scale: float = 1.0
@@ -87,6 +87,7 @@ class TrialData:
                 max_epochs=max_epochs,
                 num_replicas=num_replicas,
                 judged_by_labels=judged_by_labels,
+                searches_balance=self.balance.kind is Balance.SEARCH,
                 num_targets=len(target.names),
                 quantiles=target.quantiles,
                 class_counts=self._class_counts(),
@@ -105,6 +106,7 @@ class TrialData:
             num_targets=len(target.names),
             quantiles=target.quantiles,
             judged_by_labels=judged_by_labels,
+            searches_balance=self.balance.kind is Balance.SEARCH,
         )
 
     def _class_counts(self) -> tuple[int, ...]:
@@ -117,14 +119,19 @@ class TrialData:
         """Returns encoded features with their images as pixels, where these are kept encoded; in the graph."""
         return decoded(features, self.encoder)
 
-    def answer_form(self, *, logits: bool) -> AnswerForm:
-        """Returns how a network's raw output becomes an answer."""
+    def answer_form(self, *, logits: bool, balance: Balance | None = None) -> AnswerForm:
+        """Returns how a network's raw output becomes an answer.
+
+        Args:
+            logits: Whether the output is logits.
+            balance: How classes were balanced for the network; None for the one way of all networks.
+        """
         target = self.schema.target
         return AnswerForm(
             task=target.task,
             classes=target.classes,
             logits=logits,
-            class_weights=self.class_weights,
+            class_weights=self.balance.asked(balance or self.balance.kind),
             target_mean=self.target_mean,
             target_scale=self.target_scale,
             outputs=target.columns,
@@ -140,12 +147,16 @@ class TrialData:
         standardised: NDArray[Any] = centred / np.asarray(self.target_scale)
         return standardised.astype(np.float32).reshape(len(rows.y), -1)
 
-    def row_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
-        """Returns the weight of every row in the training loss ``(num_rows,)``, or None when all weigh the same."""
-        given = self.given_weights(rows)
-        if not self.class_weights:
+    def row_weights(self, rows: EncodedRows, *, balance: Balance | None = None) -> NDArray[np.float32] | None:
+        """Returns the weight of every row in the training loss ``(num_rows,)``, or None when all weigh the same.
+
+        Args:
+            rows: The rows.
+            balance: How classes are balanced for the network; None for the one way of all networks.
+        """
+        given, weights = self.given_weights(rows), self.balance.row_weights(rows, balance or self.balance.kind)
+        if weights is None:
             return given
-        weights: NDArray[np.float32] = np.asarray(self.class_weights, np.float32)[rows.y.astype(np.intp)]
         return weights if given is None else weights * given
 
     def given_weights(self, rows: EncodedRows) -> NDArray[np.float32] | None:
@@ -157,13 +168,13 @@ class TrialData:
 
 
 def load_trial_data(
-    directory: RunDirectory, *, weighting: ClassWeighting, images: ImageConfig | None = None
+    directory: RunDirectory, *, balance: Balance, images: ImageConfig | None = None
 ) -> TrialData:
     """Opens an experiment's rows, encoding them if no worker did so before (R5).
 
     Args:
         directory: The experiment.
-        weighting: Whether rare classes weigh more.
+        balance: How classes are balanced.
         images: How images are kept and may be changed; None for the usual.
 
     Raises:
@@ -188,7 +199,7 @@ def load_trial_data(
         encoder=encoder,
         training=training,
         validation=validation,
-        class_weights=_class_weights(schema, training, weighting),
+        balance=class_balance(schema, training, balance),
         target_mean=mean,
         target_scale=scale,
         weight_scale=1.0 if training.weights is None else 1.0 / float(training.weights.mean()),
@@ -265,17 +276,3 @@ def encode_rows(
 def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:
     """Returns encoded features as tensors."""
     return {name: tf.constant(array) for name, array in features.items()}
-
-
-def _class_weights(schema: DatasetSchema, rows: EncodedRows, weighting: ClassWeighting) -> tuple[float, ...]:
-    """Inverse class frequencies, scaled so that the mean weight of a row is 1; several labels weigh alike."""
-    y, weights = rows.y.astype(np.intp), rows.weights
-    if schema.target.columns:
-        return ()
-    if not schema.target.task.is_classification or weighting is ClassWeighting.NEVER:
-        return ()
-    if weighting is ClassWeighting.AUTO and imbalance_ratio(y, weights=weights) <= IMBALANCE_LIMIT:
-        return ()
-    counts = np.bincount(y, weights=weights, minlength=len(schema.target.classes))
-    least = 1 if weights is None else weights.mean()
-    return tuple(float(weight) for weight in counts.sum() / (len(counts) * np.maximum(counts, least)))

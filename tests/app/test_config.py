@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.config import (
     NAME_PATTERN,
-    ClassWeighting,
+    Balance,
     DataConfig,
     ExecutionConfig,
     ExecutorKind,
@@ -70,7 +70,7 @@ configs = st.builds(
         TrainingConfig,
         max_epochs=st.integers(0, 10**6),
         patience=st.integers(1, 10**6),
-        class_weights=st.sampled_from(ClassWeighting),
+        balance=st.sampled_from(Balance),
         precision=st.sampled_from(Precision),
         devices=st.lists(st.from_regex(r"(CPU|GPU):[0-9]{1,2}", fullmatch=True), max_size=3).map(tuple),
     ),

@@ -30,6 +30,7 @@ from app.training.packing.plan import (
 from app.training.seeding import derive_seed
 from app.training.trainer import End, EpochResult, NonFiniteError, Trainer
 from app.training.trial_data import tensors
+from pipelines.balance import balanced_rows
 from search_spaces.context import TableContext
 
 SAVE_SECONDS = 0.5
@@ -87,7 +88,7 @@ class PackTrainer:
     def __init__(self, trainer: Trainer, *, seed: int) -> None:
         data = trainer.data
         self._trainer, self._seed = trainer, seed
-        context = trainer.context(rows=data.training.num_rows)
+        context = trainer.context(rows=data.balance.epoch_rows(data.training.num_rows, data.balance.kind))
         if not isinstance(context, TableContext):
             raise TypeError("expected a table: networks for images do not train in packs")
         self.context = context
@@ -96,6 +97,7 @@ class PackTrainer:
         self._space.declare_hyperparameters(hp)
         depth = next(parameter for parameter in hp.space if parameter.name == "depth")
         self._answers = data.answer_form(logits=True)
+        self._labels = data.balance.labels(data.training, data.balance.kind)
         weights = data.row_weights(data.training)
         training = TableTensors(
             features=tensors(data.training.features),
@@ -233,7 +235,11 @@ class PackTrainer:
         num_rows = self.context.num_training_rows
         rng = np.random.default_rng([derive_seed(self._seed, ORDER_SEED), epoch])
         steps = num_rows // batch_size
-        return rng.permutation(num_rows)[: steps * batch_size].astype(np.int32).reshape(steps, batch_size)
+        if self._labels is None:
+            rows = rng.permutation(num_rows)[: steps * batch_size]
+        else:
+            rows = balanced_rows(self._labels, num_rows=steps * batch_size, rng=rng)
+        return rows.astype(np.int32).reshape(steps, batch_size)
 
     def _judge(self, live: LivePack, losses: Any) -> None:
         """Notes for every member what the epoch brought, or that it failed."""

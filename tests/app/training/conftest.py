@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.config import ClassWeighting, DataConfig, ExperimentConfig, TrainingConfig
+from app.config import Balance, DataConfig, ExperimentConfig, TrainingConfig
 from app.data_files import write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
@@ -86,7 +86,7 @@ def prepare(
     frame = make_frame(task, rare=rare)
     frame = frame.assign(count=np.arange(len(frame)) % 4) if weighted else frame
     write_data(prepare_data(read_source(frame, config), config), config, directory=directory)
-    return Experiment(directory, load_trial_data(directory, weighting=ClassWeighting(weighting)))
+    return Experiment(directory, load_trial_data(directory, balance=Balance(weighting)))
 
 
 @pytest.fixture(scope="session", name="make_frame")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig
+from app.config import Balance, DataConfig, ExperimentConfig, SearchConfig
 from app.data_files import FOLD_COLUMN, read_arrow, write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
@@ -46,7 +46,7 @@ def bagged(placement: Any, make_frame: Any, network_values: Any, tmp_path_factor
     frame["age"] = frame["age"].astype(float)
     frame.loc[frame.index[3], "age"] = np.nan
     write_data(prepare_data(read_source(frame, config), config), config, directory=directory)
-    data = load_trial_data(directory, weighting=ClassWeighting.AUTO)
+    data = load_trial_data(directory, balance=Balance.AUTO)
     trainer = Trainer(
         data, space_name="mlp", objective=METRICS["rmse"], placement=placement, max_epochs=2, patience=9
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig
+from app.config import Balance, DataConfig, ExperimentConfig, SearchConfig
 from app.data_files import write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
@@ -68,7 +68,7 @@ def open_folds(placement: Any, make_frame: Any, tmp_path_factory: pytest.TempPat
             directory = RunDirectory(tmp_path_factory.mktemp("folds"))
             prepared = prepare_data(read_source(frame, config), config)
             write_data(prepared, config, directory=directory)
-            data = load_trial_data(directory, weighting=ClassWeighting.AUTO)
+            data = load_trial_data(directory, balance=Balance.AUTO)
             trainer = Trainer(
                 data,
                 space_name="mlp",

@@ -38,7 +38,7 @@ def test_one_device_needs_no_copies(placement: object) -> None:
 
 def test_two_replicas_train_pause_resume_and_save(experiments: object, tmp_path: Path) -> None:
     # Logical devices have to be configured before TensorFlow starts.
-    directory: RunDirectory = experiments("binary", rare=True, weighting="always").directory  # type: ignore[operator]
+    directory: RunDirectory = experiments("binary", rare=True, weighting="weights").directory  # type: ignore[operator]
     command = [sys.executable, str(SCRIPT), str(directory.path), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from conftest import NETWORK as DEEP  # of this folder, which is on the path of a script
 
-from app.config import ClassWeighting, TrainingConfig
+from app.config import Balance, TrainingConfig
 from app.run_directory import RunDirectory
 from app.training.strategy import prepare_devices
 
@@ -35,7 +35,7 @@ def main(directory: Path, scratch: Path) -> None:
     log_loss = METRICS["log_loss"]
 
     def trainer() -> Trainer:
-        data = load_trial_data(RunDirectory(directory), weighting=ClassWeighting.ALWAYS)
+        data = load_trial_data(RunDirectory(directory), balance=Balance.WEIGHTS)
         return Trainer(
             data, space_name="mlp", objective=log_loss, placement=placement, max_epochs=6, patience=100
         )
