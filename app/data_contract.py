@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from app.config import ExperimentConfig, ForecastConfig
-from app.data_source import read_options
-from app.data_stage import prepare_data
+from app.data_source import is_large, read_options
+from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError, RunDirectoryError
 from app.forecast_stage import series_report
+from app.large_data import prepare_large
 from app.run_directory import RunDirectory, read_json, write_atomically, write_json
 from pipelines.association import Association, association
 from pipelines.column_values import PLAIN_TYPES, plain_array
@@ -97,18 +99,24 @@ def profile_data(data: DataLike, config: ExperimentConfig) -> Profiled:
     Raises:
         DataError: It cannot be read or used.
     """
-    source = open_source(data).read(read_options(config))
+    opened = open_source(data)
+    if config.data.target and is_large(opened, config):
+        return _profiled(prepare_large(opened, config, folder=Path(tempfile.gettempdir())).prepared)
+    source = opened.read(read_options(config))
     found = series_report(source, config)
     # The rows are described, not the windows that a forecast makes of them.
     config = replace(config, data=replace(config.data, task="auto"), forecast=ForecastConfig())
     if not config.data.target:
         return _without_target(source, found)
-    prepared = prepare_data(source, config)
+    return _profiled(prepare_data(source, config), found)
+
+
+def _profiled(prepared: PreparedData, found: Sequence[Finding] = ()) -> Profiled:
     schema = prepared.schema
     training = prepared.table.filter(pa.array(prepared.splits == Split.TRAIN))
     selecting = prepared.table.filter(pa.array(prepared.splits == Split.VALIDATION))
     return Profiled(
-        description=source.description,
+        description=prepared.source.description,
         profile=replace(prepared.profile, findings=(*found, *prepared.profile.findings)),
         contract=contract_of(prepared.profile, datetime_formats=_formats(schema), target=schema.target.name),
         associations=_associations(training, schema),

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipelines.image_files import PATH_COLUMN
 from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_rows
 from pipelines.row_weights import row_weights
+from pipelines.schema import DatasetSchema
 from pipelines.splits import Split
 
 SPLIT_COLUMN = "__tamiz_split__"
@@ -32,8 +33,27 @@ SPLIT_COLUMN = "__tamiz_split__"
 FOLD_COLUMN = "__tamiz_fold__"
 """Column of the stored development rows that says which fold holds a row out; there only where folds judge trials."""
 
+LEARNED_COLUMN = "__tamiz_learned__"
+"""Column of the stored development rows that says which of them the preprocessing was learned from; there only where it
+is a sample of the training rows, which then come before the validation rows."""
+
 VERSIONED = ("tamiz", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
 """Distributions whose versions can change a result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsTold:
+    """What a manifest says of the rows.
+
+    Attributes:
+        counts: Rows of each split.
+        prints: SHA-256 of the rows of each split.
+        imbalance: Rows of the most frequent class over rows of the rarest in training; None for a regression.
+    """
+
+    counts: Mapping[str, int]
+    prints: Mapping[str, str]
+    imbalance: float | None
 
 
 def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory) -> None:
@@ -44,11 +64,12 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
         config: The settings.
         directory: The run directory, not yet in its final place.
     """
-    write_config(directory, config)
-    write_json(directory.schema_file, data.schema.to_json())
-    write_json(directory.profile_file, data.profile.to_json())
-    write_json(directory.preprocessing_file, data.preprocessing.to_json())
-    write_json(directory.manifest_file, _manifest(data, config))
+    told = RowsTold(
+        counts={split.name.lower(): int((data.splits == split).sum()) for split in Split},
+        prints=split_prints(hash_rows(data.table, columns=data.table.column_names), data.splits),
+        imbalance=imbalance_of(data.table.filter(pa.array(data.splits == Split.TRAIN)), data.schema),
+    )
+    write_records(data, config, directory=directory, told=told)
     directory.data.mkdir()
     names = [feature.name for feature in data.schema.used_features]
     roles = [*data.schema.target.names, *([data.schema.weight] if data.schema.weight else [])]
@@ -63,6 +84,22 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
         development = development.append_column(FOLD_COLUMN, pa.array(data.folds[~sealed], pa.int8()))
     _write_arrow(directory.development_file, development)
     _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
+
+
+def write_records(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory, told: RowsTold) -> None:
+    """Writes what is known of the data, not the rows.
+
+    Args:
+        data: The prepared data.
+        config: The settings.
+        directory: The run directory, not yet in its final place.
+        told: What the manifest says of the rows.
+    """
+    write_config(directory, config)
+    write_json(directory.schema_file, data.schema.to_json())
+    write_json(directory.profile_file, data.profile.to_json())
+    write_json(directory.preprocessing_file, data.preprocessing.to_json())
+    write_json(directory.manifest_file, _manifest(data, config, told))
 
 
 def write_config(directory: RunDirectory, config: ExperimentConfig) -> None:
@@ -81,32 +118,34 @@ def versions() -> dict[str, str]:
     return found
 
 
-def split_prints(table: pa.Table, splits: NDArray[np.int8]) -> dict[str, str]:
+def split_prints(hashes: NDArray[np.uint64], splits: NDArray[np.int8]) -> dict[str, str]:
     """Returns a SHA-256 of the rows of each split, the same in whatever order they stand.
 
     Args:
-        table: The rows.
+        hashes: What `hash_rows` says of all columns, ``(num_rows,)``.
         splits: ``Split`` values of shape ``(num_rows,)``.
     """
-    hashes = hash_rows(table, columns=table.column_names)
     return {
         split.name.lower(): hashlib.sha256(np.sort(hashes[splits == split]).tobytes()).hexdigest() for split in Split
     }
 
 
-def _imbalance(data: PreparedData) -> float | None:
-    """Rows of the most frequent class over rows of the rarest in training; None for a regression."""
-    if not data.schema.target.task.is_classification:
+def imbalance_of(training: pa.Table, schema: DatasetSchema) -> float | None:
+    """Returns rows of the most frequent class over rows of the rarest; None for a regression.
+
+    Args:
+        training: The training rows; only targets and weights are looked at.
+        schema: What is predicted.
+    """
+    if not schema.target.task.is_classification:
         return None
-    training = data.splits == Split.TRAIN
-    weight = data.schema.weight
-    weights = None if weight is None else row_weights(data.table, weight)[training]
-    y = encode_target(data.table, data.schema.target)[training]
+    weights = None if schema.weight is None else row_weights(training, schema.weight)
+    y: NDArray[Any] = encode_target(training, schema.target)
     columns = y.T if y.ndim == 2 else [y]
     return max(imbalance_ratio(column, weights=weights) for column in columns)
 
 
-def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]:
+def _manifest(data: PreparedData, config: ExperimentConfig, told: RowsTold) -> Mapping[str, Any]:
     return {
         "format": 1,
         "name": config.name,
@@ -117,11 +156,11 @@ def _manifest(data: PreparedData, config: ExperimentConfig) -> Mapping[str, Any]
             "description": data.source.description,
             "fingerprint": data.source.fingerprint,
             "files": file_records(data.source),
-            "splits_sha256": split_prints(data.table, data.splits),
-            "rows": {split.name.lower(): int((data.splits == split).sum()) for split in Split},
+            "splits_sha256": dict(told.prints),
+            "rows": dict(told.counts),
             "columns": data.source.table.num_columns,
             "training_rows_sha256": data.preprocessing.rows_sha256,
-            "imbalance_ratio": _imbalance(data),
+            "imbalance_ratio": told.imbalance,
             "folds": asdict(data.fold_choice) | {"in_time": bool(config.data.time_column)},
         },
         "config_sha256": hashlib.sha256(config.to_toml().encode()).hexdigest(),

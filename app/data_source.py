@@ -109,6 +109,17 @@ def image_kinds(config: ExperimentConfig, *, schema: DatasetSchema | None = None
     return {feature.name: feature.kind.value for feature in schema.used_features}
 
 
+def is_large(source: Source, config: ExperimentConfig) -> bool:
+    """Returns whether a source is too large to be held in memory.
+
+    Args:
+        source: The source.
+        config: The settings, with the limit.
+    """
+    size = source.num_bytes()
+    return size is not None and size > config.data.in_memory and not config.forecast.horizon
+
+
 def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: DataLike | None) -> None:
     """Checks that an experiment goes on with the data it began with.
 
@@ -128,11 +139,16 @@ def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: D
     elif isinstance(source, str | os.PathLike):
         moved = replace(config.data, source=os.fspath(source), more_sources=(), sql="", url="")
         source = source_of(moved)
-    found = read_source(source, config)
+    source = open_source(source)
+    if is_large(source, config):
+        description, (fingerprint, _) = source.name, source.prints()
+    else:
+        found = read_source(source, config)
+        description, fingerprint = found.description, found.fingerprint
     expected = read_json(directory.manifest_file)["data"]["fingerprint"]
-    if found.fingerprint != expected:
+    if fingerprint != expected:
         raise RunDirectoryError(
-            f"{found.description} has changed since {directory.path} began (SHA-256 {found.fingerprint[:12]}…, "
+            f"{description} has changed since {directory.path} began (SHA-256 {fingerprint[:12]}…, "
             f"expected {expected[:12]}…): restore the data, start a new search on it, or go on with the rows that the "
             f"search began with (--stored-rows)"
         )

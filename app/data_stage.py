@@ -75,12 +75,12 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     if config.forecast.horizon:
         return _prepared_windows(source, config)
     data = config.data
-    overrides = {name: _kind(name, kind) for name, kind in data.features.items()}
+    overrides = {name: kind_of(name, kind) for name, kind in data.features.items()}
     group, time_column = data.group or None, data.time_column or None
     # Before rows are dropped, so that row numbers in messages are those of the source.
     weight = data.weight or None
     if weight is not None:
-        _check_weight(source.table, data.target, weight)
+        check_weight(source.table, data.target, weight)
     ignored: dict[str, Any] = {} if weight is None else {weight: "ignore"}
     names = target_columns(source.table, data.target)
     ignored |= dict.fromkeys(names, "ignore")
@@ -151,7 +151,7 @@ def image_request(config: ExperimentConfig) -> ImageRequest:
 
 def _prepared_windows(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     """Returns the windows of time series as the rows of an experiment."""
-    kinds = {name: _kind(name, kind) for name, kind in config.data.features.items()}
+    kinds = {name: kind_of(name, kind) for name, kind in config.data.features.items()}
     framed = framed_windows(source, config, kinds=kinds)
     training = framed.splits == Split.TRAIN
     schema = infer_features(framed.table, framed.target, rows=training, overrides=framed.overrides)
@@ -246,7 +246,12 @@ def protocol(schema: DatasetSchema, config: ExperimentConfig) -> str:
     return f"Stratified by {strata}, by a hash of the row and seed {config.search.seed}; equal rows stay together."
 
 
-def _kind(name: str, kind: str) -> Any:
+def kind_of(name: str, kind: str) -> Any:
+    """Returns what a setting makes of a column: a kind, or ``"ignore"``.
+
+    Raises:
+        ConfigError: It is none.
+    """
     known = ("numeric", "boolean", "categorical", "datetime", "text", "image", "ignore")
     if kind not in known:
         raise ConfigError(
@@ -255,7 +260,7 @@ def _kind(name: str, kind: str) -> Any:
     return kind if kind == "ignore" else FeatureKind(kind)
 
 
-def _check_weight(table: pa.Table, target: str, weight: str) -> None:
+def check_weight(table: pa.Table, target: str, weight: str) -> None:
     """Refuses a column of weights that cannot be one; rows are counted as in the source."""
     if weight in target_columns(table, target):
         raise ConfigError(f"weight is {weight!r}, which is the target: expected another column")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.evaluation.baselines import EncodedRows
 
@@ -15,14 +17,29 @@ _IMAGES = "image.npy"
 
 def save_encoded(rows: EncodedRows, folder: Path) -> None:
     """Writes rows; the folder appears when all of them are there."""
-    temporary = folder.with_name(f".{folder.name}")
-    temporary.mkdir(parents=True, exist_ok=True)
+    temporary = unfinished(folder)
     for name, file in _FILES.items():
         np.save(temporary / file, getattr(rows, name), allow_pickle=False)
     if rows.weights is not None:
         np.save(temporary / _WEIGHTS, rows.weights, allow_pickle=False)
     if rows.images is not None and rows.images.dtype != object:
         np.save(temporary / _IMAGES, rows.images, allow_pickle=False)
+    temporary.rename(folder)
+
+
+def unfinished(folder: Path) -> Path:
+    """Returns the folder, made if missing, that becomes `folder` when all is in it."""
+    temporary = folder.with_name(f".{folder.name}")
+    temporary.mkdir(parents=True, exist_ok=True)
+    return temporary
+
+
+def finish_encoded(folder: Path, *, y: NDArray[Any], weights: NDArray[Any] | None) -> None:
+    """Writes the targets beside features that were written to `unfinished(folder)`; the folder appears."""
+    temporary = unfinished(folder)
+    np.save(temporary / _FILES["y"], y, allow_pickle=False)
+    if weights is not None:
+        np.save(temporary / _WEIGHTS, weights, allow_pickle=False)
     temporary.rename(folder)
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from app.arguments import Changes
 from app.config import ExperimentConfig
 from app.data_files import write_config, write_data
-from app.data_source import check_same_data, read_source
+from app.data_source import check_same_data, is_large, read_source
 from app.data_stage import prepare_data
 from app.ensemble_size import pool_size
 from app.ensemble_stage import compose
@@ -29,6 +29,7 @@ from app.execution.executor import Executor
 from app.execution.executors import make_executor, workers_warning
 from app.final_stage import evaluate, export, train_final
 from app.interrupts import Interrupts
+from app.large_data import prepare_large, write_large
 from app.overview import overview_of
 from app.prediction import BatchSettings, Predictor
 from app.report_stage import board_of, read_begun, report
@@ -52,7 +53,7 @@ from app.summary import data_found
 from app.view import ConsoleView, View
 from app.warm_start_stage import add_result, enqueue
 from pipelines.schema import DatasetSchema
-from pipelines.sources import DataLike
+from pipelines.sources import DataLike, open_source
 from tf_serving.model_versions import versions
 from tf_serving.verify import VerificationProcess
 
@@ -86,12 +87,17 @@ def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: Vie
         view.say(f"warning: {warning}")
     directory = RunDirectory(path)
     directory.check_free()
-    data = prepare_data(read_source(source, config), config)
+    source = open_source(source)
+    large = prepare_large(source, config, folder=directory.path.parent) if is_large(source, config) else None
+    data = prepare_data(read_source(source, config), config) if large is None else large.prepared
     config = suited_config(config, data.schema)
     check_goals(config, data.schema)
     view.show(data_found(data))
     with directory.staged() as staged:
-        write_data(data, config, directory=staged)
+        if large is None:
+            write_data(data, config, directory=staged)
+        else:
+            write_large(large, config, directory=staged)
     return directory
 
 

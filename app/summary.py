@@ -43,7 +43,9 @@ def data_found(data: PreparedData) -> RenderableType:
     target = data.schema.target
     hidden = " …" if len(target.classes) > MAX_CLASSES_SHOWN else ""
     classes = f"; classes {', '.join(target.classes[:MAX_CLASSES_SHOWN])}{hidden}" if target.classes else ""
-    counted = ", ".join(f"{int((data.splits == split).sum()):,} {split.name.lower()}" for split in Split)
+    counted = ", ".join(
+        f"{rows:,} {split.name.lower()}" for split, rows in zip(Split, data.profile.split_rows, strict=True)
+    )
     facts = [
         ("target", f"{target.name}: {target.task.value} ({target.reason}){classes}"),
         ("rows", f"{counted} (sealed until the end)"),

@@ -21,6 +21,7 @@ from pipelines.seasonality import seasonal_lag
 from pipelines.windows import WindowSpec, lag_name
 
 MAX_ROWS = 50_000
+_CHECKED_ROWS = 1 << 18
 MAX_ITERATIONS = 100
 
 # Rows x classes x (numbers a row): an iteration then costs about 0.1 s, the whole fit some ten seconds at most.
@@ -60,7 +61,9 @@ class EncodedRows:
                 f"expected numeric, categorical and y of the same number of rows, got {lengths}; "
                 "an empty kind of feature has the shape (num_rows, 0)"
             )
-        if not np.isfinite(self.numeric).all():
+        # A part at a time: of a table on disk, one mask over all of it would be too much to hold.
+        starts = range(0, len(self.numeric), _CHECKED_ROWS)
+        if not all(np.isfinite(self.numeric[start : start + _CHECKED_ROWS]).all() for start in starts):
             raise ValueError(
                 "expected finite numeric features, got NaN or infinity; encode the rows before the baselines"
             )
@@ -76,8 +79,8 @@ class EncodedRows:
         images = {} if self.images is None else {"image": self.images}
         return {"numeric": self.numeric, "categorical": self.categorical, **images}
 
-    def take(self, rows: NDArray[np.integer]) -> EncodedRows:
-        """The rows of these numbers."""
+    def take(self, rows: NDArray[np.integer] | slice) -> EncodedRows:
+        """The rows of these numbers; those of a slice stay where they are, in memory or on disk."""
         return EncodedRows(
             numeric=self.numeric[rows],
             categorical=self.categorical[rows],

@@ -28,9 +28,11 @@ from app.search.space import Value as ParameterValue
 from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters
 from app.training.seeding import seed_everything
-from app.training.trial_data import TrialData
+from app.training.stored_encoding import shards_of
+from app.training.trial_data import TrialData, tensors
 from pipelines.input_pipeline import Change, training_batches
 from pipelines.schema import Task
+from pipelines.shards import Shards, shard_batches
 from search_spaces.augmentation import augment
 from search_spaces.context import TableContext, TableSample
 from search_spaces.image_context import ImageContext
@@ -87,12 +89,21 @@ class TrainingPart:
     Attributes:
         data: The experiment's rows.
         rows: Those to train on.
-        features: Their features as tensors.
+        features: Their features as tensors; of rows that stay on disk the first few.
+        shards: The features of rows that stay on disk; None in memory.
     """
 
     data: TrialData
     rows: EncodedRows
     features: dict[str, tf.Tensor]
+    shards: Shards | None = None
+
+    @classmethod
+    def of(cls, data: TrialData, rows: EncodedRows) -> TrainingPart:
+        """Returns rows in memory, or on disk where they lie there and are many."""
+        shards = shards_of(rows)
+        shown = rows.features if shards is None else {name: array[:2] for name, array in rows.features.items()}
+        return cls(data=data, rows=rows, features=tensors(shown), shards=shards)
 
     @cached_property
     def sample(self) -> TableSample:
@@ -139,12 +150,20 @@ class Network:
         self._balance = data.balance.of(self.hp.values)
         self.answers = data.answer_form(logits=answers_logits(self.model, context.task), balance=self._balance)
         self._decoded = data.decoded
+        self._shards = part.shards
         self._inputs = self._arranged(features)
         one_hot = context.task in (Task.BINARY, Task.MULTICLASS) and wants_one_hot(self.model, width)
         self._one_hot = context.num_classes if one_hot else 0
+<<<<<<< /tmp/s6/out/app_training_network.py
+        # Of rows on disk, a batch is brought to this form when it is drawn.
+        target = data.training_target(rows)
+        self._target = self._as_target(target) if part.shards is None else tf.constant(target)
+        weights = data.row_weights(rows)
+=======
         self._target = self._as_target(data.training_target(rows))
         self._labels = data.balance.labels(rows, self._balance)
         weights = data.row_weights(rows, balance=self._balance)
+>>>>>>> /tmp/s6/t
         self._weights = None if weights is None else tf.constant(weights)
         self._is_weighted = rows.weights is not None
         self._features = features
@@ -283,9 +302,20 @@ class Network:
         return [EpochResult(epoch=number, **epoch) for number, epoch in enumerate(header["curve"], start=1)]
 
     def _batches_from(self, epoch: int) -> Any:
-        columns = (self._inputs, self._target) if self._weights is None else (self._inputs, self._target, self._weights)
+        beside = (self._target,) if self._weights is None else (self._target, self._weights)
+        if self._shards is not None:
+            batches = shard_batches(
+                self._shards,
+                beside,
+                batch_size=self._batch_size,
+                seed=self._seed,
+                first_epoch=epoch,
+                steps=self._steps,
+                change=self._brought_to_form(),
+            )
+            return iter(self._strategy.experimental_distribute_dataset(batches))
         batches = training_batches(
-            columns,
+            (self._inputs, *beside),
             num_rows=int(self._target.shape[0]),
             batch_size=self._batch_size,
             seed=self._seed,
@@ -301,6 +331,16 @@ class Network:
         if isinstance(self._context, ImageContext):
             return dict(features)
         return arrange(features, input_form(self.model), self._context)
+
+    def _brought_to_form(self) -> Change:
+        """Returns what is done to a batch of rows from disk before it is trained on."""
+        form, context = input_form(self.model), self._context
+
+        def brought(batch: Any, _: tf.Tensor) -> Any:
+            features, target, *weights = batch
+            return arrange(features, form, context), self._as_target(target), *weights
+
+        return brought
 
     def _change(self) -> Change | None:
         """Returns what is done to a batch of images before it is trained on: decoded, augmented, arranged."""
@@ -337,7 +377,8 @@ class Network:
     def _evaluation_function(self) -> Any:
         model, answers, context, decoded = self.model, self.answers, self._context, self._decoded
         form = input_form(model)
-        y_spec = tf.TensorSpec((None, *self._target.shape[1:]), self._target.dtype)
+        y = self._target if self._shards is None else self._as_target(self._target[:1])
+        y_spec = tf.TensorSpec((None, *y.shape[1:]), y.dtype)
 
         signature = [feature_specs(self._features), y_spec]
         if self._is_weighted:
@@ -355,7 +396,7 @@ class Network:
         return evaluate
 
     def _as_target(self, target: Any) -> tf.Tensor:
-        return tf.one_hot(target[:, 0], self._one_hot) if self._one_hot else tf.constant(target)
+        return tf.one_hot(target[:, 0], self._one_hot) if self._one_hot else tf.convert_to_tensor(target)
 
     def _adapt(self, steps: int, seconds: float) -> None:
         """Lets a call grow towards `SECONDS_PER_CALL`; the first calls also pay for tracing."""

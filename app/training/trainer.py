@@ -136,8 +136,7 @@ class Trainer:
         self.patience = patience
         self.also = tuple(also)
         self._space_name = space_name
-        self._features = tensors(data.training.features)
-        self.part = TrainingPart(data=data, rows=data.training, features=self._features)
+        self.part = TrainingPart.of(data, data.training)
         self._validation = HeldOut(rows=data.validation, features=tensors(data.validation.features))
         if space_name not in SPACES:
             self._check_space()
@@ -145,7 +144,7 @@ class Trainer:
     def _check_space(self) -> None:
         """Builds a network of the user's own with default values, so that a mistake is told before any trial."""
         hp = hyperparameters({})
-        example = self.data.decoded({name: tensor[:2] for name, tensor in self._features.items()})
+        example = self.data.decoded({name: tensor[:2] for name, tensor in self.part.features.items()})
         try:
             built = self.space().build(hp)
         except Exception as error:  # a user's function may raise anything
@@ -315,7 +314,7 @@ class Trainer:
         """
         # Intervals are widened by what the validation rows say, which must not have been learned from.
         rows = self.data.training if self.data.schema.target.quantiles else self.data.development
-        part = TrainingPart(data=self.data, rows=rows, features=tensors(rows.features))
+        part = TrainingPart.of(self.data, rows)
         network = self.network(values, part, num_rows=rows.num_rows, seed=seed)
         network.ends_after(epochs)
         trained = 0

@@ -22,7 +22,11 @@ from app.image_config import ImageCache, ImageConfig
 from app.run_directory import RunDirectory, read_json
 from app.training.class_balance import ClassBalance, class_balance
 from app.training.image_data import ImageFacts, decoded, encode_with_images, encoded_images, image_facts
+<<<<<<< /tmp/s6/out/app_training_trial_data.py
+from app.training.stored_encoding import encode_stored, is_dealt, split_stored
+=======
 from pipelines.balance import Balance
+>>>>>>> /tmp/s6/t
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState, out_of_fold_columns
 from pipelines.raw_columns import encode_target, raw_columns
@@ -48,6 +52,7 @@ class TrialData:
         target_scale: Standard deviation of the training target; 1 for classification.
         weight_scale: What weights of rows are multiplied by in the loss, so that a training row counts 1 on average.
         images: What is known of the training images; None without images.
+        stored: Training and validation rows, one after the other, of a table that stays on disk; None in memory.
     """
 
     schema: DatasetSchema
@@ -60,10 +65,13 @@ class TrialData:
     target_scale: float | tuple[float, ...]
     weight_scale: float = 1.0
     images: ImageFacts | None = None
+    stored: EncodedRows | None = None
 
     @property
     def development(self) -> EncodedRows:
         """Training and validation rows together."""
+        if self.stored is not None:
+            return self.stored
         both = (self.training, self.validation)
         return EncodedRows(
             numeric=np.concatenate([rows.numeric for rows in both]),
@@ -188,10 +196,14 @@ def load_trial_data(
     splits = table.column(SPLIT_COLUMN).to_numpy()
     # Where folds judge the trials, the state was learned from all rows that are not sealed.
     learned = np.ones(len(splits), bool) if FOLD_COLUMN in table.column_names else splits == Split.TRAIN
-    rows = encode_rows(
-        table, schema, encoder, cache=directory.encoded, learned=learned, image_cache=images.cache
-    )
-    training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
+    if is_dealt(table):
+        rows = encode_stored(table, schema, encoder, folder=directory.encoded)
+        training, validation = split_stored(rows, table)
+    else:
+        rows = encode_rows(
+            table, schema, encoder, cache=directory.encoded, learned=learned, image_cache=images.cache
+        )
+        training, validation = (rows.take(np.flatnonzero(splits == part)) for part in (Split.TRAIN, Split.VALIDATION))
     mean, scale = target_moments(schema, training)
     return TrialData(
         schema=schema,
@@ -204,6 +216,7 @@ def load_trial_data(
         target_scale=scale,
         weight_scale=1.0 if training.weights is None else 1.0 / float(training.weights.mean()),
         images=image_facts(encoder, training, mirror=images.mirror, classes=schema.target.classes),
+        stored=rows if is_dealt(table) else None,
     )
 
 

@@ -1,0 +1,235 @@
+"""Tables that are not held in memory: read once into a mapped file, split by the identity of every row, and written.
+
+Types, schema and splits are those that the table would get in memory. What needs the values themselves (quantiles,
+scales, vocabularies, mean targets, leaks) is learned from a uniform sample, and the report says of how many rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from app.config import ExperimentConfig
+from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, RowsTold, imbalance_of, split_prints, write_records
+from app.data_lock import check_lock
+from app.data_source import read_options
+from app.data_stage import PreparedData, check_weight, kind_of
+from app.errors import ConfigError
+from app.fold_choice import FoldChoice
+from app.forecast_stage import embargo_of, without_embargo
+from app.run_directory import RunDirectory
+from pipelines.inference import check_survey, infer_features
+from pipelines.preprocessing import fit_preprocessing
+from pipelines.row_hash import finish_sums
+from pipelines.row_weights import check_split_weights, row_weights
+from pipelines.schema import Task
+from pipelines.several_targets import infer_targets, known_targets, target_columns
+from pipelines.sources import Source, SourceTable
+from pipelines.splits import ALWAYS_TRAINS, Split, assign_splits
+from pipelines.stored_rows import StoredRows, store_rows
+from pipelines.survey import draw_sample, survey_rows
+from pipelines.survey_report import Identities, profile_survey
+from pipelines.target_inference import with_quantiles
+from pipelines.time_splits import LEFT_OUT
+
+_SAMPLE_SEED = 7_919
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeData:
+    """A table on disk that has been recognised, split and looked at.
+
+    Attributes:
+        prepared: What is known of it; its table and its splits are those of the sample.
+        stored: All rows.
+        splits: ``Split`` of every row, ``LEFT_OUT`` for one that is not used, ``(num_rows,)``.
+        sampled: Which rows are in the sample, ``(num_rows,)``.
+        told: What the manifest says of the rows.
+    """
+
+    prepared: PreparedData
+    stored: StoredRows
+    splits: NDArray[np.int8]
+    sampled: NDArray[np.bool_]
+    told: RowsTold
+
+
+def prepare_large(source: Source, config: ExperimentConfig, *, folder: Path) -> LargeData:
+    """Does what `prepare_data` does, in bounded memory.
+
+    Args:
+        source: The source.
+        config: The settings.
+        folder: Where the rows are kept meanwhile.
+
+    Raises:
+        DataError: The data cannot be used.
+        ConfigError: A setting is not for tables of this size.
+        RunDirectoryError: It is not what the lock file of the settings says.
+    """
+    if config.search.folds > 1:
+        raise ConfigError(
+            f"folds is {config.search.folds}: expected 1 for a table that is not held in memory; its validation part "
+            f"is large enough, or raise in_memory in the [data] of --config"
+        )
+    with ThreadPoolExecutor(1) as pool:
+        prints = pool.submit(source.prints)
+        stored = store_rows(source, read_options(config), folder=folder)
+        fingerprint, files = prints.result()
+    read = SourceTable(
+        table=stored.table,
+        description=f"{source.title}: {stored.num_rows:,} rows, {len(stored.schema.names):,} columns",
+        fingerprint=fingerprint,
+        notes=(f"{len(files):,} files were read as one table.",) if len(files) > 1 else (),
+        files=files,
+    )
+    if config.data.lock:
+        check_lock(read, Path(config.data.lock))
+    return _recognised(read, stored, config)
+
+
+def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig) -> LargeData:
+    data = config.data
+    overrides = {name: kind_of(name, kind) for name, kind in data.features.items()}
+    group, time_column, weight = data.group or None, data.time_column or None, data.weight or None
+    if weight is not None:
+        check_weight(stored.table, data.target, weight)
+    names = target_columns(stored.table, data.target)
+    narrow = stored.table.select(list(dict.fromkeys([*names, *filter(None, (group, time_column, weight))])))
+    known, note = known_targets(narrow, names)
+    narrow = narrow if known.all() else narrow.filter(pa.array(known))
+    target = infer_targets(narrow, names, task=None if data.task == "auto" else Task(data.task))
+    target = with_quantiles(target, data.quantiles)
+    splits = np.full(stored.num_rows, LEFT_OUT, np.int8)
+    splits[known] = assign_splits(
+        narrow,
+        target,
+        seed=config.search.seed,
+        validation_share=data.validation_share,
+        test_share=data.test_share,
+        group=group,
+        time_column=time_column,
+        embargo=embargo_of(data),
+        identities=stored.identities(without=names, seed=config.search.seed)[known],
+    )
+    notes = [told for told in (note, without_embargo(narrow, splits[known], data)[2]) if told]
+    if weight is not None:
+        check_split_weights(row_weights(narrow, weight), splits[known], weight)
+    sampled = draw_sample(splits, seed=_SAMPLE_SEED, num_rows=data.sample_rows)
+    ignored = {*names, *([] if weight is None else [weight])}
+    ignored |= {name for name, kind in overrides.items() if kind == "ignore"}
+    survey = survey_rows(stored, splits, sampled=sampled, unjudged=ignored)
+    check_survey(survey, overrides=overrides)
+    training = survey.sample_splits == Split.TRAIN
+    schema = infer_features(
+        survey.sample,
+        target,
+        rows=training,
+        overrides=overrides,
+        group=group,
+        time_column=time_column,
+        weight=weight,
+        facts=None if survey.is_complete else survey.facts,
+    )
+    dropped = [feature.name for feature in schema.features if not feature.used]
+    profile = profile_survey(
+        survey,
+        schema,
+        identities=Identities(
+            features=stored.identities(without=[*dropped, *names], seed=0)[known],
+            rows=stored.identities(without=dropped, seed=0)[known],
+            splits=splits[known],
+        ),
+        targets=narrow.select(list(names)),
+        notes=(*read.notes, *notes, _sample_note(survey.sample_splits, stored, data.in_memory)),
+    )
+    prepared = PreparedData(
+        source=read,
+        table=survey.sample,
+        schema=schema,
+        splits=survey.sample_splits,
+        profile=profile,
+        preprocessing=fit_preprocessing(survey.sample, schema, rows=training),
+        folds=np.full(survey.sample.num_rows, ALWAYS_TRAINS, np.int8),
+        fold_choice=FoldChoice(
+            number=1,
+            reason=f"{stored.num_rows:,} rows are enough to select on one part of them",
+            is_worth_saying=False,
+        ),
+    )
+    return LargeData(
+        prepared=prepared,
+        stored=stored,
+        splits=splits,
+        sampled=sampled,
+        told=_told(prepared, narrow.filter(pa.array(splits[known] == Split.TRAIN)), stored, splits),
+    )
+
+
+def _sample_note(sample_splits: NDArray[np.int8], stored: StoredRows, limit: int) -> str:
+    learned = int((sample_splits == Split.TRAIN).sum())
+    return (
+        f"The table is larger than {limit:,} bytes and stays on disk: types, counts, ranges, means and splits are of "
+        f"all {stored.num_rows:,} rows; quantiles, histograms, scales, vocabularies, mean targets and suspected leaks "
+        f"are of a uniform sample of {learned:,} training rows."
+    )
+
+
+def _told(data: PreparedData, training: pa.Table, stored: StoredRows, splits: NDArray[np.int8]) -> RowsTold:
+    return RowsTold(
+        counts={split.name.lower(): int((splits == split).sum()) for split in Split},
+        prints=split_prints(finish_sums(stored.sums, seed=0), splits),
+        imbalance=imbalance_of(training, data.schema),
+    )
+
+
+def write_large(data: LargeData, config: ExperimentConfig, *, directory: RunDirectory) -> None:
+    """Writes what `write_data` writes; the training rows come before the validation rows.
+
+    Args:
+        data: The prepared data.
+        config: The settings.
+        directory: The run directory, not yet in its final place.
+    """
+    schema = data.prepared.schema
+    write_records(data.prepared, config, directory=directory, told=data.told)
+    directory.data.mkdir()
+    names = [feature.name for feature in schema.used_features]
+    names = list(dict.fromkeys([*names, *schema.target.names, *([schema.weight] if schema.weight else [])]))
+    _write_tables(directory.test_file, _rows_of(data, Split.TEST, names))
+    _write_tables(
+        directory.development_file,
+        (
+            table
+            for split in (Split.TRAIN, Split.VALIDATION)
+            for table in _rows_of(data, split, names, learned=split == Split.TRAIN)
+        ),
+    )
+
+
+def _rows_of(
+    data: LargeData, split: Split, names: Sequence[str], *, learned: bool | None = None
+) -> Iterator[pa.Table]:
+    """Yields the rows of a split; with `learned`, with the columns that development rows have."""
+    for place, chunk in data.stored.chunks():
+        wanted = data.splits[place] == split
+        table = chunk.select(list(names)).filter(pa.array(wanted))
+        if learned is not None:
+            sampled = data.sampled[place][wanted] & learned
+            table = table.append_column(SPLIT_COLUMN, pa.array(np.full(table.num_rows, split, np.int8)))
+            table = table.append_column(LEARNED_COLUMN, pa.array(sampled))
+        yield table.combine_chunks()
+
+
+def _write_tables(path: Path, tables: Iterator[pa.Table]) -> None:
+    first = next(tables)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)

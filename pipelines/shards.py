@@ -1,0 +1,158 @@
+"""Training batches from encoded rows that stay on disk (TensorFlow).
+
+The rows of a file are cut into blocks. An epoch draws the blocks in a fresh order, reads some dozens of them at once (a
+window), shuffles the rows of the window, and cuts it into batches. How good a shuffle that is depends on what lies in
+a block: `app.training.stored_encoding` deals the rows to the blocks like cards, so that each holds rows from all over
+the table. A window is then about a uniform sample without replacement, and two rows of one block meet within a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.input_pipeline import Change
+
+BLOCK_ROWS = 4_096
+WINDOW_BLOCKS = 32
+"""Blocks that are shuffled together: 131,072 rows, some 12 MB of a table with 20 columns."""
+
+_KEY_OF_WINDOWS, _KEY_OF_CHANGES = 2, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """A matrix on disk, row after row, as NumPy's .npy files hold it.
+
+    Attributes:
+        path: The file.
+        offset: Bytes before the first row.
+        width: Numbers of a row, at least 1.
+        dtype: Type of a number.
+    """
+
+    path: Path
+    offset: int
+    width: int
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.width * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shards:
+    """Encoded rows on disk.
+
+    Attributes:
+        files: Name of the features to their file; each holds at least `num_rows` rows.
+        num_rows: Rows that are trained on, the first ones.
+        block_rows: Rows of a block, about.
+        window_blocks: Blocks of a window.
+    """
+
+    files: Mapping[str, ShardFile]
+    num_rows: int
+    block_rows: int = BLOCK_ROWS
+    window_blocks: int = WINDOW_BLOCKS
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of an epoch."""
+        return max(1, -(-self.num_rows // (self.block_rows * self.window_blocks)))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of an epoch; all windows have the same number of them, and blocks differ by one row at most."""
+        return min(self.num_windows * self.window_blocks, self.num_rows)
+
+
+def shard_batches(
+    shards: Shards,
+    beside: tuple[Any, ...] = (),
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    steps: int | None = None,
+    change: Change | None = None,
+) -> tf.data.Dataset:
+    """Returns an endless stream of batches that are a function of seed and epoch alone, as `training_batches` does.
+
+    A trial that goes on with ``first_epoch=k`` sees exactly the batches that it would have seen, and any number of
+    threads gives the same ones.
+
+    Args:
+        shards: The features.
+        beside: Tensors ``(num_rows, ...)`` in memory, such as target and weights.
+        batch_size: Rows of a batch, over all replicas.
+        seed: Seed of the order, in [0, 2**31).
+        first_epoch: Epochs already trained.
+        steps: Batches that make an epoch, at most ``num_rows // batch_size``; None takes as many.
+        change: What is done to every batch; None for nothing.
+
+    Returns:
+        Batches ``(features, *beside)``, or what `change` makes of them.
+
+    Raises:
+        ValueError: There are fewer rows than a batch has; the stream would never yield anything.
+    """
+    if not 1 <= batch_size <= shards.num_rows:
+        raise ValueError(f"batch_size is {batch_size}: expected 1 to {shards.num_rows}, the number of rows")
+    steps = shards.num_rows // batch_size if steps is None else steps
+    per_window = shards.num_blocks // shards.num_windows
+
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        blocks = tf.random.experimental.stateless_shuffle(tf.range(shards.num_blocks, dtype=tf.int64), seed=key)
+        windows = tf.reshape(blocks[: shards.num_windows * per_window], (shards.num_windows, per_window))
+        keys = tf.random.split(tf.random.experimental.stateless_fold_in(key, _KEY_OF_WINDOWS), shards.num_windows)
+        rows = tf.data.Dataset.from_tensor_slices((windows, keys))
+        # Reading a window is the slow part, so the next one is read while this one is trained on; two are in memory.
+        rows = rows.map(lambda blocks, own: _window(shards, beside, blocks, own), num_parallel_calls=2)
+        # Whole windows are cut and joined; batching single rows costs a hundred times more.
+        batches = rows.rebatch(batch_size, drop_remainder=True).take(steps)
+        own = tf.random.experimental.stateless_fold_in(key, _KEY_OF_CHANGES)
+        return tf.data.Dataset.zip(batches, tf.data.Dataset.from_tensor_slices(tf.random.split(own, steps)))
+
+    batches = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_batches)
+    batches = batches.map(
+        lambda batch, own: batch if change is None else change(batch, own), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    options = tf.data.Options()
+    options.deterministic = True
+    # Every host has all blocks, and every replica gets its part of each batch.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _window(shards: Shards, beside: tuple[Any, ...], blocks: tf.Tensor, key: tf.Tensor) -> tuple[Any, ...]:
+    """Returns the rows of some blocks in a fresh order."""
+    starts = blocks * shards.num_rows // shards.num_blocks
+    ends = (blocks + 1) * shards.num_rows // shards.num_blocks
+    num_blocks = int(blocks.shape[0])
+    numbers = tf.concat([tf.range(starts[place], ends[place]) for place in range(num_blocks)], axis=0)
+    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(numbers)), seed=key)
+    features = {}
+    for name, file in shards.files.items():
+        parts = [_block(file, starts[place], ends[place]) for place in range(num_blocks)]
+        features[name] = tf.gather(tf.concat(parts, axis=0), order)
+    numbers = tf.gather(numbers, order)
+    return features, *(tf.gather(tensor, numbers) for tensor in beside)
+
+
+def _block(file: ShardFile, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """Returns rows `start` to `end` of a file, read in one piece."""
+    before = file.offset + start * file.row_bytes
+    size = (end - start) * file.row_bytes
+    left = file.path.stat().st_size - before - size
+    record = tf.data.FixedLengthRecordDataset(str(file.path), size, header_bytes=before, footer_bytes=left)
+    numbers = tf.io.decode_raw(record.get_single_element(), tf.as_dtype(file.dtype))
+    return tf.reshape(numbers, (-1, file.width))
