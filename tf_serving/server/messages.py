@@ -6,8 +6,7 @@ gRPC requests and warm-up records both come this way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -34,8 +33,7 @@ from tf_serving.server.tensor_protos import fill_proto, from_proto
 Run = Callable[[ServedSignature, Arrays, tuple[str, ...]], Arrays]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):  # one is made for every request: a fourth of the time of a frozen dataclass
     """The version that answers, and how.
 
     Attributes:

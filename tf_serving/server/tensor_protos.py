@@ -49,17 +49,18 @@ def from_proto(proto: Any, alias: str) -> NDArray[Any]:
     Raises:
         ServingError: INVALID_ARGUMENT where type, shape and values do not go together.
     """
-    dtype = types.NUMPY.get(proto.dtype)
-    shape = tuple(dimension.size for dimension in proto.tensor_shape.dim)
-    if dtype is None or proto.tensor_shape.unknown_rank or len(shape) > 32 or any(size < 0 for size in shape):
+    dtype, told = types.NUMPY.get(proto.dtype), proto.tensor_shape
+    shape = [dimension.size for dimension in told.dim]
+    if dtype is None or told.unknown_rank or len(shape) > 32 or (shape and min(shape) < 0):
         raise invalid(f"tensor parsing error: {alias}")
     size = math.prod(shape)
-    if proto.tensor_content:
+    content = proto.tensor_content  # a copy each time it is asked for
+    if content:
         if proto.dtype == types.STRING:
-            return _text_content(proto.tensor_content, size, alias).reshape(shape)
-        if len(proto.tensor_content) != size * dtype.itemsize:
+            return _text_content(content, size, alias).reshape(shape)
+        if len(content) != size * dtype.itemsize:
             raise invalid(f"tensor parsing error: {alias}")
-        return np.frombuffer(proto.tensor_content, dtype=dtype).reshape(shape)
+        return np.frombuffer(content, dtype=dtype).reshape(shape)
     return _typed_values(proto, dtype, size, alias).reshape(shape)
 
 
