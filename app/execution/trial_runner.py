@@ -76,12 +76,8 @@ class TrialRunner:
         )
         self.trainer = trainer_on(data)
         self.measurer = ModelMeasurer(self.trainer, directory, measures=_measures_of(request))
-<<<<<<< /tmp/s6/out/app_execution_trial_runner.py
         on_disk = "" if self.trainer.part.shards is None else "the rows stay on disk"
-        self.alone = on_disk or _why_alone(request, config.search.space, placement)
-=======
-        self.alone = _why_alone(request, config.search.space, placement, balance=data.balance.kind)
->>>>>>> /tmp/s6/t
+        self.alone = on_disk or _why_alone(request, config.search.space, placement, balance=data.balance.kind)
         parts = load_folds(directory, data) if request.folds > 1 else ()
         self._folds = FoldTrainer(self.trainer, parts) if parts else None
         self._packs: PackTrainer | None = None

@@ -154,16 +154,11 @@ class Network:
         self._inputs = self._arranged(features)
         one_hot = context.task in (Task.BINARY, Task.MULTICLASS) and wants_one_hot(self.model, width)
         self._one_hot = context.num_classes if one_hot else 0
-<<<<<<< /tmp/s6/out/app_training_network.py
         # Of rows on disk, a batch is brought to this form when it is drawn.
         target = data.training_target(rows)
         self._target = self._as_target(target) if part.shards is None else tf.constant(target)
-        weights = data.row_weights(rows)
-=======
-        self._target = self._as_target(data.training_target(rows))
         self._labels = data.balance.labels(rows, self._balance)
         weights = data.row_weights(rows, balance=self._balance)
->>>>>>> /tmp/s6/t
         self._weights = None if weights is None else tf.constant(weights)
         self._is_weighted = rows.weights is not None
         self._features = features

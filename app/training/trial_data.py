@@ -22,11 +22,8 @@ from app.image_config import ImageCache, ImageConfig
 from app.run_directory import RunDirectory, read_json
 from app.training.class_balance import ClassBalance, class_balance
 from app.training.image_data import ImageFacts, decoded, encode_with_images, encoded_images, image_facts
-<<<<<<< /tmp/s6/out/app_training_trial_data.py
 from app.training.stored_encoding import encode_stored, is_dealt, split_stored
-=======
 from pipelines.balance import Balance
->>>>>>> /tmp/s6/t
 from pipelines.encoder import Encoder
 from pipelines.preprocessing import PreprocessingState, out_of_fold_columns
 from pipelines.raw_columns import encode_target, raw_columns

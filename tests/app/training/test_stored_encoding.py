@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.config import ClassWeighting, DataConfig, ExperimentConfig, SearchConfig
+from app.config import DataConfig, ExperimentConfig, SearchConfig
 from app.data_files import SPLIT_COLUMN, read_arrow, write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
@@ -23,6 +23,7 @@ from app.training.declaration import declare
 from app.training.trainer import EpochResult, Trainer, Verdict
 from app.training.trial_data import TrialData, load_trial_data
 from pipelines import stored_rows
+from pipelines.balance import Balance
 from pipelines.sources import open_source
 from pipelines.splits import Split
 
@@ -63,7 +64,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, placement: Any) -> Any:  # no
             write_large(prepare_large(source, config, folder=folder), config, directory=staged)
         with small.staged() as staged:
             write_data(prepare_data(read_source(source, config), config), config, directory=staged)
-        on_disk, in_memory = (load_trial_data(place, weighting=ClassWeighting.AUTO) for place in (large, small))
+        on_disk, in_memory = (load_trial_data(place, balance=Balance.AUTO) for place in (large, small))
     return Both(on_disk=on_disk, in_memory=in_memory, directory=large)
 
 
