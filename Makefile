@@ -1,5 +1,5 @@
-# make demo: set up, then the main job on real data.  make test: set up, then every check and test.
-# Both can be run again and again; what is set up already is left alone.
+# make demo: set up, then the main job on real data; make demo-images: the same on images.
+# make test: set up, then every check and test.  All can be run again and again; what is set up already is left alone.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-from-these-constraints
 DEMO := runs/demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-images test lint bench clean
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -25,6 +25,13 @@ demo: $(INSTALLED)
 	@# TensorFlow greets on the error stream; it is shown only when something goes wrong.
 	@$(BIN)/python examples/predict_without_tamiz.py $(DEMO)/export/penguins/1 2>$(DEMO)/logs/example.txt \
 	  || { cat $(DEMO)/logs/example.txt >&2; exit 1; }
+
+demo-images: $(INSTALLED)
+	@rm -rf $(DEMO)-images
+	$(BIN)/python examples/digits_as_images.py $(DEMO)-images/digits
+	$(BIN)/tamiz search $(DEMO)-images/digits --objective accuracy,latency --time 2m --run $(DEMO)-images/run
+	@echo
+	$(BIN)/tamiz predict $(DEMO)-images/run $(DEMO)-images/digits --key image --output $(DEMO)-images/answers.csv
 
 test: lint
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder

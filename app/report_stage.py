@@ -10,6 +10,7 @@ import pandas as pd
 
 from app.config import ExperimentConfig
 from app.errors import RunDirectoryError
+from app.evaluation.front_chart import FrontPicture, FrontPoint
 from app.evaluation.leaderboard import TrialRow, leaderboard
 from app.evaluation.metrics import METRICS
 from app.evaluation.report import (
@@ -22,9 +23,10 @@ from app.evaluation.report import (
     render_report,
 )
 from app.evaluation.sealed_test import SealedTestReport
+from app.goals import measure_label
 from app.overview import overview_of, status_of
 from app.run_directory import RunDirectory, read_json, write_atomically
-from app.search.limits import PARAMETERS, violation
+from app.search.limits import LATENCY, PARAMETERS, SIZE, violation
 from app.search.objectives import Goals
 from app.search.trial import Failed, Resource, Trial
 from app.search_progress import Progress, read_progress
@@ -34,6 +36,8 @@ from app.view import View
 from pipelines.addresses import is_path
 from pipelines.data_report import DataProfile
 from pipelines.schema import DatasetSchema
+
+_UNITS = {LATENCY: " in milliseconds", SIZE: " in bytes"}
 
 
 def report(
@@ -178,10 +182,38 @@ def _content(
             epochs=final["epochs"],
             parameters=final["parameters"],
         ),
+        fronts=_fronts(record),
         ensemble=_ensemble(record.progress),
         test=tested,
         commands=next_commands(directory, config),
     )
+
+
+def _fronts(record: SearchRecord) -> list[FrontPicture]:
+    """Returns the trials in every further objective; nothing where there is one objective."""
+    search, metric = record.progress.search, record.objective
+    if search is None or not search.others:
+        return []
+    best = Goals(objectives=search.others, limits=search.limits).front(record.progress.history)
+    ended = [
+        (trial, trial.loss)
+        for trial in record.progress.history.values()
+        if trial.loss is not None and not isinstance(trial.outcome, Failed)
+    ]
+    pictures = []
+    for name in search.others:
+        points = [
+            FrontPoint(
+                trial=trial.number,
+                measure=METRICS[name].from_loss(trial.measures[name]) if name in METRICS else trial.measures[name],
+                value=metric.from_loss(loss),
+                is_best=trial.number in best,
+            )
+            for trial, loss in ended
+            if name in trial.measures
+        ]
+        pictures.append(FrontPicture(measure=f"{measure_label(name)}{_UNITS.get(name, '')}", points=points))
+    return pictures
 
 
 def _ensemble(progress: Progress) -> ReportEnsemble | None:

@@ -88,7 +88,7 @@ def _limit(metric: Metric) -> float:
 
 def _grid(low: float, high: float, *, limit: float) -> str:
     lines = []
-    for tick in (tick for tick in _ticks(low, high) if tick <= limit):
+    for tick in (tick for tick in ticks(low, high) if tick <= limit):
         y = float(_height(np.array(tick), low, high))
         lines.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -97,7 +97,7 @@ def _grid(low: float, high: float, *, limit: float) -> str:
     return "".join(lines)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten inside the range, about four."""
     rough = (high - low) / _NUM_TICKS
     power = 10.0 ** math.floor(math.log10(rough))

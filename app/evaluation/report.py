@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from app.evaluation.front_chart import FrontPicture, front_chart
 from app.evaluation.intervals import MetricEstimate
 from app.evaluation.leaderboard import cell_text
 from app.evaluation.metrics import METRICS, Metric
@@ -117,6 +118,7 @@ class ReportContent:
         importance: hyperparameter -> share of the differences between trials; empty where it is not known.
         findings: about the data.
         winner: None if no trial ended well.
+        fronts: the trials in each further objective; empty where there is one.
         ensemble: None where nothing was decided about one.
         test: None if the test rows were not opened.
         commands: to go on with.
@@ -132,6 +134,7 @@ class ReportContent:
     findings: Sequence[ReportFinding] = ()
     importance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     winner: ReportWinner | None = None
+    fronts: Sequence[FrontPicture] = ()
     ensemble: ReportEnsemble | None = None
     test: SealedTestReport | None = None
     commands: Sequence[NextCommand] = ()
@@ -231,7 +234,8 @@ def _ensemble(ensemble: ReportEnsemble) -> str:
 
 def _search(content: ReportContent) -> str:
     chart = progress_chart(content.progress, metric=content.objective)
-    return f"<p>{escape(content.algorithm)}</p>{chart}"
+    fronts = "".join(front_chart(picture, metric=content.objective) for picture in content.fronts)
+    return f"<p>{escape(content.algorithm)}</p>{chart}{fronts}"
 
 
 def _leaderboard(content: ReportContent) -> str:
