@@ -37,7 +37,7 @@ from app.view import View
 from app.warm_start_stage import check_start, earlier_configurations
 from pipelines.balance import Balance
 from pipelines.schema import DatasetSchema, FeatureKind
-from search_spaces.catalogue import check_space_name, check_space_suits
+from search_spaces.catalogue import check_space_name, check_space_suits, space_warning
 
 IMAGE_SPACE = "cnn"
 """Where images are data and no space is named."""
@@ -215,6 +215,8 @@ def open_search(
         known_good = (*earlier_configurations(settings.start_from, space=space), *opened.portfolio)
         if known_good:
             record.portfolio([filled(configuration, space=space) for configuration in known_good])
+        if warning := space_warning(settings.space, num_rows=num_rows(directory)):
+            view.say(f"warning: {warning}")
     if not config.execution.packing:
         opened = replace(opened, alone="packing is off")
     view.show(search_begins(search, space, goals=goals, opened=opened, space_name=settings.space, folds=folds))

@@ -19,7 +19,14 @@ from search_spaces.augmentation import declare_augmentation
 from search_spaces.catalogue import SpaceError
 from search_spaces.context import TrainingContext
 from search_spaces.image_context import ImageContext
-from search_spaces.recipe import compile_model, declare_balance, declare_batch_size, declare_epoch_share, declare_recipe
+from search_spaces.recipe import (
+    compile_model,
+    declare_balance,
+    declare_batch_size,
+    declare_epoch_share,
+    declare_focus,
+    declare_recipe,
+)
 from search_spaces.tabular import HyperParameters, declare_embedding, dense_head, joined_features
 
 RESOLUTIONS = (0.25, 0.5, 0.75, 1.0)
@@ -66,6 +73,7 @@ class ImageSpace(keras_tuner.HyperModel, abc.ABC):
         """Declares how networks are trained."""
         declare_epoch_share(hp)
         declare_recipe(hp, self.context)
+        declare_focus(hp, self.context)
 
     def compile(self, model: keras.Model, hp: HyperParameters) -> None:
         """Compiles a network with the recipe of `search_spaces.recipe`."""

@@ -65,6 +65,12 @@ def declare_recipe(hp: keras_tuner.HyperParameters, context: TrainingContext) ->
         hp.Choice("label_smoothing", [0.0, 0.05, 0.1], default=0.0, ordered=True)
 
 
+def declare_focus(hp: keras_tuner.HyperParameters, context: TrainingContext) -> None:
+    """Declares how much a classifier's loss looks away from what it knows already (focal loss); 0 for plain loss."""
+    if context.task.is_classification:
+        hp.Choice("focus", [0.0, 1.0, 2.0], default=0.0, ordered=True)
+
+
 def declare_epoch_share(hp: keras_tuner.HyperParameters) -> None:
     """Declares the share of the epochs after which a schedule, and with it the training, is over."""
     hp.Choice("epoch_share", [0.125, 0.25, 0.5, 1.0], default=1.0, ordered=True)
@@ -128,7 +134,8 @@ def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: 
     # The biases of embedded numbers have two dimensions.
     kept = [v for v in model.trainable_variables if len(v.shape) < 2 or v.name == "bias"]
     optimizer.exclude_from_weight_decay(var_list=kept)
-    loss = loss_of(context, smoothing=hp.get("label_smoothing") if context.task.is_classification else 0.0)
+    smoothing = hp.get("label_smoothing") if context.task.is_classification else 0.0
+    loss = loss_of(context, smoothing=smoothing, focus=hp.values.get("focus", 0.0))
     # XLA on CPU compiles for longer than a small network trains.
     model.compile(optimizer=optimizer, loss=loss, jit_compile=False)
     return model
