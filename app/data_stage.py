@@ -104,8 +104,11 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     image_notes: list[str] = []
     if image is not None:
         hashes = image_hashes(table, image)
-        splits = kept_together(splits, hashes)
-        image_notes = duplicate_notes(hashes, encode_target(table, target), table.column(PATH_COLUMN))
+        labels = encode_target(table, target)
+        # Groups and time go before: what they keep apart is not mixed for an image's sake.
+        free = group is None and time_column is None
+        splits = kept_together(splits, hashes, labels) if free else splits
+        image_notes = duplicate_notes(hashes, labels, table.column(PATH_COLUMN), together=free)
     if weight is not None:
         check_split_weights(row_weights(table, weight), splits, weight)
     training = splits == Split.TRAIN

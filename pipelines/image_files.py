@@ -92,7 +92,8 @@ def with_image_bytes(table: pa.Table, name: str, *, folder: str) -> pa.Table:
         row = min(found.problems)
         raise DataError(
             f"Expected images that can be decoded in column {name!r}, but {len(found.problems):,} of "
-            f"{table.num_rows:,} cannot, the first {found.places[row]!r} in row {row + 1:,}: {found.problems[row]}; mend or remove them."
+            f"{table.num_rows:,} cannot, the first {found.places[row]!r} in row {row + 1:,}: {found.problems[row]}; "
+            "mend or remove them."
         )
     images = pa.array(found.contents, pa.large_binary())
     return table.set_column(table.column_names.index(name), name, images)
@@ -114,12 +115,15 @@ def image_column(table: pa.Table) -> str | None:
 def split_content(table: pa.Table, image: str, *, roles: Sequence[str | None]) -> pa.Table:
     """Return what rows are split by: the image alone makes a row what it is, whatever stands beside it.
 
+    The column has the same name wherever the images come from, so that the same images are split alike.
+
     Args:
         table: The rows.
         image: The column of images.
         roles: Target, group and time column; None for one that there is not.
     """
-    return table.select(list(dict.fromkeys([image, *filter(None, roles)])))
+    found = table.select([name for name in dict.fromkeys(filter(None, roles)) if name != image])
+    return found.append_column(PATH_COLUMN, table.column(image))
 
 
 def image_hashes(table: pa.Table, name: str) -> NDArray[np.uint64]:
@@ -133,8 +137,10 @@ def image_hashes(table: pa.Table, name: str) -> NDArray[np.uint64]:
     return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
 
-def kept_together(splits: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
-    """Return splits in which equal images are in one: those that were in several are all training rows.
+def kept_together(
+    splits: NDArray[np.int8], hashes: NDArray[np.uint64], labels: NDArray[np.generic]
+) -> NDArray[np.int8]:
+    """Return splits in which equal images are in one: those that were in several, or have several labels, train.
 
     Equal images have equal ranks and so mostly one split, but each class is cut by itself, and an image with two labels
     is in two classes.
@@ -142,39 +148,47 @@ def kept_together(splits: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArr
     Args:
         splits: ``Split`` values of shape ``(num_rows,)``.
         hashes: Hash of every row's image, ``(num_rows,)``.
+        labels: Target of every row, ``(num_rows, ...)``.
     """
     _, image = np.unique(hashes, return_inverse=True)
-    lowest, highest = np.full(image.max() + 1, np.iinfo(np.int8).max, np.int8), np.full(image.max() + 1, -1, np.int8)
-    np.minimum.at(lowest, image, splits)
-    np.maximum.at(highest, image, splits)
-    return np.where((lowest != highest)[image], np.int8(0), splits)
+    in_several = _num_distinct(image, splits) > 1
+    return np.where((in_several | (_num_distinct(image, labels) > 1))[image], np.int8(0), splits)
 
 
-def duplicate_notes(hashes: NDArray[np.uint64], labels: NDArray[np.generic], places: pa.ChunkedArray) -> list[str]:
+def duplicate_notes(
+    hashes: NDArray[np.uint64], labels: NDArray[np.generic], places: pa.ChunkedArray, *, together: bool = True
+) -> list[str]:
     """Return sentences on images that are there more than once, and on those of them whose labels differ.
 
     Args:
         hashes: Hash of every row's image, ``(num_rows,)``.
         labels: Target of every row, ``(num_rows, ...)``.
         places: Where every image came from.
+        together: Whether equal images were kept in one split.
     """
     _, image, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     repeated = int((counts > 1).sum())
     if not repeated:
         return []
     rows = int(counts[counts > 1].sum())
-    notes = [f"{repeated:,} images are there more than once, in {rows:,} rows; each stays in one split."]
-    _, label = np.unique(labels, axis=0, return_inverse=True)
-    pairs = np.unique(np.stack([image, label.reshape(-1)], axis=1), axis=0)
-    several = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+    where = "; each stays in one split" if together else ""
+    notes = [f"{repeated:,} images are there more than once, in {rows:,} rows{where}."]
+    several = np.flatnonzero(_num_distinct(image, labels) > 1)
     if several.size:
         first = np.flatnonzero(image == several[0])
         names = list_names([places[int(row)].as_py() for row in first], limit=3)
         notes.append(
-            f"{several.size:,} images have labels that differ, such as {names}, which are the same picture; all of "
-            "them are training rows."
+            f"{several.size:,} images have labels that differ, such as {names}, which are the same picture"
+            f"{'; all of them are training rows' if together else ''}."
         )
     return notes
+
+
+def _num_distinct(image: NDArray[np.intp], labels: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return how many different labels each image has, ``(num_images,)``."""
+    _, label = np.unique(labels, axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([image, label.reshape(-1)], axis=1), axis=0)
+    return np.bincount(pairs[:, 0])
 
 
 def _holds_images(source: SourceTable, name: str, kind: str | None) -> bool:

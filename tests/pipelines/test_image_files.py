@@ -147,8 +147,11 @@ def test_links_in_a_folder_of_images_do_not_lead_out(tmp_path: Path) -> None:
 def test_equal_images_go_to_one_split() -> None:
     table = pa.table({"image": pa.array([png(1), png(2), png(1), png(3), png(3)], pa.large_binary())})
     splits = np.array([Split.TRAIN, Split.VALIDATION, Split.TEST, Split.TEST, Split.TEST], np.int8)
-    found = kept_together(splits, image_hashes(table, "image"))
+    hashes = image_hashes(table, "image")
+    found = kept_together(splits, hashes, np.zeros(5))
     assert found.tolist() == [Split.TRAIN, Split.VALIDATION, Split.TRAIN, Split.TEST, Split.TEST]
+    found = kept_together(splits, hashes, np.array([0, 0, 0, 0, 1]))
+    assert found.tolist() == [Split.TRAIN, Split.VALIDATION, Split.TRAIN, Split.TRAIN, Split.TRAIN]
 
 
 def test_labels_that_differ_for_one_image_are_told() -> None:
