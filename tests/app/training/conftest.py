@@ -19,7 +19,15 @@ from app.run_directory import RunDirectory
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 NUM_ROWS = 260
-OBJECTIVES = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}
+OBJECTIVES = {
+    "binary": "log_loss",
+    "multiclass": "log_loss",
+    "regression": "rmse",
+    "numbers": "rmse",
+    "labels": "log_loss",
+}
+SEVERAL = {"numbers": "regression", "labels": "multilabel"}
+"""Task with two targets, ``outcome`` and ``other`` -> what the product calls it."""
 
 NETWORK: Mapping[str, Any] = {
     "embedding_size": 4,
@@ -50,7 +58,9 @@ def make_frame(task: str, *, rare: bool = False) -> pd.DataFrame:
         target = np.where(signal > np.quantile(signal, 0.9 if rare else 0.5), "yes", "no")
     elif task == "multiclass":
         target = np.array(["low", "middle", "high"])[np.digitize(signal, [-0.5, 0.7])]
-    return pd.DataFrame(
+    elif task == "labels":
+        target = (signal > 0.0).astype(int)
+    frame = pd.DataFrame(
         {
             "size": np.where(rng.random(NUM_ROWS) < 0.05, np.nan, size),
             "age": age,
@@ -59,6 +69,10 @@ def make_frame(task: str, *, rare: bool = False) -> pd.DataFrame:
             "outcome": target,
         }
     )
+    if task in SEVERAL:
+        other = age + rng.normal(0.0, 5.0, NUM_ROWS)
+        frame["other"] = (other > 45.0).astype(int) if task == "labels" else other
+    return frame
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,8 @@ def prepare(
     from app.training.trial_data import load_trial_data
 
     weight = "count" if weighted else ""
-    data = DataConfig(target="outcome", task=task, weight=weight, quantiles=levels)
+    target = "outcome,other" if task in SEVERAL else "outcome"
+    data = DataConfig(target=target, task=SEVERAL.get(task, task), weight=weight, quantiles=levels)
     config = ExperimentConfig(name=path.name, data=data)
     directory = RunDirectory(path)
     path.mkdir()

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from app.ensemble_file import read_ensemble
+from app.ensemble_stage import compose
+from app.evaluation.predictions import Predictions
 from app.evaluation.temperature import tempered
-from app.execution.messages import EnsembleMember, EnsembleSaved, SaveEnsemble
-from app.run_directory import RunDirectory
+from app.execution.executor import Executor
+from app.execution.messages import EnsembleMember, EnsembleSaved, EpochEnded, SaveEnsemble, TrialEnded
+from app.goals import read_limit
+from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Float, Space
-from app.training.kept_predictions import kept_predictions
+from app.search.trial import Completed, Suggestion
+from app.search_progress import Search
+from app.search_record import SearchRecord
+from app.time_budget import TimeBudget
+from app.training.kept_predictions import keep_predictions, kept_predictions
+from app.view import ConsoleView
 from pipelines.raw_columns import raw_columns
+from pipelines.schema import Task
 
 # Keras' own, on NumPy 2; module fixtures save networks too.
 pytestmark = [
@@ -226,3 +240,134 @@ def test_a_trial_itself_can_be_the_final_model(binary: Trained, tmp_path: Path) 
     predicted = final.exported.predicted({0: binary.trainer.data.validation.features})
     np.testing.assert_allclose(predicted["probabilities"], kept.probabilities, atol=1e-5)
     assert directory.model_file.is_file()
+
+
+@pytest.mark.parametrize("task", ["numbers", "labels"])
+def test_a_member_of_a_pack_with_several_targets_is_exported(
+    task: str, experiments: Any, make_trainer: Any, network_values: Any, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    from app.data_files import read_arrow
+    from app.training.final_model import final_model_of_trial
+    from app.training.packing.live import PackMember
+    from app.training.packing.pack import PackTrainer
+    from tf_serving.signatures import call_signature
+
+    trainer = make_trainer(task)
+    directory = RunDirectory(Path(shutil.copytree(experiments(task).directory.path, tmp_path / "run")))
+    label = {"label_smoothing": None} if task == "numbers" else {}
+    values = [network_values(width=width, **label) for width in (8, 16)]
+    members = [
+        PackMember(number=n, values=v, known=KNOWN, budget=2, seed=n, state=directory.trial_state(n))
+        for n, v in enumerate(values)
+    ]
+    PackTrainer(trainer, seed=3).train(members, report=lambda *_: None, ended=lambda _: None, ask=set)
+    final = final_model_of_trial(trainer, directory, values=values[1], state=directory.trial_state(1))
+    staged, _ = final.export({})
+    raw = raw_columns(read_arrow(directory.test_file), trainer.data.schema)
+    signature = tf.saved_model.load(str(staged)).signatures["serving_default"]
+    tensors = {
+        name: tf.constant(column, tf.string if column.dtype == object else tf.float32) for name, column in raw.items()
+    }
+    answered = call_signature(signature, tensors)
+    expected = final.exported.expected({0: trainer.data.encoder.encode_in_batches(raw)})
+    assert {"outcome", "other"} <= set(answered)
+    assert set(answered) == set(expected)
+    for name, values_of in expected.items():
+        if values_of.dtype.kind == "f":
+            np.testing.assert_allclose(answered[name].numpy(), values_of, rtol=1e-5, atol=1e-5, err_msg=name)
+        else:
+            assert answered[name].numpy().tolist() == values_of.tolist()
+
+
+class BuildingExecutor(Executor):
+    """Builds and measures what is asked for here, in this process."""
+
+    num_workers, num_free = 1, 1
+
+    def __init__(self, trained: Trained, directory: RunDirectory) -> None:
+        from app.execution.ensemble_builder import EnsembleBuilder
+        from app.training.measuring import ModelMeasurer
+
+        measurer = ModelMeasurer(trained.trainer, directory, measures=())
+        self._final = trained.final
+        self._builder = EnsembleBuilder(
+            trained.trainer, [trained.trainer.part], directory=directory, measurer=measurer
+        )
+
+    def call(self, request: Any, *, on_epoch: Any = None) -> Any:
+        del on_epoch
+        return self._builder.build(request, self._final)[1]
+
+    def open(self, request: Any) -> Any:
+        raise NotImplementedError
+
+    def submit(self, request: Any) -> str:
+        raise NotImplementedError
+
+    def events(self, *, timeout: float) -> Any:
+        raise NotImplementedError
+
+    def stop_trial(self, number: int) -> None:
+        raise NotImplementedError
+
+    def stop_trials(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("limit", "networks", "says"),
+    [
+        ("latency_ms<=60000", 2, "2 trials answer together: validation log_loss"),
+        ("latency_ms<=0.0001", 1, "over the limit latency <= 0.0001 ms: the winner, trial 0, answers alone."),
+    ],
+)
+def test_the_latency_of_what_is_exported_is_measured_and_kept(
+    binary: Trained, tmp_path: Path, limit: str, networks: int, says: str
+) -> None:
+    trained = dataclasses.replace(
+        binary, directory=RunDirectory(Path(shutil.copytree(binary.directory.path, tmp_path / "run")))
+    )
+    with contextlib.closing(judged(trained, limit=limit)) as record:
+        shown = io.StringIO()
+        compose(
+            trained.directory,
+            trained.directory.read_config(),
+            executor=BuildingExecutor(trained, trained.directory),
+            record=record,
+            budget=TimeBudget(end=math.inf, finishing=0.0),
+            view=ConsoleView(Console(file=shown, width=400)),
+        )
+        decided = record.progress.stages["ensemble"]
+    assert says in shown.getvalue()
+    assert decided["networks"] == networks
+    assert len(read_ensemble(trained.directory).networks) == (networks if networks > 1 else 0)
+
+
+def judged(trained: Trained, *, limit: str) -> SearchRecord:
+    """The record of a search of both trials, which err independently of each other on the validation rows."""
+    rows, rng = trained.trainer.data.validation, np.random.default_rng(0)
+    manifest = read_json(trained.directory.manifest_file)
+    manifest["data"].pop("folds")  # these trials were judged by one part of the rows
+    write_json(trained.directory.manifest_file, manifest)
+    record = SearchRecord(trained.directory, started=time.time())
+    search = Search(
+        algorithm="random", reason="", objective="log_loss", max_epochs=9, seed=3, max_trials=None,
+        limits=(read_limit(limit),),
+    )  # fmt: skip
+    record.begin(search, KNOWN)
+    for trial, values in trained.values.items():
+        positive = 1.0 / (1.0 + np.exp(-3.0 * (rows.y - 0.5) - rng.normal(0.0, 2.0 + 0.01 * trial, len(rows.y))))
+        probabilities = np.stack([1.0 - positive, positive], axis=1)
+        predictions = Predictions(task=Task.BINARY, y=rows.y, probabilities=probabilities)
+        keep_predictions(trained.directory.trial_state(trial), predictions, class_weights=())
+        loss = 0.5 + 0.01 * trial
+        record.started(Suggestion(trial, values, 0, 9))
+        record.epoch_ended(EpochEnded(trial=trial, epoch=1, loss=loss, scalars={}, wall_time=1e9))
+        record.trial_ended(TrialEnded(trial=trial, outcome=Completed(loss), num_parameters=100, seconds=1.0))
+    record.stage_done("search", reason="all trials are done", winner=0)
+    return record

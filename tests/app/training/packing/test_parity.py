@@ -76,6 +76,8 @@ def packed(trainer: Any, trials: list[tuple[dict[str, Any], Path]]) -> Any:
         ("binary", True, True, 0.05, [0, 4]),
         ("regression", False, True, 0.0, [2, 5]),
         ("quantiles", False, False, 0.0, [0, 4]),
+        ("numbers", False, False, 0.0, [0, 5]),
+        ("labels", False, True, 0.05, [2, 4]),
     ],
 )
 def test_every_member_trains_step_by_step_like_its_keras_network(
@@ -93,7 +95,7 @@ def test_every_member_trains_step_by_step_like_its_keras_network(
     kind, levels = ("regression", (0.1, 0.5, 0.8, 0.9)) if task == "quantiles" else (task, ())
     trainer = make_trainer(kind, rare=rare, weighted=weighted, levels=levels)
     changes = [CHANGES[index] for index in chosen]
-    label = {} if kind == "regression" else {"label_smoothing": smoothing}
+    label = {} if kind in ("regression", "numbers") else {"label_smoothing": smoothing}
     plain = {"residual": False, "dropout": 0.0, "label_smoothing": None} | label
     values = [network_values(**(plain | change)) for change in changes]
     networks = [solo(trainer, value, seed) for seed, value in enumerate(values)]
