@@ -57,6 +57,11 @@ def is_available() -> bool:
     return cygrpc is not None and all(hasattr(cygrpc, name) for name in _NEEDED)
 
 
+def _num_processors() -> int:
+    # Only Linux tells which of them this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @final
 class LoopTransport:
     """Answers calls of unary methods, and watches of health.
@@ -113,7 +118,7 @@ class LoopTransport:
     def start(self) -> None:
         """Take calls."""
         self._server.start()
-        num_loops = min(MAX_LOOPS, len(os.sched_getaffinity(0)))
+        num_loops = min(MAX_LOOPS, _num_processors())
         for _ in range(num_loops):
             self._request_call()
         self._loops = [

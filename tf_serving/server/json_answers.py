@@ -43,6 +43,11 @@ def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row_format: bool, exac
         raise invalid("Cannot convert empty tensor map to JSON")
     if not row_format:
         return b'{\n    "outputs": %b\n}' % _columns(outputs, exact)
+    if len(outputs) == 1:
+        ((_, array),) = outputs.items()
+        if array.ndim and array.size and array.dtype in _WRITABLE and array.dtype != object:  # what most models answer
+            text = _numbers(array, exact).replace(b",", b", ")
+            return b'{\n    "predictions": %b\n    ]\n}' % text[:-1]
     _check_rows(outputs)
     if len(outputs) > 1:
         return b'{\n    "predictions": %b\n}' % _row_objects(outputs, exact)
