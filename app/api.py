@@ -13,7 +13,7 @@ from rich.console import Console
 
 from app.arguments import Changes, DataArguments, ExecutionArguments, SearchArguments, experiment_config
 from app.config import ExperimentConfig, ForecastConfig
-from app.data_source import source_of
+from app.data_source import looking_up, source_of
 from app.execution.executors import make_executor
 from app.experiment import Experiment, begin, launch
 from app.experiment import prepare as prepare_data
@@ -36,6 +36,8 @@ def search(
     features: Mapping[str, str] | None = None,
     weight: str = "",
     balance: str = "",
+    feature_groups: Sequence[str] = (),
+    store: str | Path = "",
     time_column: str = "",
     embargo: str = "",
     forecast: ForecastConfig | None = None,
@@ -68,6 +70,8 @@ def search(
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
         weight: Column that says how much a row counts, in the loss and in all metrics.
         balance: How rare classes are made to count: ``none``, ``weights``, ``oversample``, ``undersample``, ``search``.
+        feature_groups: Registered feature groups to look up, ``NAME`` or ``NAME@VERSION``.
+        store: Folder of the feature groups; ``feature_store`` by default.
         time_column: Column that orders the splits: the earliest rows train, the latest are the sealed test.
         embargo: What lies between splits in time and is left out: ``"7d"``, or a number of rows.
         forecast: What of a time series is forecast, such as ``ForecastConfig(horizon=7, series_id="shop")``.
@@ -100,6 +104,8 @@ def search(
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
             weight=weight,
             balance=balance,
+            feature_groups=tuple(feature_groups),
+            store=str(store),
             time_column=time_column,
             embargo=embargo,
             forecast=forecast or ForecastConfig(),
@@ -215,7 +221,8 @@ def _source(data: DataLike | Origin, settings: ExperimentConfig) -> Source:
     if _places(data):
         return source_of(settings.data)
     given = settings.data
-    return with_joins(open_source(data), given.joins, data_dir=given.data_dir, max_bytes=given.max_file_size)
+    joined = with_joins(open_source(data), given.joins, data_dir=given.data_dir, max_bytes=given.max_file_size)
+    return looking_up(joined, given)
 
 
 def _place(run: str | Path | None, settings: ExperimentConfig) -> Path:

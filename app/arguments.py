@@ -22,6 +22,7 @@ from app.errors import ConfigError
 from app.quantities import parse_bytes, parse_duration
 from pipelines.addresses import is_path, shown_database, shown_place
 from pipelines.balance import Balance
+from pipelines.feature_groups import DEFAULT_STORE, find_group
 from pipelines.sources.image_folder import LABEL, is_image_folder
 
 _Option = TypeVar("_Option", bound=StrEnum)
@@ -44,6 +45,8 @@ class SearchArguments:
         task: Task.
         features: ``NAME=KIND``, each overriding a guess.
         group: Group column.
+        feature_groups: Feature groups to look up, ``NAME`` or ``NAME@VERSION``.
+        store: Folder of the feature groups.
         time_column: Column that orders the splits.
         embargo: What lies between splits in time and is left out, such as ``7d``.
         forecast: What of a time series is forecast; fields with their defaults leave the settings as they are.
@@ -77,6 +80,8 @@ class SearchArguments:
     task: str = ""
     features: tuple[str, ...] = ()
     group: str = ""
+    feature_groups: tuple[str, ...] = ()
+    store: str = ""
     time_column: str = ""
     embargo: str = ""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
@@ -243,6 +248,7 @@ def experiment_config(
             target=arguments.target,
             task=arguments.task,
             group=arguments.group,
+            **_feature_groups(arguments, base.data),
             time_column=arguments.time_column,
             embargo=arguments.embargo,
             weight=arguments.weight,
@@ -291,6 +297,17 @@ def experiment_config(
         training=training,
         execution=execution,
     )
+
+
+def _feature_groups(arguments: SearchArguments, base: DataConfig) -> dict[str, Any]:
+    """Settles the versions of the groups and where they are: a resumed search must find the same."""
+    titles = arguments.feature_groups or base.feature_groups
+    store = Path(arguments.store or base.store or DEFAULT_STORE).absolute()
+    if not titles:
+        if arguments.store:
+            raise ConfigError("a store is given and no feature group: name one with --features")
+        return {}
+    return {"feature_groups": tuple(find_group(store, title).title for title in titles), "store": str(store)}
 
 
 def _given(**values: Any) -> dict[str, Any]:

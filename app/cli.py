@@ -26,6 +26,7 @@ from app.command_options import (
     SeriesId,
     Sql,
     Static,
+    Store,
     Stride,
     TimeColumn,
     Url,
@@ -34,6 +35,7 @@ from app.command_options import (
     mendable_errors,
 )
 from app.data_commands import data_app, profile, validate
+from app.feature_commands import features_app
 
 if TYPE_CHECKING:
     from app.config import ExperimentConfig
@@ -67,6 +69,8 @@ def search(
     task: Annotated[str, typer.Option(help="auto, binary, multiclass, regression, forecast.")] = "",
     feature: Annotated[list[str] | None, typer.Option(help="NAME=KIND overrides a guess; ignore drops it.")] = None,
     group: Annotated[str, typer.Option(help="Column whose rows stay together in one split.")] = "",
+    features: Annotated[list[str] | None, typer.Option(help="Registered feature group to look up.")] = None,
+    store: Store = "",
     time_column: TimeColumn = "",
     embargo: Embargo = "",
     horizon: Horizon = 0,
@@ -122,7 +126,7 @@ def search(
         data=given, lock=str(lock.absolute()) if lock else "", target=target, time=time_, trials=trials, name=name,
         space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
-        embargo=embargo, forecast=forecast,
+        feature_groups=tuple(features or ()), store=store, embargo=embargo, forecast=forecast,
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
         delimiter=delimiter, epochs=epochs, folds=folds, ensemble=ensemble, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
@@ -341,6 +345,7 @@ def version() -> None:
 app.command(name="profile")(profile)
 app.command(name="validate")(validate)
 app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
 
 
 def main() -> None:

@@ -30,6 +30,8 @@ SeriesId = Annotated[str, typer.Option(help="Column that tells time series apart
 KnownFuture = Annotated[list[str] | None, typer.Option(help="Column that is known ahead, such as holidays.")]
 Static = Annotated[list[str] | None, typer.Option(help="Column that never changes within a series.")]
 
+Store = Annotated[str, typer.Option(help="Folder of the feature groups [default: feature_store].")]
+
 Data = Annotated[list[str] | None, typer.Argument(help=DATA_HELP, show_default=False)]
 Sql = Annotated[str, typer.Option(help="Query to the database at --url.")]
 Url = Annotated[str, typer.Option(help=URL_HELP, envvar="TAMIZ_SQL_URL", show_envvar=False)]

@@ -20,6 +20,8 @@ class DataConfig:
         sql: Query to a database.
         url: SQLAlchemy's URL of the database, without its password.
         joins: Tables to look up, ``FILE:KEY`` or ``FILE:LEFT=RIGHT``.
+        feature_groups: Feature groups to look up, ``NAME@VERSION``.
+        store: Folder of the feature groups; empty for ``feature_store``.
         data_dir: Folder of prepared tensorflow-datasets; empty for its default.
         lock: Lock file of `tamiz data lock` that the data must match; empty for none.
         in_memory: Bytes of a table beyond which it stays on disk and is looked at a part at a time.
@@ -45,6 +47,8 @@ class DataConfig:
     sql: str = ""
     url: str = ""
     joins: tuple[str, ...] = ()
+    feature_groups: tuple[str, ...] = ()
+    store: str = ""
     data_dir: str = ""
     lock: str = ""
     in_memory: int = 256 << 20

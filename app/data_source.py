@@ -24,6 +24,7 @@ from pipelines.sources import (
     SourceTable,
     open_source,
 )
+from pipelines.sources.feature_source import with_features
 from pipelines.windows import WindowSpec
 
 
@@ -63,7 +64,7 @@ def source_of(data: DataConfig, *, url: str = "") -> Source:
     places = (data.source, *data.more_sources) if data.source else ()
     if not places and not data.sql:
         raise DataError("Expected data: name a file, a folder, a pattern or a URL, or a query with --sql and --url.")
-    return open_source(
+    source = open_source(
         Origin(
             places=places,
             sql=data.sql,
@@ -73,6 +74,21 @@ def source_of(data: DataConfig, *, url: str = "") -> Source:
             max_bytes=data.max_file_size,
         )
     )
+    return looking_up(source, data)
+
+
+def looking_up(source: Source, data: DataConfig, *, now: bool = False) -> Source:
+    """Returns a source whose rows look up the feature groups of the settings.
+
+    Args:
+        source: The rows.
+        data: The settings.
+        now: Whether rows without a time get the latest features, as new rows do.
+
+    Raises:
+        DataError: There is no such group.
+    """
+    return with_features(source, data.feature_groups, store=data.store, time_column=data.time_column, now=now)
 
 
 def read_source(

@@ -27,6 +27,7 @@ from app.errors import RunDirectoryError, told_as_disk_error
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.executor import Executor
 from app.execution.executors import make_executor, workers_warning
+from app.feature_record import write_feature_record
 from app.final_stage import evaluate, export, train_final
 from app.interrupts import Interrupts
 from app.large_data import prepare_large, write_large
@@ -94,6 +95,7 @@ def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: Vie
     check_goals(config, data.schema)
     view.show(data_found(data))
     with directory.staged() as staged:
+        write_feature_record(config, directory=staged)
         if large is None:
             write_data(data, config, directory=staged)
         else:

@@ -34,6 +34,7 @@ from app.execution.messages import (
     TestOpened,
     TrainFinal,
 )
+from app.feature_record import FEATURES_FILE
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
 from app.search_progress import Progress
@@ -196,6 +197,9 @@ def export(
         "profile.json": directory.profile_file.read_bytes(),
         "model_card.md": card_text(directory, config, tested, networks=networks_told(record.progress)).encode(),
     }
+    features = directory.path / FEATURES_FILE
+    if features.is_file():
+        files[FEATURES_FILE] = features.read_bytes()
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
     num_columns = len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features)
     batch_sizes = IMAGE_BATCH_SIZES if has_images(directory) else BATCH_SIZES

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.answer_files import answer_writer, check_output
 from app.config import ExperimentConfig
-from app.data_source import read_options
+from app.data_source import looking_up, read_options
 from app.errors import ConfigError, WorkerError
 from app.execution.local_executor import LocalExecutor
 from app.execution.messages import Predict, Predicted
@@ -144,7 +144,8 @@ class Predictor:
 
     def _with_joins(self, source: Source) -> Source:
         data = self._config.data
-        return with_joins(source, data.joins, data_dir=data.data_dir, max_bytes=data.max_file_size)
+        joined = with_joins(source, data.joins, data_dir=data.data_dir, max_bytes=data.max_file_size)
+        return looking_up(joined, data, now=True)
 
     def _chunks(self, source: Source, settings: BatchSettings) -> Iterator[Chunk]:
         columns = self._names | ({settings.key} if settings.key else set())

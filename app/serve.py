@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.errors import RunDirectoryError
-from app.run_directory import RunDirectory
+from app.feature_record import FEATURES_FILE
+from app.run_directory import RunDirectory, read_json
 from tf_serving.model_versions import versions
 
 
@@ -21,8 +22,39 @@ def serving_flags(target: Path, *, given: Sequence[str] = ()) -> list[str]:
         RunDirectoryError: There is nothing to serve in `target`.
     """
     name, base = _model_in(target)
+    given = with_feature_tables(given, base)
     named = any(flag.partition("=")[0].replace("-", "_") == "__model_name" for flag in given)
     return [*([] if named else [f"--model_name={name}"]), f"--model_base_path={base.absolute()}", *given]
+
+
+def with_feature_tables(given: Sequence[str], base: Path) -> list[str]:
+    """Returns the flags with ``--features-from DATABASE`` as the tables of the feature groups of the newest version.
+
+    Args:
+        given: Flags.
+        base: Folder of versions.
+
+    Raises:
+        RunDirectoryError: The model looks no features up, or the flag has no value.
+    """
+    flags = []
+    pending = list(given)
+    while pending:
+        flag = pending.pop(0)
+        name, equals, place = flag.partition("=")
+        if name not in ("--features-from", "--features_from"):
+            flags.append(flag)
+            continue
+        if not equals:
+            if not pending:
+                raise RunDirectoryError("--features-from needs a value: a database such as sqlite:///x.db")
+            place = pending.pop(0)
+        record = base / str(max(versions(base))) / "assets.extra" / FEATURES_FILE
+        if not record.is_file():
+            raise RunDirectoryError(f"the model in {base} looks no features up: it was searched without --features")
+        for group in read_json(record)["groups"]:
+            flags.append(f"--feature_tables={place}#{group['name']}:{group['key']}")
+    return flags
 
 
 def _model_in(target: Path) -> tuple[str, Path]:

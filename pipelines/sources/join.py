@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.column_values import numbers_of, plain_array, require_column, text_of
+from pipelines.column_values import plain_array, require_column
 from pipelines.errors import DataError
+from pipelines.key_columns import alike
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.places import ending_of
 from pipelines.sources.source import Loaded, Parsed, Source, SourceTable, wanted_columns
@@ -129,7 +129,7 @@ class JoinedSource(Source):
 
     def _matched(self, table: pa.Table, join: Join, other: SourceTable) -> _Matched:
         keys = plain_array(table, require_column(table, join.left, role="key column"))
-        left, right = _alike(keys, plain_array(other.table, join.right))
+        left, right = alike(keys, plain_array(other.table, join.right))
         places = pc.index_in(left, value_set=right)
         # Nothing is not a key.
         places = pc.if_else(pc.is_null(left), pa.scalar(None, pa.int32()), places)
@@ -164,17 +164,3 @@ def join_of(text: str, *, source: Source, place: str) -> Join:
     ending = ending_of(stem)
     prefix = stem[: stem.lower().rindex(ending)] if ending else stem
     return Join(source=source, left=left, right=right or left, prefix=prefix)
-
-
-def _alike(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Return two key columns in one type."""
-    if left.type == right.type:
-        return left, right
-    numbers = (pa.int64(), pa.float64(), pa.bool_(), pa.null())
-    if left.type in numbers and right.type in numbers:
-        return _floats(left), _floats(right)
-    return text_of(left), text_of(right)
-
-
-def _floats(array: pa.Array) -> pa.Array:
-    return pa.array(numbers_of(array), mask=np.asarray(array.is_null()))

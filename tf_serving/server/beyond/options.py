@@ -40,6 +40,7 @@ class BeyondOptions:
         table_bodies: Whether CSV and Parquet bodies are taken.
         precomputed: ``FILE.db[#TABLE]`` or a database URL with answers to look up.
         key: Key column of that table.
+        feature_tables: ``FILE.db#TABLE:KEY`` or ``URL#TABLE:KEY``: features that requests with keys look up.
     """
 
     route: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class BeyondOptions:
     table_bodies: bool = False
     precomputed: str = ""
     key: str = ""
+    feature_tables: tuple[str, ...] = ()
 
 
 def build_extensions(options: BeyondOptions) -> Extensions:
@@ -111,15 +113,21 @@ def build_extensions(options: BeyondOptions) -> Extensions:
         precomputed = Precomputed(_table(options))
         routes += precomputed.routes()
         background.append(precomputed)
+    body_formats: Mapping[str, BodyFormat] = {}
+    if options.feature_tables:
+        from tf_serving.server.beyond.feature_lookup import CONTENT_TYPE, FeatureLookup
+
+        lookup = FeatureLookup(_feature_tables(options))
+        body_formats = {CONTENT_TYPE: lookup.decode}
+        background.append(lookup)
     if options.pages:
         from tf_serving.server.beyond.model_pages import page_routes
 
         routes += page_routes()
-    body_formats: Mapping[str, BodyFormat] = {}
     if options.table_bodies:
         from tf_serving.server.beyond.bodies import BODY_FORMATS
 
-        body_formats = BODY_FORMATS
+        body_formats = {**body_formats, **BODY_FORMATS}
     return Extensions(
         gates=tuple(gates),
         routers=tuple(routers),
@@ -152,6 +160,23 @@ def _table(options: BeyondOptions) -> AnswerTable:
         return AnswerTable(options.precomputed, key=options.key)
     except AnswerTableError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def _feature_tables(options: BeyondOptions) -> list[AnswerTable]:
+    from tf_serving.answer_table import AnswerTable, AnswerTableError
+
+    tables: list[AnswerTable] = []
+    try:
+        for text in options.feature_tables:
+            place, _, key = text.rpartition(":")
+            if "#" not in place or not key:
+                raise ConfigurationError(f"--feature_tables is PLACE#TABLE:KEY, such as x.db#people:id, not {text!r}")
+            tables.append(AnswerTable(place, key=key))
+    except (AnswerTableError, ConfigurationError) as error:
+        for table in tables:
+            table.close()
+        raise ConfigurationError(str(error)) from error
+    return tables
 
 
 def option_defaults() -> dict[str, Any]:
