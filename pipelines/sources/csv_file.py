@@ -303,8 +303,7 @@ def convert_text(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, ke
         decimal: ``.`` or ``,``.
         keep_text: Whether it stays text whatever it looks like.
     """
-    text = pc.utf8_trim_whitespace(column)
-    text = pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
+    text = _without_missing(column, missing)
     if text.null_count == len(text):
         return text if keep_text else pa.chunked_array([pa.nulls(len(text))])
     if keep_text or has_leading_zeros(text):
@@ -321,6 +320,17 @@ def convert_text(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, ke
         hexadecimal = type_ == pa.int64() and pc.any(pc.match_substring(numbers, "x", ignore_case=True)).as_py()
         return text if hexadecimal else converted
     return _truths(text)
+
+
+def _without_missing(column: pa.ChunkedArray, missing: pa.Array) -> pa.ChunkedArray:
+    """Return text without blanks around it, null where it stands for a missing value."""
+    words = column.unique()
+    trimmed = pc.utf8_trim_whitespace(words)
+    # Most columns have neither blanks nor gaps, which a look at the few different words tells.
+    text = column if trimmed.equals(words) else pc.utf8_trim_whitespace(column)
+    if not pc.any(pc.is_in(trimmed, missing)).as_py():
+        return text
+    return pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
 
 
 def _truths(text: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections import deque
 from collections.abc import Collection, Iterator
-from typing import IO
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, final
 
 import pyarrow as pa
 import pyarrow.csv
 
 from pipelines.errors import DataError
+from pipelines.sources.csv_blocks import RowFormat, end_of_first_row, end_of_rows, parse_block
 from pipelines.sources.csv_file import (
     BYTE_ORDER_MARKS,
     SAMPLE_BYTES,
@@ -33,9 +36,14 @@ from pipelines.sources.options import ReadOptions
 from pipelines.sources.source import wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
-_READ_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 22
-"""No row of a CSV file may be longer than this."""
+_READ_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 23
+_MOST_BYTES = 1 << 26
+"""Bytes after which a block without the end of a row is left to a reader that looks at every byte."""
+
+_NUM_THREADS = 2
+_ASCII_ALIKE = ("utf-8", "cp1252", "iso8859-1", "ascii")
+"""Encodings in which ASCII stands for itself."""
 
 
 def stream_csv(file: StoredFile, options: ReadOptions, *, columns: Collection[str] | None) -> Iterator[pa.Table]:
@@ -50,95 +58,107 @@ def stream_csv(file: StoredFile, options: ReadOptions, *, columns: Collection[st
         DataError: The file is absent, no table, or broken somewhere.
     """
     options = options.named(file.name)
-    encoding = _encoding_of(file, options)
     with file.unpacked() as content:
-        text = _Utf8Stream(content, encoding, options)
+        text = Utf8Stream(content, options)
         sample = sample_lines(text.peek(SAMPLE_BYTES + 1))
         if not sample:
             raise DataError(f"Expected a table, but {options.name!r} is empty; give a header and rows.")
         delimiter = options.delimiter or recognise_delimiter(sample)
         rows = [row for row in csv.reader(sample, delimiter=delimiter) if row][:SAMPLE_ROWS]
-        decimal = options.decimal or recognise_decimal(rows[1:], delimiter)
         names, _ = column_names_of(rows[0], options)
         if len(rows) == 1 and len(text.peek(SAMPLE_BYTES + 1)) <= SAMPLE_BYTES:
             return  # Arrow wants a row
-        missing = pa.array(sorted(set(options.missing_values) | {""}))
-        num_rows, last = 0, ""
-        for batch in _batches(text, names, delimiter=delimiter, columns=columns, options=options):
+        form = RowFormat(
+            names=tuple(names),
+            wanted=tuple(wanted_columns(names, columns)),
+            delimiter=delimiter,
+            decimal=options.decimal or recognise_decimal(rows[1:], delimiter),
+            missing=pa.array(sorted(set(options.missing_values) | {""})),
+            text_columns=options.text_columns,
+        )
+        yield from _side_by_side(text, form, options)
+
+
+def _side_by_side(text: Utf8Stream, form: RowFormat, options: ReadOptions) -> Iterator[pa.Table]:
+    """Yield the tables of blocks that threads parse; Arrow computes without the interpreter's lock."""
+    hints: dict[str, pa.DataType] = {}
+    wrong: set[str] = set()
+    num_rows = 0
+    waiting: deque[Future[tuple[pa.Table, set[str]]]] = deque()
+    blocks = _Blocks(text, form)
+    ended = False
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        while not ended or waiting:
+            # The first block is waited for: the others are read by what it holds.
+            while not ended and len(waiting) < (2 * _NUM_THREADS if hints else 1):
+                block = blocks.next()
+                ended = block is None
+                if block:
+                    known = {name: kind for name, kind in hints.items() if name not in wrong}
+                    waiting.append(pool.submit(parse_block, block, form, known))
+            if not waiting:
+                break
+            try:
+                table, differing = waiting.popleft().result()
+            except pa.ArrowInvalid as error:
+                raise DataError(_why_broken(error, options.name, num_rows)) from error
+            wrong |= differing
+            for field in table.schema:
+                if hints.get(field.name) != pa.string() and field.type != pa.null():
+                    hints[field.name] = field.type
+                    if field.type == pa.float64():
+                        wrong.discard(field.name)
+            num_rows += table.num_rows
+            if table.num_rows:
+                yield table
+    if blocks.rest:
+        rest = blocks.rest[end_of_first_row(blocks.rest) if blocks.has_header else 0 :]
+        yield from _one_after_the_other(_Rest(rest, text), form, options, num_rows)
+
+
+def _one_after_the_other(
+    text: _Rest, form: RowFormat, options: ReadOptions, num_rows: int
+) -> Iterator[pa.Table]:
+    """Yield the tables of text whose quotes stand anywhere: only reading from the start tells where a row ends."""
+    last = ""
+    try:
+        reader = pyarrow.csv.open_csv(
+            pa.PythonFile(text, mode="r"),
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=list(form.names), block_size=_BLOCK_BYTES, use_threads=False
+            ),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=form.delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(form.names, pa.string()), include_columns=list(form.wanted)
+            ),
+        )
+        for batch in reader:
             num_rows += batch.num_rows
-            last = (batch.column(batch.num_columns - 1)[-1].as_py() or "") if batch.num_rows else last
             if batch.num_rows:
+                last = batch.column(batch.num_columns - 1)[-1].as_py() or ""
                 yield pa.table(
                     {
                         name: convert_text(
                             pa.chunked_array([batch.column(name)]),
-                            missing=missing,
-                            decimal=decimal,
-                            keep_text=name in options.text_columns,
+                            missing=form.missing,
+                            decimal=form.decimal,
+                            keep_text=name in form.text_columns,
                         )
-                        for name in batch.schema.names
+                        for name in form.wanted
                     }
                 )
-        if text.num_quotes % 2 and ("\n" in last or "\r" in last):
-            raise DataError(
-                f"Expected every quote in {options.name!r} to be closed, but the last one is not; close it."
-            )
-
-
-def _batches(
-    text: _Utf8Stream, names: list[str], *, delimiter: str, columns: Collection[str] | None, options: ReadOptions
-) -> Iterator[pa.RecordBatch]:
-    wanted = wanted_columns(names, columns)
-    row = 0
-    try:
-        reader = pyarrow.csv.open_csv(
-            pa.PythonFile(text, mode="r"),
-            # One thread: the message on a broken row then knows its number.
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=names, skip_rows_after_names=1, block_size=_BLOCK_BYTES, use_threads=False
-            ),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), include_columns=wanted
-            ),
-        )
-        for batch in reader:
-            yield batch
-            row += batch.num_rows
     except pa.ArrowInvalid as error:
-        reason = first_line(error).removeprefix("CSV parse error: ")
-        raise DataError(
-            f"{options.name!r} cannot be read as CSV after row {row:,} ({reason[:200]}); look for an unclosed quote, a "
-            "row with other fields than the header, or another delimiter."
-        ) from error
+        raise DataError(_why_broken(error, options.name, num_rows)) from error
+    if text.num_quotes % 2 and ("\n" in last or "\r" in last):
+        raise DataError(f"Expected every quote in {options.name!r} to be closed, but the last one is not; close it.")
 
 
-def _encoding_of(file: StoredFile, options: ReadOptions) -> str:
-    """Return the encoding; the whole file is looked at, because its last line may be the first that is not ASCII."""
-    with file.unpacked() as content:
-        block = content.read(_READ_BYTES)
-        if not block.strip():
-            raise DataError(
-                f"Expected a table, but the file {file.name!r} is empty; give a file with a header and rows."
-            )
-        marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
-        if options.encoding or marked:
-            return _known_encoding(options.encoding or marked or "")
-        refuse_binary(block, options)
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        is_ascii = True
-        try:
-            while block:
-                decoder.decode(block)
-                is_ascii = is_ascii and block.isascii()
-                block = content.read(_READ_BYTES)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            # As for a file that is read at once: valid sequences before the bad byte say that it is damaged UTF-8.
-            if not is_ascii or not bytes(error.object[: error.start]).isascii():
-                raise DataError(wrong_encoding(error.object, "utf-8", error, options)) from error
-            return "cp1252"
-    return "utf-8"
+def _why_broken(error: Exception, name: str, num_rows: int) -> str:
+    reason = first_line(error).removeprefix("CSV parse error: ")
+    return (
+        f"{name!r} cannot be read as CSV after row {num_rows:,} ({reason[:200]}); look for an unclosed quote, a "
+        "row with other fields than the header, or another delimiter."
+    )
 
 
 def _known_encoding(name: str) -> str:
@@ -150,23 +170,98 @@ def _known_encoding(name: str) -> str:
         ) from error
 
 
-class _Utf8Stream(io.RawIOBase):
-    """The bytes of a file as UTF-8, without byte order mark and without empty lines above the header."""
+@final
+class _Blocks:
+    """The text below the header in blocks of whole rows.
 
-    def __init__(self, file: IO[bytes], encoding: str, options: ReadOptions) -> None:
+    Attributes:
+        rest: What is left when quotes do not tell where rows end.
+    """
+
+    def __init__(self, text: Utf8Stream, form: RowFormat) -> None:
+        self._text, self._form = text, form
+        self._kept, self._header, self._ended = b"", True, False
+        self.rest = b""
+
+    def next(self) -> bytes | None:
+        """Return the next block, which may be empty; None at the end."""
+        if self._ended:
+            return None
+        block = self._kept
+        while True:
+            more = self._text.read(_BLOCK_BYTES)
+            block += more
+            end = end_of_rows(block, delimiter=self._form.delimiter, is_last=not more)
+            if end is None or (not end and more and len(block) > _MOST_BYTES):
+                self._ended, self.rest = True, block
+                # Another reader finds the header itself, where it still stands above.
+                return None
+            if end or not more:
+                self._ended, self._kept = not more, block[end:]
+                start = end_of_first_row(block) if self._header else 0
+                self._header = False
+                return block[start:end]
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the header stands above the rest."""
+        return self._header
+
+
+@final
+class _Rest(io.RawIOBase):
+    """The text that begins with some bytes and goes on with a stream."""
+
+    def __init__(self, begun: bytes, text: Utf8Stream) -> None:
         super().__init__()
-        self._file, self._encoding, self._options = file, encoding, options
-        self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._ready = b""
-        self._ended = False
+        self._begun, self._text = begun, text
         self.num_quotes = 0
-        while not self._ready and not self._ended:
-            self._fill()
-            self._ready = self._ready.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
 
     def readable(self) -> bool:
         """Return whether it can be read."""
         return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes; b"" at the end."""
+        size = _READ_BYTES if size < 0 else size
+        if self._begun:
+            content, self._begun = self._begun[:size], self._begun[size:]
+        else:
+            content = self._text.read(size)
+        self.num_quotes += content.count(b'"')
+        return content
+
+
+@final
+class Utf8Stream:
+    """The bytes of a file as UTF-8, without byte order mark and without empty lines above the header.
+
+    Args:
+        file: The bytes of the file.
+        options: The encoding, if it is known, and the name for messages.
+
+    Raises:
+        DataError: The file is empty, or its beginning is no text.
+    """
+
+    def __init__(self, file: IO[bytes], options: ReadOptions) -> None:
+        self._file, self._options = file, options
+        block = file.read(_READ_BYTES)
+        if not block.strip():
+            raise DataError(
+                f"Expected a table, but the file {options.name!r} is empty; give a file with a header and rows."
+            )
+        marked = next((name for mark, name in BYTE_ORDER_MARKS if block.startswith(mark)), None)
+        self._is_known = bool(options.encoding or marked)
+        self._encoding = _known_encoding(options.encoding or marked or "utf-8")
+        if not self._is_known:
+            refuse_binary(block[: 1 << 20], options)
+        self._decoder = codecs.getincrementaldecoder(self._encoding)()
+        self._is_ascii, self._ended = True, False
+        self._ready = self._as_utf8(block).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+        while not self._ready and not self._ended:
+            self._fill()
+            self._ready = self._ready.lstrip(b"\r\n")
 
     def peek(self, size: int) -> bytes:
         """Return up to `size` bytes that a later read returns again."""
@@ -174,27 +269,40 @@ class _Utf8Stream(io.RawIOBase):
             self._fill()
         return self._ready[:size]
 
-    def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes; b"" at the end."""
-        if size < 0:
-            size = _READ_BYTES
-        while not self._ready and not self._ended:
-            self._fill()
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, fewer only at the end; b"" there."""
+        self.peek(size)
         content, self._ready = self._ready[:size], self._ready[size:]
-        self.num_quotes += content.count(b'"')
         return content
 
     def _fill(self) -> None:
         block = self._file.read(_READ_BYTES)
         self._ended = not block
-        try:
-            text = self._decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            message = wrong_encoding(error.object, self._encoding, error, self._options)
-            raise DataError(message) from error
-        if "\0" in text:
+        self._ready += self._as_utf8(block)
+
+    def _as_utf8(self, block: bytes) -> bytes:
+        if self._encoding in _ASCII_ALIKE and block.isascii() and not self._decoder.getstate()[0] and block:
+            content = block
+        else:
+            content = self._decoded(block).encode()
+        if b"\0" in content:
             raise DataError(
                 f"Expected text, but {self._options.name!r} holds NUL characters; it is not a CSV file in "
                 f"{self._encoding}."
             )
-        self._ready += text.encode()
+        return content
+
+    def _decoded(self, block: bytes) -> str:
+        try:
+            text = self._decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            # Valid sequences before the bad byte say that it is damaged UTF-8; plain ASCII says nothing yet.
+            plain = self._is_ascii and bytes(error.object[: error.start]).isascii()
+            if self._is_known or self._encoding != "utf-8" or not plain:
+                message = wrong_encoding(error.object, self._encoding, error, self._options)
+                raise DataError(message) from error
+            self._encoding, block = "cp1252", bytes(error.object)
+            self._decoder = codecs.getincrementaldecoder("cp1252")()
+            return self._decoded(block)
+        self._is_ascii = self._is_ascii and text.isascii()
+        return text

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.sources import ReadOptions, open_source, read_table
+from pipelines.sources import ReadOptions, csv_stream, open_source, read_table
 
 
 def whole(path: Path, *, chunk_rows: int, options: ReadOptions | None = None) -> pa.Table:
@@ -119,3 +119,47 @@ def test_a_missing_file_is_refused_with_the_nearest_name(tmp_path: Path) -> None
     store(tmp_path, "a\n1\n")
     with pytest.raises(DataError, match=r"Did you mean 'data.csv'\?"):
         whole(tmp_path / "date.csv", chunk_rows=10)
+
+
+def test_quotes_that_stand_anywhere_are_read_as_at_once(tmp_path: Path) -> None:
+    rows = "".join(f'{row},pipe of 5" and more,x\n' if row % 1_000 == 7 else f"{row},plain,y\n" for row in range(9_000))
+    path = store(tmp_path, "number,what,kind\n" + rows)
+    assert whole(path, chunk_rows=1_000).equals(read_table(path).table)
+
+
+def test_codes_and_decimals_behind_the_first_block_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_stream, "_BLOCK_BYTES", 1_000)
+    lines = [f"{row},{row},{row},a {row}\n" for row in range(1_000)]
+    late = [f"007,{row}.5, NA ,b\n" for row in range(1_000)]
+    path = store(tmp_path, "code,size,gaps,word\n" + "".join(lines + late))
+    tables = list(open_source(path).chunks(chunk_rows=10_000))
+    first, last = tables[0].table, tables[-1].table
+    assert [str(field.type) for field in first.schema] == ["int64", "int64", "int64", "string"]
+    assert last.column("code")[-1].as_py() == "007"
+    assert last.column("size")[-1].as_py() == 999.5
+    assert last.column("gaps").null_count == last.num_rows
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.one_of(st.none(), st.integers(-99, 99), st.floats(allow_nan=False, width=16)),
+            st.sampled_from(["", " NA", "x", "007", "0x1F", "1.5", 'a "b"', "two\nlines", "c,d"]),
+        ),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_small_blocks_give_what_the_whole_file_gives(tmp_path: Path, rows: list[tuple[float | None, str]]) -> None:
+    path = tmp_path / "small.csv"
+    pd.DataFrame({"number": [row[0] for row in rows], "word": [row[1] for row in rows]}).to_csv(path, index=False)
+    options = ReadOptions(text_columns=("word",))
+    expected = read_table(path, options=options).table
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_stream, "_BLOCK_BYTES", 40)
+        found = whole(path, chunk_rows=1_000, options=options)
+    assert found.column("word").to_pylist() == expected.column("word").to_pylist()
+    assert found.column("number").cast(pa.float64()).equals(expected.column("number").cast(pa.float64()))
