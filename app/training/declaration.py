@@ -47,6 +47,8 @@ def declare(space: keras_tuner.HyperModel) -> Space:
         raise SpaceError(f"the space could not be declared: {type(error).__name__}: {error}") from error
     if not declared:
         raise SpaceError("the space has no hyperparameters: expected build(hp) to ask hp for at least one")
+    for parameter in declared:
+        _check_default(parameter)
     try:
         return Space(_merged(declared, conditions))
     except ValueError as error:
@@ -295,6 +297,18 @@ def _convert(parameter: Any, found_conditions: Mapping[str, tuple[ParameterValue
     raise SpaceError(
         f"parameter {parameter.name!r} is a {type(parameter).__name__}: expected Float, Int, Choice, Boolean or Fixed"
     )
+
+
+def _check_default(parameter: Any) -> None:
+    """Refuses a default out of the range, which KerasTuner would train; to its oracle it means no more than none."""
+    if not isinstance(parameter, kt.Float | kt.Int) or parameter.default is None:
+        return
+    low, high, default = parameter.min_value, parameter.max_value, parameter.default
+    if not low <= default <= high:
+        raise SpaceError(
+            f"the space cannot be searched: the default of {parameter.name!r} is {default!r}, outside its own range; "
+            f"expected a number between {low!r} and {high!r}"
+        )
 
 
 def _with_default(parameter: Float | Int, default: Any) -> Parameter:

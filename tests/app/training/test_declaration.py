@@ -209,6 +209,20 @@ def test_a_parameter_that_cannot_be_searched_is_refused() -> None:
         declare(own(lambda hp: hp.Choice("kind", ["a", "a"])))
 
 
+@pytest.mark.parametrize(
+    ("declares", "message"),
+    [
+        (lambda hp: hp.Int("units", 1, 8, default=20), r"default of 'units' is 20, outside its own range; .*1 and 8"),
+        (lambda hp: hp.Float("rate", 0.1, 0.9, default=0.0), r"default of 'rate' is 0.0, outside .*0.1 and 0.9"),
+        (lambda hp: hp.Choice("kind", ["a", "b"], default="c"), r"should be one of the choices.*default=c"),
+        (lambda hp: hp.Int("units", 8, 1), r"'units'\), min_value 8 is greater than the max_value 1"),
+    ],
+)
+def test_a_value_outside_its_own_range_is_refused(declares: Declare, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        declare(own(declares))
+
+
 def test_revealed_gives_only_what_the_space_does_not_know() -> None:
     def declares(hp: keras_tuner.HyperParameters) -> None:
         if hp.Float("rate", 0.0, 1.0) > 0.5:
