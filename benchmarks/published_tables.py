@@ -4,11 +4,18 @@ NAS-Bench-201 (3 tables, 6 categorical operations), HPOLib (4 tables, 9 mixed pa
 5 numeric parameters) hold every configuration of their space, trained with up to 5 seeds each. A look-up draws one
 seed: what a search sees is as noisy as a training. Regret is that of the mean over the seeds, 0 at the table's best and
 1 at its median.
+
+The losses of HPOLib, mean squared errors, span three to five orders of magnitude, so their regret is taken in
+logarithms (`Scale.LOGARITHMIC`). So were the targets: random search then has a regret of 0.28, 0.22 and 0.20 after 20,
+40 and 60 trials over all tables and 0.25 after 60 on HPOLib, as was measured when they were set; with the losses as
+they are it has 0.22, 0.17, 0.16 and 0.08. Those are told too (`Scale.PLAIN`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, final
 
@@ -37,6 +44,16 @@ PACKS: dict[str, tuple[str, ...]] = {
 
 The cells of NAS-Bench-201 are not there: networks like them train alone.
 """
+
+
+class Scale(StrEnum):
+    """In what regret is measured: losses as they are, or the logarithms of those of `LOGARITHMIC` collections."""
+
+    LOGARITHMIC = "logarithmic"
+    PLAIN = "plain"
+
+
+LOGARITHMIC = ("HPOLib",)
 
 
 @final
@@ -93,7 +110,10 @@ class Table:
         """Returns the loss of one training, its seed drawn by `rng`."""
         return float(rng.choice(self._seeds(configuration)))
 
-    def regret(self, configuration: Configuration) -> float:
+    def regret(self, configuration: Configuration, *, scale: Scale = Scale.LOGARITHMIC) -> float:
         """Returns the normalised regret of the mean over the seeds; above 1 for what is worse than the median."""
         best, median = self._best_and_median
-        return (float(self._seeds(configuration).mean()) - best) / (median - best)
+        mean = float(self._seeds(configuration).mean())
+        if scale is Scale.LOGARITHMIC and self.collection in LOGARITHMIC:
+            best, median, mean = math.log(best), math.log(median), math.log(mean)
+        return (mean - best) / (median - best)

