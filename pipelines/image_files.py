@@ -53,7 +53,7 @@ def with_images(source: SourceTable, *, kinds: Mapping[str, str]) -> SourceTable
     Raises:
         DataError: There are several columns of images, paths leave the folder, or too many images are broken.
     """
-    names = [name for name in source.table.column_names if _holds_images(source, name, kinds.get(name))]
+    source, names = _image_columns(source, kinds)
     if len(names) > 1:
         raise DataError(
             f"Expected one column of images, received {list_names(names)}; drop the others "
@@ -189,6 +189,17 @@ def _num_distinct(image: NDArray[np.intp], labels: NDArray[np.generic]) -> NDArr
     _, label = np.unique(labels, axis=0, return_inverse=True)
     pairs = np.unique(np.stack([image, label.reshape(-1)], axis=1), axis=0)
     return np.bincount(pairs[:, 0])
+
+
+def _image_columns(source: SourceTable, kinds: Mapping[str, str]) -> tuple[SourceTable, list[str]]:
+    """Return the columns of images, and the table without the names of files whose bytes stand beside them."""
+    names = [name for name in source.table.column_names if _holds_images(source, name, kinds.get(name))]
+    paths = [name for name in names if kinds.get(name) != "image" and _is_text(source.table.schema.field(name).type)]
+    if not paths or len(paths) == len(names):
+        return source, names
+    note = f"Left out: {list_names(paths)}, which names files of images that are there."
+    table = source.table.drop_columns(paths)
+    return replace(source, table=table, notes=(*source.notes, note)), [name for name in names if name not in paths]
 
 
 def _holds_images(source: SourceTable, name: str, kind: str | None) -> bool:

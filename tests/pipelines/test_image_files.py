@@ -99,6 +99,14 @@ def test_bytes_and_the_structs_of_other_libraries_are_images() -> None:
     assert read_table(pa.table({"photo": struct})).column("photo").to_pylist() == [png(1), png(2)]
 
 
+def test_the_names_of_files_beside_their_bytes_are_left_out() -> None:
+    photos = pa.array([png(1), png(2)], pa.binary())
+    table = pa.table({"filename": ["cat/1.png", "dog/2.png"], "photo": photos, "price": [1.0, 2.0]})
+    found = with_images(open_source(table).read(), kinds={})
+    assert found.table.column_names == ["photo", "price", PATH_COLUMN]
+    assert "Left out: 'filename', which names files of images that are there." in found.notes
+
+
 def read_table(table: pa.Table) -> pa.Table:
     return with_images(open_source(table).read(), kinds={}).table
 
