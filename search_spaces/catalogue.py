@@ -7,11 +7,13 @@ import importlib
 from collections.abc import Mapping
 
 SPACES: Mapping[str, str] = {
+    "backbone": "search_spaces.pretrained:RandomBackboneSpace",
     "cell": "search_spaces.cell:CellSpace",
     "cnn": "search_spaces.cnn:CNNSpace",
     "ft_transformer": "search_spaces.ft_transformer:FTTransformerSpace",
     "mixer": "search_spaces.patches:MixerSpace",
     "mlp": "search_spaces.tabular:MLPSpace",
+    "pretrained": "search_spaces.pretrained:PretrainedSpace",
     "realmlp": "search_spaces.realmlp:RealMLPSpace",
     "resnet": "search_spaces.tabular:ResNetSpace",
     "tabm": "search_spaces.tabm:TabMSpace",
@@ -21,7 +23,7 @@ SPACES: Mapping[str, str] = {
 }
 """Name of a space -> ``module:attribute`` of its class."""
 
-IMAGE_SPACES: frozenset[str] = frozenset({"cell", "cnn", "mixer", "vit"})
+IMAGE_SPACES: frozenset[str] = frozenset({"backbone", "cell", "cnn", "mixer", "pretrained", "vit"})
 """Those of `SPACES` whose networks look at images; the others take tables."""
 
 MLP = "mlp"

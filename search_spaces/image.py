@@ -69,6 +69,11 @@ class ImageSpace(keras_tuner.HyperModel, abc.ABC):
     def features(self, pixels: Any, hp: HyperParameters) -> Any:
         """Returns what is seen in images, (batch, num_features), of standardised ``pixels`` (batch, h, w, channels)."""
 
+    def pixels(self, image: Any, hp: HyperParameters) -> Any:
+        """Returns what `features` takes, of images (batch, height, width, channels) in [0, 255]."""
+        del hp
+        return standardised(image, self.context)
+
     def declare_training(self, hp: HyperParameters) -> None:
         """Declares how networks are trained."""
         declare_epoch_share(hp)
@@ -97,7 +102,7 @@ class ImageSpace(keras_tuner.HyperModel, abc.ABC):
             inputs["numeric"] = keras.Input((context.num_numeric,), name="numeric")
         if context.cardinalities:
             inputs["categorical"] = keras.Input((len(context.cardinalities),), name="categorical", dtype="int32")
-        seen = self.features(standardised(inputs["image"], context), hp)
+        seen = self.features(self.pixels(inputs["image"], hp), hp)
         if len(inputs) > 1:
             seen = layers.Concatenate(name="joined")([seen, _columns(inputs, hp, context)])
         model = keras.Model(inputs, dense_head(seen, context))

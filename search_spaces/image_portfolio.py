@@ -78,7 +78,19 @@ _MIXER: tuple[Recipe, ...] = (
     {"learning_rate": 2e-3, "warmup_share": 0.1, "depth": 2, "width": 96, "dropout": 0.2},
 )
 
-IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {"cell": _CELL, "cnn": _CNN, "mixer": _MIXER, "vit": _VIT}
+_PRETRAINED: tuple[Recipe, ...] = (
+    {"fine_tuning": "frozen", "learning_rate": 3e-3},
+    {"learning_rate": 2e-3},
+    {"learning_rate": 1e-3, "mixing": "cutmix", "mixing_alpha": 1.0, "backbone_rate": 0.3},
+)
+
+IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {
+    "cell": _CELL,
+    "cnn": _CNN,
+    "mixer": _MIXER,
+    "pretrained": _PRETRAINED,
+    "vit": _VIT,
+}
 """Name of a space -> its portfolio, the surest first."""
 
 _WEIGHT_DECAY = 1e-2

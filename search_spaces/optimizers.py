@@ -9,10 +9,12 @@ with several replicas the parent's own update runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
+
+Number = TypeVar("Number", int, float)
 
 
 class _FusedUpdates:
@@ -70,6 +72,7 @@ class GroupedAdamW(FusedAdamW):
         factors: Part of a variable's path, ``layer/name`` -> factor; the first that is found in it holds, and 1 where
             none is.
         decay_schedule: What the weight decay is multiplied by at every step; None for 1.
+        first_steps: Part of a variable's path -> the step (from 0) at which it is set free; 0 where none is found.
         kwargs: The other arguments of `keras.optimizers.AdamW`.
     """
 
@@ -79,27 +82,40 @@ class GroupedAdamW(FusedAdamW):
         *,
         factors: Mapping[str, float] | None = None,
         decay_schedule: Any = None,
+        first_steps: Mapping[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, **kwargs)
         if isinstance(decay_schedule, Mapping):
             decay_schedule = keras.optimizers.schedules.deserialize(decay_schedule)
         self.factors, self.decay_schedule = dict(factors or {}), decay_schedule
+        self.first_steps = dict(first_steps or {})
         self._factor_of: list[float] = []
+        self._first_step_of: list[int] = []
 
     def build(self, var_list: Sequence[Any]) -> None:
         """Creates the moments, and finds the group of every variable."""
         if not self.built:
             super().build(var_list)
             self._factor_of = [self._factor(variable.path) for variable in var_list]
+            self._first_step_of = [self._first_step(variable.path) for variable in var_list]
 
     def _factor(self, path: str) -> float:
-        return next((factor for part, factor in self.factors.items() if part in path), 1.0)
+        return _found(self.factors, path, 1.0)
+
+    def _first_step(self, path: str) -> int:
+        return _found(self.first_steps, path, 0)
+
+    def _is_free(self, variable: Any) -> Any:
+        """Returns 1 from the step on at which a variable is set free, and 0 before; None where it always is free."""
+        first = self._first_step_of[self._get_variable_index(variable)]
+        return tf.cast(tf.convert_to_tensor(self.iterations) >= first, tf.float32) if first else None
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable at the rate of its group."""
         factor = self._factor_of[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        free = self._is_free(variable)
+        super().update_step(gradient, variable, learning_rate * (factor if free is None else factor * free))
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         share = tf.cast(self.learning_rate, tf.float32) * self.weight_decay
@@ -111,7 +127,8 @@ class GroupedAdamW(FusedAdamW):
 
         def on_replicas(distribution: Any, decayed: Sequence[Any]) -> None:
             for variable in decayed:
-                by = share * self._factor_of[self._get_variable_index(variable)] ** 2
+                factor, free = self._factor_of[self._get_variable_index(variable)], self._is_free(variable)
+                by = share * (factor**2 if free is None else factor**2 * free)
                 distribution.extended.update(variable.value, shrink, args=(by,), group=False)
 
         decayed = [variable for variable in variables if self._use_weight_decay(variable)]
@@ -121,7 +138,8 @@ class GroupedAdamW(FusedAdamW):
         """Returns the arguments that build the same optimizer."""
         schedule = self.decay_schedule
         own = None if schedule is None else keras.optimizers.schedules.serialize(schedule)
-        return {**super().get_config(), "factors": self.factors, "decay_schedule": own}
+        groups = {"factors": self.factors, "first_steps": self.first_steps}
+        return {**super().get_config(), **groups, "decay_schedule": own}
 
 
 @keras.saving.register_keras_serializable(package="tamiz")
@@ -171,6 +189,11 @@ class FusedSGD(_FusedUpdates, keras.optimizers.SGD):
             momentum=tf.constant(self.momentum, dtype),
             use_nesterov=self.nesterov,
         )
+
+
+def _found(groups: Mapping[str, Number], path: str, otherwise: Number) -> Number:
+    """Returns what is said of a path itself, or of the first part of it; `otherwise` where nothing is."""
+    return groups.get(path, next((value for part, value in groups.items() if part in path), otherwise))
 
 
 def _is_distributed() -> bool:

@@ -127,9 +127,15 @@ def build_optimizer(hp: keras_tuner.HyperParameters, context: TrainingContext) -
             raise ValueError(f"optimizer is {other!r}: expected adamw, rmsprop or sgd")
 
 
-def compile_model(model: keras.Model, hp: keras_tuner.HyperParameters, context: TrainingContext) -> keras.Model:
-    """Compiles `model` with the optimizer and loss that `hp` asks for, and returns it."""
-    optimizer = build_optimizer(hp, context)
+def compile_model(
+    model: keras.Model,
+    hp: keras_tuner.HyperParameters,
+    context: TrainingContext,
+    *,
+    optimizer: keras.optimizers.Optimizer | None = None,
+) -> keras.Model:
+    """Compiles `model` with the optimizer and loss that `hp` asks for, or another optimizer, and returns it."""
+    optimizer = optimizer or build_optimizer(hp, context)
     # Decay pulls weight matrices towards zero; on biases, scales and shifts it only hurts.
     # The biases of embedded numbers have two dimensions.
     kept = [v for v in model.trainable_variables if len(v.shape) < 2 or v.name == "bias"]
