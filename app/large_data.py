@@ -24,6 +24,7 @@ from app.errors import ConfigError
 from app.fold_choice import FoldChoice
 from app.forecast_stage import embargo_of, without_embargo
 from app.run_directory import RunDirectory
+from pipelines.balance import Balance
 from pipelines.inference import check_survey, infer_features
 from pipelines.preprocessing import fit_preprocessing
 from pipelines.row_hash import finish_sums
@@ -77,6 +78,11 @@ def prepare_large(source: Source, config: ExperimentConfig, *, folder: Path) -> 
         raise ConfigError(
             f"folds is {config.search.folds}: expected 1 for a table that is not held in memory; its validation part "
             f"is large enough, or raise in_memory in the [data] of --config"
+        )
+    if config.training.balance not in (Balance.AUTO, Balance.NONE, Balance.WEIGHTS):
+        raise ConfigError(
+            f"balance is {config.training.balance.value!r}: expected auto, none or weights for a table that is not "
+            f"held in memory, whose epochs see every row once"
         )
     with ThreadPoolExecutor(1) as pool:
         prints = pool.submit(source.prints)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from pipelines.windows import WindowSpec, lag_name
 
 MAX_ROWS = 50_000
 _CHECKED_ROWS = 1 << 18
+_ANSWERED_ROWS = 1 << 16
 MAX_ITERATIONS = 100
 
 # Rows x classes x (numbers a row): an iteration then costs about 0.1 s, the whole fit some ten seconds at most.
@@ -183,17 +185,22 @@ def linear(
     mean = train.numeric.mean(axis=0, dtype=np.float64)
     deviation = train.numeric.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1.0
-    features, test_features = (
-        _one_hot((rows.numeric - mean) / deviation, rows.categorical, cardinalities) for rows in (train, test)
-    )
+
+    def one_hot(rows: EncodedRows) -> scipy.sparse.csr_array:
+        return _one_hot((rows.numeric - mean) / deviation, rows.categorical, cardinalities)
+
+    features = one_hot(train)
+    # A part at a time: of millions of rows, the matrix would take gigabytes.
+    starts = range(0, test.num_rows, _ANSWERED_ROWS)
+    parts = (one_hot(test.take(slice(start, start + _ANSWERED_ROWS))) for start in starts)
     with warnings.catch_warnings():
         # Reaching the iteration limit is expected here, and no business of the user's.
         warnings.simplefilter("ignore")
         if task is Task.REGRESSION:
-            answers = _ridge(features, train, scipy.sparse.vstack([test_features, features], format="csr"))
+            answers = _ridge(features, train, itertools.chain(parts, [features]))
             errors = train.y.astype(np.float64) - answers[test.num_rows :]
             return _with_quantiles(_regression(train, test, answers[: test.num_rows]), errors, levels)
-        probabilities = _logistic(features, train, test_features, num_classes)
+        probabilities = _logistic(features, train, parts, num_classes)
     return _classification(test, task, probabilities)
 
 
@@ -234,27 +241,28 @@ def repeated_season(train: EncodedRows, test: EncodedRows, values: NDArray[np.fl
 
 
 def _ridge(
-    features: scipy.sparse.csr_array, train: EncodedRows, test_features: scipy.sparse.csr_array
+    features: scipy.sparse.csr_array, train: EncodedRows, asked: Iterable[scipy.sparse.csr_array]
 ) -> NDArray[np.float64]:
     y = train.y.astype(np.float64)
     # The solver's tolerance is meant for targets of about unit size.
     scale = float(y.std()) or 1.0
     model = Ridge(alpha=1.0, solver="sparse_cg", max_iter=MAX_ITERATIONS, tol=1e-5)
     model.fit(features, (y - y.mean()) / scale, sample_weight=_relative_weights(train))
-    answers: NDArray[np.float64] = model.predict(test_features) * scale + y.mean()
+    answers: NDArray[np.float64] = np.concatenate([model.predict(part) for part in asked]) * scale + y.mean()
     return answers
 
 
 def _logistic(
     features: scipy.sparse.csr_array,
     train: EncodedRows,
-    test_features: scipy.sparse.csr_array,
+    asked: Iterable[scipy.sparse.csr_array],
     num_classes: int,
 ) -> NDArray[np.float64]:
     model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS, tol=1e-4)
     model.fit(features, train.y, sample_weight=_relative_weights(train))
-    probabilities = np.full((test_features.shape[0], num_classes), _SMALLEST_PROBABILITY)
-    probabilities[:, model.classes_.astype(np.intp)] = model.predict_proba(test_features)
+    found = np.concatenate([model.predict_proba(part) for part in asked])
+    probabilities = np.full((len(found), num_classes), _SMALLEST_PROBABILITY)
+    probabilities[:, model.classes_.astype(np.intp)] = found
     normalised: NDArray[np.float64] = probabilities / probabilities.sum(axis=1, keepdims=True)
     return normalised
 

@@ -219,6 +219,8 @@ def load_trial_data(
 
 Moment = float | tuple[float, ...]
 
+_PART_ROWS = 1 << 16
+
 
 def target_moments(schema: DatasetSchema, rows: EncodedRows) -> tuple[Moment, Moment]:
     """Returns mean and standard deviation of a target, by which a regression standardises it; 0 and 1 for classes.
@@ -267,7 +269,7 @@ def encode_rows(
     if encoder.images:
         features = encode_with_images(table, schema, encoder, cache=image_cache)
     else:
-        features = encoder.encode_in_batches(raw_columns(table, schema))
+        features = _encoded_in_parts(table, schema, encoder)
     if learned is not None and encoder.state.targets:
         apart = out_of_fold_columns(table, schema, encoder.state, rows=learned)
         features["numeric"][learned, -encoder.state.num_target_columns :] = apart
@@ -281,6 +283,13 @@ def encode_rows(
     if cache is not None:
         save_encoded(rows, cache)
     return rows
+
+
+def _encoded_in_parts(table: pa.Table, schema: DatasetSchema, encoder: Encoder) -> dict[str, NDArray[Any]]:
+    """Encodes a table a part at a time: text as Python's objects takes several times the room that Arrow needs."""
+    starts = range(0, max(table.num_rows, 1), _PART_ROWS)
+    parts = [encoder.encode_in_batches(raw_columns(table.slice(start, _PART_ROWS), schema)) for start in starts]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def tensors(features: Mapping[str, NDArray[Any]]) -> dict[str, tf.Tensor]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from app.config import DataConfig, ExperimentConfig, SearchConfig
+from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
 from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, read_arrow, write_data
 from app.data_source import is_large, read_source
 from app.data_stage import PreparedData, prepare_data
@@ -18,6 +18,7 @@ from app.errors import ConfigError
 from app.large_data import LargeData, prepare_large, write_large
 from app.run_directory import RunDirectory, read_json
 from pipelines import stored_rows
+from pipelines.balance import Balance
 from pipelines.errors import DataError
 from pipelines.sources import open_source
 from pipelines.splits import Split
@@ -149,6 +150,12 @@ def test_bad_values_are_named_with_their_row(tmp_path: Path) -> None:
     frame.assign(price=price.where(price.index != 999, "unknown")).to_parquet(path)
     with pytest.raises(DataError, match=r"numbers in column 'price', but 1 of 2,000 .* 'unknown' in row 1000; mend"):
         prepare_large(open_source(path), settings(path), folder=tmp_path)
+
+
+def test_resampled_epochs_are_for_tables_in_memory(table: Path, tmp_path: Path) -> None:
+    config = replace(settings(table), training=TrainingConfig(balance=Balance.OVERSAMPLE))
+    with pytest.raises(ConfigError, match=r"balance is 'oversample': expected auto, none or weights for a table that"):
+        prepare_large(open_source(table), config, folder=tmp_path)
 
 
 def test_folds_are_for_tables_in_memory(table: Path, tmp_path: Path) -> None:
