@@ -76,8 +76,9 @@ def profile(
 
 @mendable_errors
 def validate(
-    schema: Annotated[Path, typer.Option(help="schema.json of `tamiz profile`, or a run directory.")],
     data: Data = None,
+    schema: Annotated[Path | None, typer.Option(help="schema.json of `tamiz profile`, or a run directory.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Run or exported model, with the profile it ships.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Profile for drift [default: beside the schema].")] = None,
     expect: Annotated[Path | None, typer.Option(help="TOML file with further expectations.")] = None,
     report: Annotated[Path | None, typer.Option(help="JSON file to write the result to.")] = None,
@@ -94,13 +95,17 @@ def validate(
     from app.config import DataConfig, ExperimentConfig
     from app.data_contract import validate_data
     from app.data_source import source_of
+    from app.errors import ConfigError
     from app.profile_page import validation_found
     from app.run_directory import write_json
 
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     settings = replace(given.applied(DataConfig()), missing_values=tuple(missing or ()))
     config = ExperimentConfig(data=settings)
-    found = validate_data(source_of(settings, url=url), config, schema=schema, profile=profile, expect=expect)
+    compared = [place for place in (schema, against) if place is not None]
+    if len(compared) != 1:
+        raise ConfigError("name what the data is compared with: a contract (--schema), or a run or a model (--against)")
+    found = validate_data(source_of(settings, url=url), config, schema=compared[0], profile=profile, expect=expect)
     if report is not None:
         write_json(report, found.to_json())
     console_view().show(validation_found(found))

@@ -17,7 +17,7 @@ from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError, RunDirectoryError
 from app.forecast_stage import series_report
 from app.large_data import prepare_large
-from app.run_directory import RunDirectory, read_json, write_atomically, write_json
+from app.run_directory import SHIPPED_FOLDER, RunDirectory, read_json, write_atomically, write_json
 from pipelines.association import Association, association
 from pipelines.column_values import PLAIN_TYPES, plain_array
 from pipelines.contract import Contract, Problem, check_rows, contract_of
@@ -166,7 +166,8 @@ def validate_data(
     Args:
         data: What the user calls data.
         config: How it is read.
-        schema: A contract that `tamiz profile` wrote, a run directory, or the schema.json of one.
+        schema: A contract that `tamiz profile` wrote, a run directory, the version directory of an exported model, or
+            the schema.json of one of these.
         profile: The profile that drift is measured against; None takes the one beside the contract, if there is one.
         expect: TOML file with further expectations.
 
@@ -176,7 +177,8 @@ def validate_data(
         ConfigError: The TOML file cannot be read.
     """
     if schema.is_dir():
-        schema = RunDirectory(schema).schema_file
+        shipped = schema / SHIPPED_FOLDER
+        schema = shipped / CONTRACT_FILE if shipped.is_dir() else RunDirectory(schema).schema_file
     baseline_file = profile or schema.with_name(PROFILE_FILE)
     baseline = DataProfile.from_json(read_json(baseline_file)) if profile or baseline_file.is_file() else None
     contract = _read_contract(schema, baseline)
@@ -200,6 +202,11 @@ def _read_contract(path: Path, baseline: DataProfile | None) -> Contract:
     record = read_json(path)
     if isinstance(record, Mapping) and "features" in record:
         schema = DatasetSchema.from_json(record)  # of a run
+        if schema.windows is not None:
+            raise RunDirectoryError(
+                f"{path} is that of a forecast, whose columns are windows of series: expected a contract of the rows, "
+                f"as `tamiz profile` writes it"
+            )
         if baseline is None:
             raise RunDirectoryError(f"{path} is the schema of a run: expected its {PROFILE_FILE} beside it")
         contract = contract_of(baseline, datetime_formats=_formats(schema), target=schema.target.name)

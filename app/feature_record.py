@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.config import ExperimentConfig
-from app.run_directory import RunDirectory, write_json
+from app.run_directory import FEATURES_FILE, RunDirectory, write_json
 from pipelines.feature_groups import find_group
-
-FEATURES_FILE = "features.json"
 
 
 def write_feature_record(config: ExperimentConfig, *, directory: RunDirectory) -> None:

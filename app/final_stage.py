@@ -34,8 +34,7 @@ from app.execution.messages import (
     TestOpened,
     TrainFinal,
 )
-from app.feature_record import FEATURES_FILE
-from app.run_directory import RunDirectory, read_json, write_json
+from app.run_directory import FEATURES_FILE, RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
 from app.search_progress import Progress
 from app.search_record import SearchRecord

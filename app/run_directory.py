@@ -16,6 +16,12 @@ from typing import Any, final
 from app.config import ExperimentConfig, read_config
 from app.errors import RunDirectoryError, told_as_disk_error
 
+SHIPPED_FOLDER = "assets.extra"
+"""Where an exported model keeps what was shipped with it, its profile and schema among it."""
+
+FEATURES_FILE = "features.json"
+"""Which feature groups a model looks up, in its run and with the exported model."""
+
 
 @final
 class RunDirectory:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.errors import RunDirectoryError
-from app.feature_record import FEATURES_FILE
-from app.run_directory import RunDirectory, read_json
+from app.run_directory import FEATURES_FILE, SHIPPED_FOLDER, RunDirectory, read_json
 from tf_serving.model_versions import versions
 
 
@@ -49,7 +48,7 @@ def with_feature_tables(given: Sequence[str], base: Path) -> list[str]:
             if not pending:
                 raise RunDirectoryError("--features-from needs a value: a database such as sqlite:///x.db")
             place = pending.pop(0)
-        record = base / str(max(versions(base))) / "assets.extra" / FEATURES_FILE
+        record = base / str(max(versions(base))) / SHIPPED_FOLDER / FEATURES_FILE
         if not record.is_file():
             raise RunDirectoryError(f"the model in {base} looks no features up: it was searched without --features")
         for group in read_json(record)["groups"]:

@@ -137,9 +137,31 @@ def test_a_run_is_a_contract(folder: Path) -> None:
     assert tamiz("validate", "new.csv", "--schema", "run").exit_code == 1
 
 
+def test_a_model_ships_the_profile_that_drift_is_measured_against(folder: Path) -> None:
+    config = ExperimentConfig(data=DataConfig(target="sold"))
+    shipped = folder / "export" / "homes" / "1" / "assets.extra"
+    shipped.mkdir(parents=True)
+    with RunDirectory(folder / "run").staged() as staged:
+        write_data(prepare_data(read_source("homes.csv", config), config), config, directory=staged)
+        for file in (staged.schema_file, staged.profile_file):
+            (shipped / file.name).write_bytes(file.read_bytes())
+    homes(seed=2).drop(columns="sold").to_csv("new.csv", index=False)
+    for place in ("run", "export/homes/1"):
+        assert tamiz("validate", "new.csv", "--against", place).exit_code == 0
+    homes(seed=2).assign(rooms=3).drop(columns="sold").to_csv("new.csv", index=False)
+    for place in ("run", "export/homes/1"):
+        done = tamiz("validate", "new.csv", "--against", place, "--report", "found.json")
+        assert done.exit_code == 1
+        drifted = [one["column"] for one in json.loads(Path("found.json").read_text())["drift"] if one["drifts"]]
+        assert drifted == ["rooms"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ((), r"name what the data is compared with: a contract \(--schema\), or a run or a model \(--against\)"),
+        (("--schema", "schema.json", "--against", "run"), "name what the data is compared with"),
+        (("--against", "absent"), "cannot read absent"),
         (("--schema", "absent.json"), "cannot read absent.json"),
         (("--schema", "new.csv"), "new.csv is damaged"),
         (("--schema", "other.json"), "Expected a data contract as `tamiz profile` writes it"),

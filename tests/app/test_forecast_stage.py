@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,15 @@ import pandas as pd
 import pytest
 
 from app.config import DataConfig, ExperimentConfig, ForecastConfig, SearchConfig
-from app.data_contract import profile_data
+from app.data_contract import profile_data, validate_data
+from app.data_files import write_data
 from app.data_source import read_options, read_source
 from app.data_stage import PreparedData, prepare_data, protocol
-from app.errors import ConfigError
+from app.errors import ConfigError, RunDirectoryError
 from app.evaluation.baselines import EncodedRows, repeated_season, seasonal_values
 from app.forecast_answers import LAST_KNOWN, latest_rows, wants_past
 from app.forecast_config import embargo_parts
+from app.run_directory import RunDirectory
 from pipelines.errors import DataError
 from pipelines.schema import DatasetSchema, FeatureKind, Task
 from pipelines.splits import Split
@@ -138,6 +141,14 @@ def test_the_past_of_series_becomes_what_the_model_asks_for() -> None:
     assert sorted(whose["shop"]) == ["000", "001"]
     assert set(whose[LAST_KNOWN]) == {"2023-05-20T00:00:00"}
     assert {feature.name for feature in schema.used_features} <= set(rows.column_names)
+
+
+def test_a_forecast_is_no_contract_for_the_rows_of_its_series(tmp_path: Path) -> None:
+    config = settings()
+    with RunDirectory(tmp_path / "run").staged() as staged:
+        write_data(prepared(sales(), config), config, directory=staged)
+    with pytest.raises(RunDirectoryError, match="is that of a forecast, whose columns are windows of series: expected a"):
+        validate_data(sales(), ExperimentConfig(), schema=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
