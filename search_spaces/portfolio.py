@@ -1,11 +1,12 @@
 """Configurations that a search tries before it chooses for itself; no TensorFlow.
 
 What a configuration leaves out takes its default. The space over all families begins with the papers' own defaults of
-the two that are best on most tables, RealMLP and TabM, laid out for the time there is. Then come small networks of one
-shape: they train together in one graph for the price of a few, so that even a short search on a large table has seen
-different recipes. These are a half fraction of a two-level design around the defaults (resolution III: learning rate,
-depth, normalisation, dropout), so that after them the effect of each is known, not only the best of them. The rest are
-departures from the papers' defaults in the directions that their authors' own tuning took.
+the two that are best on most tables, RealMLP and TabM, laid out for the time there is. Behind them, or between them
+where rows are few, come small networks of one shape: they train together in one graph for the price of a few, so that
+even a short search on a large table has seen different recipes. These are a half fraction of a two-level design around
+the defaults (resolution III: learning rate, depth, normalisation, dropout), so that after them the effect of each is
+known, not only the best of them. The rest are departures from the papers' defaults in the directions that their
+authors' own tuning took.
 """
 
 from __future__ import annotations
@@ -84,6 +85,11 @@ _ORDER: tuple[tuple[str, slice], ...] = (
 )
 """Which recipes of which family the space over all families tries, in turn."""
 
+FEW_ROWS = 5_000
+_ORDER_OF_FEW = (_ORDER[0], _ORDER[2], _ORDER[1], *_ORDER[3:])
+"""On so few training rows eight small networks in a pack take the time of one TabM, and differ enough to answer
+together: they come before it, so that a short search has an ensemble."""
+
 
 def portfolio_of(space_name: str, context: TrainingContext, *, seconds: float) -> tuple[Recipe, ...]:
     """Returns the portfolio of a space; () for one that has none, as those of users.
@@ -102,7 +108,7 @@ def portfolio_of(space_name: str, context: TrainingContext, *, seconds: float) -
     if space_name != "tabular":
         return ()
     found: list[Recipe] = []
-    for family, places in _ORDER:
+    for family, places in _ORDER_OF_FEW if context.num_training_rows < FEW_ROWS else _ORDER:
         prefix = "" if family == MLP else f"{family}/"
         for recipe in FAMILY_RECIPES[family][places]:
             fitted = dict(_fitted(family, recipe, context, seconds))

@@ -42,8 +42,15 @@ def test_the_small_networks_train_as_one_pack() -> None:
 
 
 def test_the_space_over_all_families_begins_with_the_papers_defaults() -> None:
-    for recipe, family in zip(portfolio_of("tabular", table(), seconds=0), ("realmlp", "tabm"), strict=False):
+    found = portfolio_of("tabular", table(rows=8_000), seconds=0)
+    for recipe, family in zip(found, ("realmlp", "tabm"), strict=False):
         assert recipe == {FAMILY: family, "batch_size": 256, f"{family}/epoch_share": 1.0}
+
+
+def test_where_rows_are_few_the_pack_of_small_networks_comes_between_them() -> None:
+    families = [recipe[FAMILY] for recipe in portfolio_of("tabular", table(rows=3_000), seconds=60)]
+    assert families[:10] == ["realmlp", *["mlp"] * 8, "tabm"]
+    assert sorted(families) == sorted(r[FAMILY] for r in portfolio_of("tabular", table(rows=8_000), seconds=60))
 
 
 def test_small_recipes_differ_and_every_level_occurs_equally_often() -> None:
