@@ -25,6 +25,7 @@ ALWAYS_TRAINS = -1
 """The fold of rows that no fold holds out."""
 
 _NUM_DECILES = 10
+_LARGE_STRATUM = 1_000
 _CLASSES = (Task.BINARY, Task.MULTICLASS)
 
 
@@ -239,6 +240,41 @@ def _check_windows(folds: NDArray[np.int8], classes: NDArray[np.int64], target: 
 
 def _cut(ranks: NDArray[np.generic], strata: NDArray[np.int64], *, shares: tuple[float, float]) -> NDArray[np.int8]:
     """Cut each stratum along its ranks; equal ranks form a block that is never cut."""
+    splits = np.empty(len(ranks), np.int8)
+    order = np.argsort(strata, kind="stable")
+    ends = np.searchsorted(strata[order], np.unique(strata), side="right")
+    small = []
+    for rows in np.split(order, ends[:-1]):
+        found = _cut_large(ranks[rows], shares=shares) if len(rows) >= _LARGE_STRATUM else None
+        if found is None:
+            small.append(rows)
+        else:
+            splits[rows] = found
+    if small:
+        rows = np.concatenate(small)
+        splits[rows] = _cut_blocks(ranks[rows], strata[rows], shares=shares)
+    return splits
+
+
+def _cut_large(ranks: NDArray[np.generic], *, shares: tuple[float, float]) -> NDArray[np.int8] | None:
+    """Cut one stratum as ``_cut_blocks`` does, with little more than sorted ranks; None where a split gets no row."""
+    ordered = np.sort(ranks)
+    splits = np.zeros(len(ranks), np.int8)
+    for share in (1 - sum(shares), 1 - shares[1]):
+        # The block in which the cut lies goes where its middle falls; those behind it lie behind the cut.
+        place = min(int(share * len(ordered)), len(ordered) - 1)
+        start, end = (int(np.searchsorted(ordered, ordered[place], side=side)) for side in ("left", "right"))
+        if (start + (end - start) / 2) / len(ordered) < share:
+            start = end
+        if start < len(ordered):
+            splits += ranks >= ordered[start]
+    return splits if len(np.unique(splits)) == len(Split) else None
+
+
+def _cut_blocks(
+    ranks: NDArray[np.generic], strata: NDArray[np.int64], *, shares: tuple[float, float]
+) -> NDArray[np.int8]:
+    """Cut strata of any size; each gets a row of every split where it has enough blocks."""
     order, sizes, block_strata, positions = _blocks(ranks, strata)
     # A block goes where its middle falls.
     block_splits = _at(positions, shares)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import splits as splits_module
 from pipelines.errors import DataError
 from pipelines.schema import TargetSpec, Task
 from pipelines.splits import Split, assign_splits
@@ -190,3 +191,18 @@ def test_class_that_only_comes_late_is_refused() -> None:
     table = pa.table({"when": np.arange(100), "y": ["a"] * 90 + ["b"] * 10})
     with pytest.raises(DataError, match="Every class must occur among the training rows, but 'b' of 'y'"):
         assign_splits(table, CLASSES, seed=0, time_column="when")
+
+
+@settings(deadline=None)
+@given(
+    ranks=st.lists(st.integers(0, 40), min_size=1, max_size=120),
+    shares=st.tuples(st.floats(0.01, 0.45), st.floats(0.01, 0.45)),
+)
+def test_large_strata_are_cut_where_small_ones_are(ranks: list[int], shares: tuple[float, float]) -> None:
+    array = np.array(ranks, np.uint64)
+    found = splits_module._cut_large(array, shares=shares)
+    order, sizes, _, positions = splits_module._blocks(array, np.zeros(len(ranks), np.int64))
+    expected = np.empty(len(ranks), np.int8)
+    expected[order] = np.repeat(splits_module._at(positions, shares), sizes)
+    assert (found is None) == (len(set(expected.tolist())) < len(Split))
+    assert found is None or np.array_equal(found, expected)
