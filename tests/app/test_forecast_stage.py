@@ -147,7 +147,7 @@ def test_a_forecast_is_no_contract_for_the_rows_of_its_series(tmp_path: Path) ->
     config = settings()
     with RunDirectory(tmp_path / "run").staged() as staged:
         write_data(prepared(sales(), config), config, directory=staged)
-    with pytest.raises(RunDirectoryError, match="is that of a forecast, whose columns are windows of series: expected a"):
+    with pytest.raises(RunDirectoryError, match="is that of a forecast, whose columns are windows of series: expected"):
         validate_data(sales(), ExperimentConfig(), schema=tmp_path / "run")
 
 
