@@ -13,7 +13,7 @@ from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError
 from app.execution.machine import num_cores
 from app.fold_choice import FoldChoice, choose_folds
-from app.forecast_stage import embargo_of, framed_windows, told_features, without_embargo
+from app.forecast_stage import ahead_findings, embargo_of, framed_windows, told_features, without_embargo
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
 from pipelines.image_encoding import ImageRequest
@@ -100,6 +100,7 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         time_column=time_column,
         embargo=embargo_of(data),
     )
+    ahead = ahead_findings(table, time_column)
     table, splits, embargo_note = without_embargo(table, splits, data)
     image_notes: list[str] = []
     if image is not None:
@@ -123,12 +124,13 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     )
     notes = (*source.notes, *([note] if note else []), *([embargo_note] if embargo_note else []), *image_notes)
     folds, fold_choice = _folds(table, target, config, splits=splits)
+    profile = profile_table(table, schema, splits, notes=notes)
     return PreparedData(
         source=source,
         table=table,
         schema=schema,
         splits=splits,
-        profile=profile_table(table, schema, splits, notes=notes),
+        profile=replace(profile, findings=(*ahead, *profile.findings)),
         preprocessing=fit_preprocessing(
             table,
             schema,

@@ -19,7 +19,7 @@ from pipelines.column_values import numbers_of, parse_numbers, plain_array, requ
 from pipelines.data_report import Finding, Severity
 from pipelines.errors import DataError
 from pipelines.inference import Override, infer_features
-from pipelines.instants import Instants
+from pipelines.instants import Instants, check_not_ahead, instants
 from pipelines.raw_columns import encode_target
 from pipelines.schema import FeatureKind, FeatureSpec, TargetSpec, Task
 from pipelines.seasonality import find_period
@@ -74,6 +74,17 @@ def without_embargo(
     number = f"{int((~kept).sum()):,} of {table.num_rows:,} rows"
     note = f"{number} lie between the splits and are in none of them (embargo {data.embargo})."
     return table.filter(pa.array(kept)), splits[kept], note
+
+
+def ahead_findings(table: pa.Table, time_column: str | None) -> tuple[Finding, ...]:
+    """Returns a warning where rows happened later than now, by this machine's clock: one of two clocks is wrong."""
+    if time_column is None:
+        return ()
+    try:
+        check_not_ahead(instants(table, time_column), time_column)
+    except DataError as error:
+        return (Finding(severity=Severity.WARNING, code="clock-ahead", message=str(error)),)
+    return ()
 
 
 def framed_windows(

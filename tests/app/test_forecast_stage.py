@@ -129,6 +129,14 @@ def test_a_profile_tells_of_steps_gaps_and_the_season() -> None:
         profile_data(frame, ExperimentConfig(forecast=ForecastConfig(series_id="shop")))
 
 
+def test_rows_ahead_of_the_clock_are_warned_of() -> None:
+    frame = sales(shops=1)
+    frame.iloc[5, frame.columns.get_loc("day")] = "2999-01-01"
+    data = prepared(frame, ExperimentConfig(data=DataConfig(target="sold", time_column="day")))
+    (warning,) = [finding for finding in data.profile.findings if finding.code == "clock-ahead"]
+    assert "a day ahead of this machine's clock, the first 2999-01-01T00:00:00 in row 6" in warning.message
+
+
 def test_the_past_of_series_becomes_what_the_model_asks_for() -> None:
     config = settings(features={"shop": "categorical"})
     schema = prepared(sales(), config).schema
