@@ -17,9 +17,10 @@ import tomli_w
 
 from app.data_config import DataConfig
 from app.errors import ConfigError, did_you_mean
-from app.forecast_config import ForecastConfig, check_time
+from app.forecast_config import ForecastConfig
 from app.image_config import ImageConfig
 from app.quantities import MAX_SECONDS
+from app.time_settings import check_time
 from pipelines.balance import Balance
 
 __all__ = [
