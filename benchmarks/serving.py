@@ -46,6 +46,7 @@ ROWS = (1, 64)
 OWN_MICROSECONDS = {"REST": 150, "gRPC": 400}
 REFERENCE_CALL = 315e-6
 """Seconds of ``loaded.signatures[...]`` with one row on the machine where the targets were set."""
+LARGE_BODY = 100_000
 TIMES_THE_PEER = {"REST": 2.0, "gRPC": 1.0}
 
 
@@ -97,7 +98,10 @@ def main() -> None:
         run_models(["make", folder])
         if arguments.everything or not arguments.memory:
             for model in ("tabular", "cnn") if arguments.model == "both" else (arguments.model,):
-                measure_model(Path(folder), model, plan)
+                try:
+                    measure_model(Path(folder), model, plan)
+                except (RuntimeError, subprocess.CalledProcessError) as error:
+                    say(f"  {model} cannot be measured to its end: {error}")
         if arguments.everything or arguments.memory:
             measure_memory(Path(folder), arguments.minutes if arguments.memory else 0.0, arguments.reloads)
     say(machine_line())
@@ -196,7 +200,7 @@ def rate_line(name: str, rows: int, rate: Rate) -> str:
 
 def rest_rate(server: Running, folder: Path, model: str, rows: int, plan: Plan) -> Rate:
     """Return our rate over REST."""
-    return wrk(server, f"/v1/models/{model}:predict", folder / f"{model}-{rows}.json", plan.seconds)
+    return patient_wrk(server, f"/v1/models/{model}:predict", folder / f"{model}-{rows}.json", plan.seconds)
 
 
 def measure_peer(folder: Path, model: str, name: str, plan: Plan, ours: Running) -> None:
@@ -233,11 +237,12 @@ def measure_peer(folder: Path, model: str, name: str, plan: Plan, ours: Running)
 
 
 def patient_wrk(server: Running, path: str, body: Path, seconds: float) -> Rate:
-    """Closed loop over HTTP, longer where nothing was answered in the time."""
+    """Closed loop over HTTP, longer where nothing was answered in the time; large bodies come from few clients."""
+    connections = 16 if body.stat().st_size < LARGE_BODY else 4
     try:
-        return wrk(server, path, body, seconds)
+        return wrk(server, path, body, seconds, connections=connections)
     except RuntimeError:
-        return wrk(server, path, body, 4 * seconds)
+        return wrk(server, path, body, 4 * seconds, connections=connections)
 
 
 def latencies(server: Running, model: str, folder: Path, most: float, seconds: float) -> None:
@@ -265,7 +270,7 @@ def latencies(server: Running, model: str, folder: Path, most: float, seconds: f
 def measure_connections(server: Running, folder: Path, model: str) -> None:
     """Print what becomes of 1,000 connections at once."""
     try:
-        rate = wrk(server, f"/v1/models/{model}:predict", folder / f"{model}-1.json", 5, connections=1000)
+        rate = wrk(server, f"/v1/models/{model}:predict", folder / f"{model}-1.json", 10, connections=1000)
     except RuntimeError as error:
         say(f"  1,000 connections: {verdict(reached=False)}: {error}")
         return
