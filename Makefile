@@ -48,6 +48,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/trials_per_minute.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/journal_size.py
+	$(BIN)/python benchmarks/image_pipeline.py
 	$(BIN)/python benchmarks/search_curves.py
 	$(BIN)/python benchmarks/search_tables.py
 	$(BIN)/python benchmarks/serving.py

@@ -49,6 +49,7 @@ def data_found(data: PreparedData) -> RenderableType:
     facts = [
         ("target", f"{target.name}: {target.task.value} ({target.reason}){classes}"),
         ("rows", f"{counted} (sealed until the end)"),
+        *(("images", encoding.reason) for encoding in data.preprocessing.images),
     ]
     lines: list[RenderableType] = [Text(data.source.description, style="bold"), _labelled(facts), Text("")]
     return Group(*lines, *_columns(data.schema.features), *_findings(data.profile.findings), Text(""))

@@ -18,7 +18,8 @@ from pipelines.schema import DatasetSchema, FeatureKind
 def test_it_says_what_it_found(pictures: tuple[Any, Any]) -> None:
     searched, _ = pictures
     assert (searched.code, searched.errors) == (0, "")
-    for text in ("120 rows", "label: multiclass", "image", "cnn:", "each trial alone", "2 trials: 2 completed"):
+    size = "8 x 8 pixels (all are 8 x 8; their own size); all are grey"
+    for text in ("120 rows", "label: multiclass", size, "cnn:", "each trial alone", "2 trials: 2 completed"):
         assert text in searched.output
 
 
