@@ -77,6 +77,11 @@ class DataConfig:
         for name in ("validation_share", "test_share"):
             if not 0.0 < getattr(self, name) < 0.5:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected a share above 0 and below 0.5")
+        if self.in_memory < 0 or self.sample_rows < 1_000:
+            raise ConfigError(
+                f"in_memory is {self.in_memory} bytes and sample_rows is {self.sample_rows}: expected bytes from 0 and "
+                f"at least 1000 rows to learn from"
+            )
         levels = self.quantiles
         if levels and not (
             list(levels) == sorted(set(levels)) and levels[0] > 0.0 and levels[-1] < 1.0 and 0.5 in levels[1:-1]

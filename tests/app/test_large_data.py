@@ -158,6 +158,12 @@ def test_resampled_epochs_are_for_tables_in_memory(table: Path, tmp_path: Path) 
         prepare_large(open_source(table), config, folder=tmp_path)
 
 
+@pytest.mark.parametrize("data", [{"in_memory": -1}, {"sample_rows": 10}])
+def test_limits_out_of_range_are_refused(data: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="expected bytes from 0 and at least 1000 rows to learn from"):
+        DataConfig(**data)  # type: ignore[arg-type]
+
+
 def test_folds_are_for_tables_in_memory(table: Path, tmp_path: Path) -> None:
     config = replace(settings(table), search=SearchConfig(folds=5))
     with pytest.raises(ConfigError, match=r"folds is 5: expected 1 for a table that is not held in m.*raise in_memory"):
