@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError
-from app.execution.machine import num_cores
 from app.fold_choice import FoldChoice, choose_folds
 from app.forecast_stage import ahead_findings, embargo_of, framed_windows, told_features, without_embargo
 from pipelines.data_report import DataProfile, profile_table
@@ -150,7 +150,7 @@ def image_request(config: ExperimentConfig) -> ImageRequest:
         resize=images.resize,
         colour=images.colour,
         seconds=config.search.seconds,
-        cores=num_cores(),
+        cores=len(os.sched_getaffinity(0)),
     )
 
 

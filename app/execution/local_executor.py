@@ -16,9 +16,10 @@ from typing import IO, final
 
 import app
 from app.execution.lease import Lease
-from app.execution.machine import MEMORY_SHARE, threads_of, total_memory
+from app.execution.machine import MEMORY_SHARE, threads_of
 from app.execution.messages import Reply, Request
 from app.execution.worker_pool import WorkerHandle, WorkerPool
+from app.memory import total_memory
 from app.training.devices import Seat
 
 ROOT = Path(app.__file__).resolve().parents[1]

@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from app.memory import total_memory
+
 MEMORY_SHARE = 0.6
 """Share of the machine's memory that all workers together may hold before they are recycled."""
 
@@ -32,14 +34,6 @@ def count_gpus() -> int:
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-
-
-def total_memory() -> int:
-    """Returns the memory of this machine, or of the container that this process is in, in bytes."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return total
 
 
 def available_memory() -> int:

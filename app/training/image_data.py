@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from app.errors import TamizError
 from app.evaluation.baselines import EncodedRows
-from app.execution.machine import total_memory
 from app.image_config import ImageCache, MirrorImages
+from app.memory import total_memory
 from pipelines.encoder import Encoder
 from pipelines.image_decoder import ImageDecoder
 from pipelines.image_files import PATH_COLUMN

@@ -9,9 +9,9 @@ from app.execution.machine import (
     memory_warning,
     num_cores,
     threads_of,
-    total_memory,
     workers_that_fit,
 )
+from app.memory import total_memory
 
 
 def test_a_worker_that_is_alone_has_all_cores() -> None:
