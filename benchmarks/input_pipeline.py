@@ -42,7 +42,7 @@ WIDTH, TARGET_RATIO = 20, 0.9
 NAMES = [f"x{place}" for place in range(WIDTH)]
 
 
-class Rows(keras.utils.PyDataset):
+class Rows(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of NumPy arrays in an order that changes every epoch."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int) -> None:
