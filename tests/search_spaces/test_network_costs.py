@@ -35,5 +35,7 @@ def test_memory_grows_with_the_batch_by_what_the_layers_put_out() -> None:
     hidden = layers.Dense(32, use_bias=False)(inputs)
     model = keras.Model(inputs, layers.Dense(8, use_bias=False)(hidden))
     costs = [network_costs(model, tf.zeros((1, 16)), batch_size=size).memory_bytes for size in (1, 101)]
-    assert costs[0] == 16 * (16 * 32 + 32 * 8) + 2 * 4 * (32 + 8)
-    assert costs[1] - costs[0] == 100 * 2 * 4 * (32 + 8)
+    # Two more of the largest: a gradient and what it is made of.
+    of_a_row = 4 * (32 + 8) + 2 * 4 * 32
+    assert costs[0] == 16 * (16 * 32 + 32 * 8) + of_a_row
+    assert costs[1] - costs[0] == 100 * of_a_row
