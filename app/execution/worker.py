@@ -41,7 +41,6 @@ from app.execution.messages import (
 from app.run_directory import RunDirectory
 from app.training.devices import may_gather, why_gather
 from app.training.seeding import derive_seed
-from pipelines.balance import BALANCE, SEARCHED, Balance
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
 from search_spaces.portfolio import portfolio_of
@@ -138,12 +137,7 @@ class Worker:
         if may_gather(config.execution, seat=request.seat):
             weights = runner.default_weights(space)
             described, gather = f"{described}; the default network has {weights:,} weights", why_gather(weights)
-        if data.balance.kind is Balance.SEARCH and BALANCE not in space.names:
-            raise SpaceError(
-                f"the space {config.search.space!r} has no hyperparameter {BALANCE!r} to search: ask "
-                f"hp.Choice({BALANCE!r}, {[one.value for one in SEARCHED]}) in its build function, or give another "
-                f"--balance"
-            )
+        data.balance.check_searched(space.names, space=config.search.space)
         self._directory, self._seed, self._runner = directory, request.seed, runner
         # TensorFlow's modules are 400,000 objects that never go: the collector need not visit them after every trial.
         gc.collect()

@@ -6,7 +6,7 @@ frequent as that; `search_spaces.answers.AnswerForm` divides it out again, so th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import IMBALANCE_LIMIT, imbalance_ratio
-from pipelines.balance import BALANCE, Balance, epoch_share
+from pipelines.balance import BALANCE, SEARCHED, Balance, epoch_share
 from pipelines.schema import DatasetSchema
+from search_spaces.catalogue import SpaceError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,40 @@ class ClassBalance:
             return num_rows
         return max(len(self.counts), int(num_rows * epoch_share(np.array(self.counts), kind)))
 
-    def labels(self, rows: EncodedRows, kind: Balance) -> NDArray[np.int32] | None:
-        """Returns the classes by which an epoch draws its rows ``(num_rows,)``, or None when it sees every row once."""
+    def labels(self, rows: EncodedRows, kind: Balance, *, on_disk: bool = False) -> NDArray[np.int32] | None:
+        """Returns the classes by which an epoch draws its rows ``(num_rows,)``, or None when it sees every row once.
+
+        Args:
+            rows: The rows.
+            kind: How classes are balanced.
+            on_disk: Whether the rows stay there, where they are read in order.
+
+        Raises:
+            SpaceError: Rows on disk would have to be drawn by class.
+        """
+        if kind.resamples and on_disk:
+            raise SpaceError(
+                f"rows that stay on disk are not drawn by class, received the balance {kind.value!r}: give --balance "
+                f"weights, or none"
+            )
         return rows.y.astype(np.int32) if kind.resamples else None
+
+    def check_searched(self, names: Collection[str], *, space: str) -> None:
+        """Checks that a space has the balance among its hyperparameters where it is to be searched.
+
+        Args:
+            names: The hyperparameters.
+            space: Name of the space.
+
+        Raises:
+            SpaceError: It has not.
+        """
+        if self.kind is Balance.SEARCH and BALANCE not in names:
+            raise SpaceError(
+                f"the space {space!r} has no hyperparameter {BALANCE!r} to search: ask "
+                f"hp.Choice({BALANCE!r}, {[one.value for one in SEARCHED]}) in its build function, or give another "
+                f"--balance"
+            )
 
     def asked(self, kind: Balance) -> tuple[float, ...]:
         """Returns how much more frequent each class is for a network than in the data; empty for as it is."""

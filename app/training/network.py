@@ -34,7 +34,6 @@ from pipelines.input_pipeline import Change, training_batches
 from pipelines.schema import Task
 from pipelines.shards import Shards, shard_batches
 from search_spaces.augmentation import augment
-from search_spaces.catalogue import SpaceError
 from search_spaces.context import TableContext, TableSample
 from search_spaces.image_context import ImageContext
 from search_spaces.layers.learned import learn_layers
@@ -158,7 +157,7 @@ class Network:
         # Of rows on disk, a batch is brought to this form when it is drawn.
         target = data.training_target(rows)
         self._target = self._as_target(target) if part.shards is None else tf.constant(target)
-        self._labels = data.balance.labels(rows, self._balance)
+        self._labels = data.balance.labels(rows, self._balance, on_disk=part.shards is not None)
         weights = data.row_weights(rows, balance=self._balance)
         self._weights = None if weights is None else tf.constant(weights)
         self._is_weighted = rows.weights is not None
@@ -300,11 +299,6 @@ class Network:
     def _batches_from(self, epoch: int) -> Any:
         beside = (self._target,) if self._weights is None else (self._target, self._weights)
         if self._shards is not None:
-            if self._labels is not None:
-                raise SpaceError(
-                    f"rows that stay on disk are not drawn by class, received the balance {self._balance.value!r}: "
-                    f"give --balance weights, or none"
-                )
             batches = shard_batches(
                 self._shards,
                 beside,

@@ -194,7 +194,7 @@ def test_a_diverging_trial_ends_with_a_non_finite_error(
     assert not (tmp_path / "current").exists()
 
 
-def test_class_weights_change_the_loss_and_the_probabilities_stay_calibrated(
+def test_every_balance_changes_the_loss_and_the_probabilities_stay_calibrated(
     make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
 ) -> None:
     values = network_values(**SHALLOW, dropout=0.0)
