@@ -134,7 +134,7 @@ def _trained(directory: Any, config: Any, *, seed: int, state: Path) -> dict[str
     from app.training.trial_network import network_of_trial
 
     metric = METRICS[config.search.objective]
-    data = load_trial_data(directory, weighting=config.training.class_weights)
+    data = load_trial_data(directory, balance=config.training.balance)
     epochs = REALMLP_EPOCHS if config.search.space == "realmlp" else 100
     trainer = Trainer(
         data,
