@@ -19,8 +19,8 @@ from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.conformal import smallest_rows, stated_coverage
 from app.evaluation.number_text import number_text
-from app.evaluation.predictions import Predictions
 from app.evaluation.pixel_features import with_pixel_features
+from app.evaluation.predictions import Predictions
 from app.evaluation.sealed_test import SINGLE, SealedTestReport, report_sealed_test
 from app.execution.executor import Executor
 from app.execution.messages import (
@@ -36,9 +36,9 @@ from app.execution.messages import (
 )
 from app.run_directory import FEATURES_FILE, RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
+from app.search.trial import Resource
 from app.search_progress import Progress
 from app.search_record import SearchRecord
-from app.search.trial import Resource
 from app.time_budget import TimeBudget
 from app.training.seeding import derive_seed
 from app.view import View
