@@ -66,6 +66,7 @@ class Encoder(tf.Module):
         self._order = np.argsort(np.array(standard + quantile, np.int32)).astype(np.int32)
         self._knots, self._heights = _padded_knots(state, quantile)
         self._traced: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+        self._traced_names: list[str] = []
 
     def __call__(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Encode a batch.
@@ -109,8 +110,10 @@ class Encoder(tf.Module):
         for start in range(0, max(num_rows, 1), batch_size):
             names = [*self.state.raw_names, *(name for name in self.images if name in raw)]
             batch = {name: _tensor(raw[name][start : start + batch_size]) for name in names}
-            if self._traced is None:
+            # Images are decoded by themselves where they are many, and with the other columns where they are few.
+            if self._traced is None or list(self._traced_names) != names:
                 self._traced = self._trace({name: tensor.dtype for name, tensor in batch.items()})
+                self._traced_names = names
             parts.append(self._traced(batch))
         return {key: np.concatenate([part[key].numpy() for part in parts]) for key in parts[0]}
 

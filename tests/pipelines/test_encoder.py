@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -285,3 +286,21 @@ def _one_row(num_rows: int) -> dict[str, Any]:
     number = dict.fromkeys(("height", "income", "debt", "owner", "zone"), 1.0)
     text = {"job": "clerk", "seen": "01/01/2010", "born": "2001-01-01T00:00:00"}
     return {name: tf.fill([num_rows], tf.constant(value)) for name, value in (number | text).items()}
+
+
+def test_images_are_decoded_with_the_other_columns_or_left_to_others() -> None:
+    from pipelines.image_encoding import ImageEncoding, Resize
+
+    image = ImageEncoding(name="photo", height=2, width=3, channels=1, resize=Resize.STRETCH, reason="")
+    price_column = FeatureSpec("price", kind=FeatureKind.NUMERIC, raw_type=RawType.FLOAT32, reason="")
+    schema = DatasetSchema(features=(price_column,), target=TargetSpec("y", task=Task.REGRESSION))
+    learned = fit_preprocessing(pa.table({"price": [1.0, 2.0, 3.0]}), schema, rows=np.ones(3, bool))
+    state = dataclasses.replace(learned, images=(image,))
+    encode = Encoder(state)
+    png = tf.io.encode_png(np.full((2, 3, 1), 7, np.uint8)).numpy()
+    price = np.array([1.0, 2.0], np.float32)
+    without = encode.encode_in_batches({"price": price})
+    both = encode.encode_in_batches({"price": price, "photo": np.array([png, png], object)})
+    assert set(without) == {"numeric", "categorical"}
+    np.testing.assert_array_equal(both["numeric"], without["numeric"])
+    np.testing.assert_array_equal(both["image"], np.full((2, 2, 3, 1), 7, np.uint8))
