@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import stored_rows
 from pipelines.row_hash import hash_rows
-from pipelines.sources import ReadOptions, open_source, read_table
+from pipelines.sources import ReadOptions, csv_stream, open_source, read_table
 from pipelines.stored_rows import StoredRows, TypesDifferError, store_rows
 
 OPTIONS = ReadOptions()
@@ -18,6 +18,7 @@ OPTIONS = ReadOptions()
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_rows, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(csv_stream, "_BLOCK_BYTES", 2_000)
 
 
 def stored_and_read(path: Path, folder: Path) -> tuple[StoredRows, pa.Table]:
@@ -50,7 +51,7 @@ def test_rows_are_stored_as_they_are_read_at_once(tmp_path: Path, ending: str) -
 
 def test_text_that_turns_up_late_keeps_the_numbers_before_it_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("code,y\n" + "".join(f"{row}.50,1\n" for row in range(300_000)) + "late,2\n")
+    path.write_text("code,y\n" + "".join(f"{row}.50,1\n" for row in range(3_000)) + "late,2\n")
     stored, table = stored_and_read(path, tmp_path)
     assert table.column("code")[0].as_py() == "0.50"
     assert stored.table.equals(table)
