@@ -8,6 +8,7 @@ the table. A window is then about a uniform sample without replacement, and two 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from pipelines.input_pipeline import Change
 
@@ -124,35 +126,43 @@ def shard_batches(
 
     batches = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_batches)
     batches = batches.map(
-        lambda batch, own: batch if change is None else change(batch, own), num_parallel_calls=tf.data.AUTOTUNE
+        lambda batch, own: batch if change is None else change(batch, own),
+        num_parallel_calls=None if change is None else os.cpu_count(),
     )
     options = tf.data.Options()
     options.deterministic = True
     # Every host has all blocks, and every replica gets its part of each batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # As in `training_batches`: nothing to tune, and two batches are enough.
+    options.autotune.enabled = False
+    return batches.prefetch(2).with_options(options)
 
 
 def _window(shards: Shards, beside: tuple[Any, ...], blocks: tf.Tensor, key: tf.Tensor) -> tuple[Any, ...]:
     """Returns the rows of some blocks in a fresh order."""
     starts = blocks * shards.num_rows // shards.num_blocks
-    ends = (blocks + 1) * shards.num_rows // shards.num_blocks
-    num_blocks = int(blocks.shape[0])
-    numbers = tf.concat([tf.range(starts[place], ends[place]) for place in range(num_blocks)], axis=0)
+    sizes = (blocks + 1) * shards.num_rows // shards.num_blocks - starts
+    numbers = tf.ragged.range(starts, starts + sizes).flat_values
     order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(numbers)), seed=key)
-    features = {}
-    for name, file in shards.files.items():
-        parts = [_block(file, starts[place], ends[place]) for place in range(num_blocks)]
-        features[name] = tf.gather(tf.concat(parts, axis=0), order)
+    features = {name: tf.gather(_rows(file, starts, sizes), order) for name, file in shards.files.items()}
     numbers = tf.gather(numbers, order)
     return features, *(tf.gather(tensor, numbers) for tensor in beside)
 
 
-def _block(file: ShardFile, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-    """Returns rows `start` to `end` of a file, read in one piece."""
-    before = file.offset + start * file.row_bytes
-    size = (end - start) * file.row_bytes
-    left = file.path.stat().st_size - before - size
-    record = tf.data.FixedLengthRecordDataset(str(file.path), size, header_bytes=before, footer_bytes=left)
-    numbers = tf.io.decode_raw(record.get_single_element(), tf.as_dtype(file.dtype))
-    return tf.reshape(numbers, (-1, file.width))
+def _rows(file: ShardFile, starts: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    """Returns ``sizes[k]`` rows from row ``starts[k]`` on, one after another, each stretch read in one piece."""
+
+    # One call reads all stretches: as operations of the graph they would be dozens a file, and seconds to trace.
+    def read(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[Any]:
+        rows = np.empty((sizes.sum(), file.width), file.dtype)
+        place = 0
+        with open(file.path, "rb") as stream:
+            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                stream.seek(file.offset + start * file.row_bytes)
+                if stream.readinto(rows[place : place + size].data.cast("B")) < size * file.row_bytes:
+                    raise OSError(f"{file.path} ends before row {start + size}: expected {size} rows from {start} on")
+                place += size
+        return rows
+
+    rows = tf.numpy_function(read, (starts, sizes), tf.as_dtype(file.dtype), stateful=False)
+    return tf.ensure_shape(rows, (None, file.width))

@@ -104,6 +104,7 @@ def test_a_space_works_in_keras_tuner_itself(name: str, tmp_path: Path) -> None:
     table = TABLES["binary"]
     features, y = make_rows(table)
     small = keras_tuner.HyperParameters()
+    small.Fixed("family", "mlp")
     for depth in ("depth", "num_blocks"):
         small.Fixed(depth, 1)
     tuner = keras_tuner.RandomSearch(
