@@ -95,7 +95,7 @@ def test_random_configurations_build_train_and_come_back_from_disk(
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("name", ["mlp", "tabm", "tabular"])
+@pytest.mark.parametrize("name", ["tabm", "tabular"])
 def test_a_space_works_in_keras_tuner_itself(name: str, tmp_path: Path) -> None:
     import keras_tuner
 

@@ -57,6 +57,16 @@ def wait_until_ready(started: subprocess.Popen[str], port: int) -> None:
     raise TimeoutError
 
 
+def wait_until_closed(port: int) -> None:
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=20).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
 def workers_of(started: subprocess.Popen[str]) -> list[int]:
     return [int(child) for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()]
 
@@ -154,7 +164,7 @@ def test_a_process_starts_and_drains_on_sigterm(models: Path, new_port: Callable
             connection.sendall(head + body[:5])
             time.sleep(0.2)
             started.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            wait_until_closed(rest)
             connection.sendall(body[5:])
             answer = connection.recv(1000)
         assert answer.endswith(b'{\n    "predictions": [3.0\n    ]\n}')
