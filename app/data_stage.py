@@ -14,6 +14,7 @@ from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError
 from app.fold_choice import FoldChoice, choose_folds
 from app.forecast_stage import ahead_findings, embargo_of, framed_windows, told_features, without_embargo
+from pipelines.column_checks import check_columns
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
 from pipelines.image_encoding import ImageRequest
@@ -25,7 +26,7 @@ from pipelines.image_files import (
     kept_together,
     split_content,
 )
-from pipelines.inference import check_columns, infer_features
+from pipelines.inference import infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
 from pipelines.row_weights import check_split_weights, row_weights

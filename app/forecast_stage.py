@@ -18,10 +18,10 @@ from app.forecast_config import embargo_parts
 from pipelines.column_values import numbers_of, parse_numbers, plain_array, require_column
 from pipelines.data_report import Finding, Severity
 from pipelines.errors import DataError
-from pipelines.inference import Override, infer_features
+from pipelines.inference import infer_features
 from pipelines.instants import Instants, check_not_ahead, instants
 from pipelines.raw_columns import encode_target
-from pipelines.schema import FeatureKind, FeatureSpec, TargetSpec, Task
+from pipelines.schema import FeatureKind, FeatureSpec, Override, TargetSpec, Task
 from pipelines.seasonality import find_period
 from pipelines.series_steps import OrderedSeries, order_series
 from pipelines.sources import SourceTable

@@ -25,7 +25,8 @@ from app.fold_choice import FoldChoice
 from app.forecast_stage import embargo_of, without_embargo
 from app.run_directory import RunDirectory
 from pipelines.balance import Balance
-from pipelines.inference import check_survey, infer_features
+from pipelines.column_checks import check_survey
+from pipelines.inference import infer_features
 from pipelines.preprocessing import fit_preprocessing
 from pipelines.row_hash import finish_sums
 from pipelines.row_weights import check_split_weights, row_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from enum import StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pipelines.errors import DataError, suggest_name
 
@@ -38,6 +38,10 @@ class FeatureKind(StrEnum):
     IMAGE = "image"
     AUDIO = "audio"
     SERIES = "series"
+
+
+Override = FeatureKind | Literal["ignore"]
+"""What a user may say that a column is."""
 
 
 class RawType(StrEnum):

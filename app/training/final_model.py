@@ -26,7 +26,7 @@ from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks, Encodings, WeightedNetwork
 from app.training.fold_data import fold_state_file
 from app.training.fold_encoder import FoldEncoder
-from app.training.network import feature_specs, prediction_batch
+from app.training.prediction_batches import feature_specs, prediction_batch
 from app.training.trainer import Ask, Report, Trainer, as_predictions
 from app.training.trial_data import encode_rows, tensors
 from app.training.trial_network import network_of_trial

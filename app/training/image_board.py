@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from app.data_files import SPLIT_COLUMN, read_arrow
 from app.run_directory import RunDirectory
-from app.training.network import Network, batches_of, prediction_batch
+from app.training.network import Network
+from app.training.prediction_batches import batches_of, prediction_batch
 from app.training.trainer import Trainer
 from app.training.trial_data import tensors
 from pipelines.image_files import PATH_COLUMN

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -27,6 +27,7 @@ from app.evaluation.baselines import EncodedRows
 from app.search.space import Value as ParameterValue
 from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters
+from app.training.prediction_batches import batches_of, feature_specs, prediction_batch
 from app.training.seeding import seed_everything
 from app.training.stored_encoding import shards_of
 from app.training.trial_data import TrialData, tensors
@@ -41,10 +42,6 @@ from search_spaces.schedules import last_step, rest_at
 from search_spaces.user_space import answers_logits, arrange, checked_model, input_form, wants_one_hot
 
 DEFAULT_BATCH_SIZE = 64
-PREDICTION_BATCH = 4096
-PREDICTION_PIXELS = 1 << 20
-"""Pixels of a batch of images that is answered: with 64 channels of float32 each, 256 MB a layer."""
-
 SECONDS_PER_CALL = 0.5
 """Training time between two looks at the clock and at the coordinator's messages."""
 
@@ -399,24 +396,6 @@ class Network:
             self._steps_per_call = min(self._steps, self._steps_per_call * 4)
         elif seconds > 2 * SECONDS_PER_CALL and steps > 1:
             self._steps_per_call = max(1, self._steps_per_call // 2)
-
-
-def feature_specs(features: Mapping[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
-    """Returns the signature of features for any number of rows."""
-    return {name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for name, tensor in features.items()}
-
-
-def prediction_batch(context: TableContext | ImageContext) -> int:
-    """Returns how many rows are answered at once: what a network makes of large images takes memory."""
-    if not isinstance(context, ImageContext):
-        return PREDICTION_BATCH
-    return max(16, min(PREDICTION_BATCH, PREDICTION_PIXELS // (context.height * context.width)))
-
-
-def batches_of(features: Mapping[str, tf.Tensor], num_rows: int, *, size: int) -> Iterator[dict[str, tf.Tensor]]:
-    """Yields features in batches of `size` rows, the last one shorter."""
-    for start in range(0, num_rows, size):
-        yield {name: tensor[start : start + size] for name, tensor in features.items()}
 
 
 def forget_graphs() -> None:

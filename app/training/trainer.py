@@ -33,11 +33,9 @@ from app.training.network import (
     Report,
     TrainingPart,
     Verdict,
-    batches_of,
-    feature_specs,
     forget_graphs,
-    prediction_batch,
 )
+from app.training.prediction_batches import batches_of, feature_specs, prediction_batch
 from app.training.strategy import Placement
 from app.training.trial_data import TrialData, tensors
 from search_spaces.answers import AnswerForm

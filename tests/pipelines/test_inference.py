@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.column_checks import check_columns
 from pipelines.errors import DataError
-from pipelines.inference import Override, check_columns, infer_features
-from pipelines.schema import FeatureKind, FeatureSpec, RawType, TargetSpec, Task
+from pipelines.inference import infer_features
+from pipelines.schema import FeatureKind, FeatureSpec, Override, RawType, TargetSpec, Task
 
 NUM_ROWS = 200
 TARGET = TargetSpec("y", task=Task.REGRESSION)

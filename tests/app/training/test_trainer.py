@@ -296,7 +296,7 @@ def test_a_function_is_traced_once_a_trial(
     monkeypatch.setattr(keras.Model, "train_step", counting)
     monkeypatch.setattr(answers, counting_predictions)
     # A short last batch must not be traced anew.
-    monkeypatch.setattr("app.training.network.PREDICTION_BATCH", 25)
+    monkeypatch.setattr("app.training.prediction_batches.PREDICTION_BATCH", 25)
     train(make_trainer(), network_values(**SHALLOW), state=tmp_path, budget=3)
     assert sorted(traces) == ["evaluate", "train"]
 
