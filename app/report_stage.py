@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -179,7 +181,7 @@ def _content(
         winner=ReportWinner(
             trial=final["trial"],
             hyperparameters=record.history[final["trial"]].hyperparameters,
-            epochs=final["epochs"],
+            epochs=epochs_learned(final),
             parameters=final["parameters"],
         ),
         fronts=_fronts(record),
@@ -227,3 +229,13 @@ def _ensemble(progress: Progress) -> ReportEnsemble | None:
         parameters=decided["parameters"],
         temperature=decided["temperature"],
     )
+
+
+def epochs_learned(final: Mapping[str, Any]) -> int:
+    """Returns the epochs that the final network learned for.
+
+    Args:
+        final: What the journal says of the final training. A network that stays as the search left it is that of its
+            trial's best epoch, for which a training from scratch would have gone on as well.
+    """
+    return int(final["wanted_epochs"] if final.get("of_trial") else final["epochs"])

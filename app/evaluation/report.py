@@ -66,7 +66,7 @@ class ReportWinner:
     Args:
         trial: its number.
         hyperparameters: its configuration.
-        epochs: epochs of its final training.
+        epochs: epochs that its network learned for.
         parameters: number of weights.
     """
 

@@ -13,7 +13,7 @@ from app.config import DataConfig, ExperimentConfig
 from app.errors import RunDirectoryError
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.messages import EpochEnded, TrialEnded
-from app.report_stage import board_of, next_commands, report
+from app.report_stage import board_of, epochs_learned, next_commands, report
 from app.run_directory import RunDirectory
 from app.search.space import Float, Int, Space
 from app.search.trial import Completed, Failed, Paused, Suggestion
@@ -123,3 +123,9 @@ def test_commands_are_quoted_for_the_shell() -> None:
 def test_a_table_from_memory_has_a_placeholder_in_the_command(small_run: Any) -> None:
     commands = next_commands(RunDirectory("r"), small_run.config)
     assert commands[1].command == "tamiz predict r NEW_ROWS.csv --output predictions.parquet"
+
+
+def test_a_winner_that_stays_as_it_is_learned_for_the_epochs_of_its_trial() -> None:
+    final = {"epochs": 0, "wanted_epochs": 9}
+    assert epochs_learned(final | {"of_trial": True}) == 9
+    assert epochs_learned(final | {"epochs": 5}) == 5
