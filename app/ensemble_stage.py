@@ -29,7 +29,7 @@ from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text
 from app.evaluation.predictions import Predictions
 from app.evaluation.temperature import fit_temperature
-from app.execution.executor import Executor
+from app.execution.executor import Answering
 from app.execution.messages import EnsembleMember, EnsembleSaved, SaveEnsemble
 from app.fold_choice import fold_parts
 from app.goals import measure_label, shown_limit, shown_measure
@@ -71,7 +71,7 @@ def compose(
     directory: RunDirectory,
     config: ExperimentConfig,
     *,
-    executor: Executor,
+    executor: Answering,
     record: SearchRecord,
     budget: TimeBudget,
     view: View,
@@ -253,7 +253,7 @@ class _Builder:
 
     def __init__(
         self,
-        executor: Executor,
+        executor: Answering,
         *,
         record: SearchRecord,
         candidates: Mapping[int, Candidate],

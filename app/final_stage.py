@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from app.evaluation.number_text import number_text
 from app.evaluation.pixel_features import with_pixel_features
 from app.evaluation.predictions import Predictions
 from app.evaluation.sealed_test import SINGLE, SealedTestReport, report_sealed_test
-from app.execution.executor import Executor
+from app.execution.executor import Answering
 from app.execution.messages import (
     EpochEnded,
     ExportMeasured,
@@ -66,7 +67,7 @@ FINAL_SHARE = 0.75
 """Of the time kept for what comes after the final training: a training that is late may take the rest of it."""
 
 
-def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget, view: View) -> None:
+def train_final(executor: Answering, *, record: SearchRecord, budget: TimeBudget, view: View) -> None:
     """Trains the winner from scratch for as many epochs as it took to its best one, where there is time for that."""
     if "final" in record.progress.stages:
         return
@@ -99,10 +100,12 @@ def train_final(executor: Executor, *, record: SearchRecord, budget: TimeBudget,
         of_trial=trained.of_trial,
         parameters=trained.num_parameters,
         seconds=round(trained.seconds, 3),
+        # A later search may begin with this network, and has to know that it is this one.
+        sha256=hashlib.sha256(record.directory.model_file.read_bytes()).hexdigest(),
     )
 
 
-def evaluate(directory: RunDirectory, *, executor: Executor, record: SearchRecord) -> SealedTestReport:
+def evaluate(directory: RunDirectory, *, executor: Answering, record: SearchRecord) -> SealedTestReport:
     """Opens the sealed test rows, once, and scores what is exported beside the best single model and two baselines."""
     if "test" in record.progress.stages:
         return SealedTestReport.from_json(read_json(directory.evaluation_file))
@@ -179,7 +182,7 @@ def export(
     directory: RunDirectory,
     config: ExperimentConfig,
     *,
-    executor: Executor,
+    executor: Answering,
     verification: VerificationProcess,
     record: SearchRecord,
     tested: SealedTestReport,
@@ -233,7 +236,7 @@ def has_images(directory: RunDirectory) -> bool:
     return any(feature.kind is FeatureKind.IMAGE for feature in schema.used_features)
 
 
-def _measures(published: Path, *, executor: Executor, record: SearchRecord) -> dict[str, float]:
+def _measures(published: Path, *, executor: Answering, record: SearchRecord) -> dict[str, float]:
     """Returns what the limits and further objectives of the search are about, measured on what will be served."""
     search = record.progress.search
     if search is None or not (search.others or search.limits):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from app.errors import SearchError
-from app.execution.executor import Event, Executor
+from app.execution.executor import Event, Training
 from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, WorkerReplaced
 from app.interrupts import Interrupts
 from app.overview import OverviewBoard
@@ -95,7 +95,7 @@ class SearchLoop:
         self,
         algorithm: Algorithm,
         *,
-        executor: Executor,
+        executor: Training,
         record: SearchRecord,
         directory: RunDirectory,
         budget: TimeBudget,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from app.execution.messages import (
     EpochEnded,
@@ -18,6 +19,44 @@ from app.execution.messages import (
 )
 
 Event = EpochEnded | TrialEnded | WorkerReplaced
+
+
+class Answering(Protocol):
+    """What answers requests, which is all of an `Executor` that a stage after the search needs."""
+
+    def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
+        """See `Executor.call`."""
+        ...
+
+
+class Training(Protocol):
+    """What runs trials, which is all of an `Executor` that the search needs."""
+
+    @property
+    def num_workers(self) -> int:
+        """See `Executor.num_workers`."""
+        ...
+
+    @property
+    def num_free(self) -> int:
+        """See `Executor.num_free`."""
+        ...
+
+    def submit(self, request: RunTrial | RunPack) -> str:
+        """See `Executor.submit`."""
+        ...
+
+    def events(self, *, timeout: float) -> Sequence[Event]:
+        """See `Executor.events`."""
+        ...
+
+    def stop_trial(self, number: int) -> None:
+        """See `Executor.stop_trial`."""
+        ...
+
+    def stop_trials(self) -> None:
+        """See `Executor.stop_trials`."""
+        ...
 
 
 class Executor(abc.ABC):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from app.ensemble_stage import compose, held_out_candidates
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import METRICS
 from app.evaluation.predictions import Predictions
-from app.execution.executor import Executor
 from app.execution.messages import EnsembleSaved, EpochEnded, SaveEnsemble, TrialEnded
 from app.goals import read_limit
 from app.report_stage import board_of, ensemble_weights
@@ -46,7 +45,7 @@ SEARCH = Search(algorithm="random", reason="as asked", objective="log_loss", max
 
 
 @dataclass
-class SavingExecutor(Executor):
+class SavingExecutor:
     """Saves nothing, and says how fast a graph of so many networks of 1 ms each would be."""
 
     most: int = 99
@@ -59,26 +58,6 @@ class SavingExecutor(Executor):
         measures = {LATENCY: 1.0 * networks, PARAMETERS: 100.0 * networks}
         kept = {name: measures[name] for name in (*request.measure, PARAMETERS)}
         return EnsembleSaved(trials=trials, num_networks=networks, num_parameters=100 * networks, measures=kept)
-
-    num_workers, num_free = 1, 1
-
-    def open(self, request: Any) -> Any:
-        raise NotImplementedError
-
-    def submit(self, request: Any) -> str:
-        raise NotImplementedError
-
-    def events(self, *, timeout: float) -> Sequence[Any]:
-        raise NotImplementedError
-
-    def stop_trial(self, number: int) -> None:
-        raise NotImplementedError
-
-    def stop_trials(self) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

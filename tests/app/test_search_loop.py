@@ -19,13 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import SearchError
-from app.execution.executor import Event, Executor
+from app.execution.executor import Event
 from app.execution.messages import (
     EpochEnded,
-    OpenRun,
-    Reply,
-    Request,
-    RunOpened,
     RunPack,
     RunTrial,
     TrialEnded,
@@ -54,7 +50,7 @@ def loss_of(values: Mapping[str, Value], epoch: int) -> float:
 
 
 @dataclass
-class FunctionExecutor(Executor):
+class FunctionExecutor:
     """Computes `loss_of` in this process, an epoch of one worker a call of `events`; keeps states on disk.
 
     Attributes:
@@ -92,10 +88,6 @@ class FunctionExecutor(Executor):
     @property
     def num_free(self) -> int:
         return self.workers - len(self.running)
-
-    def open(self, request: OpenRun) -> RunOpened:
-        del request
-        return RunOpened(space=SPACE, devices="none", num_replicas=1)
 
     def submit(self, request: RunTrial | RunPack) -> str:
         members = request.trials if isinstance(request, RunPack) else (request,)
@@ -158,12 +150,6 @@ class FunctionExecutor(Executor):
 
     def stop_trials(self) -> None:
         self.stopped |= {number for job in self.running for number in job}
-
-    def call(self, request: Request, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> Reply:
-        raise NotImplementedError(f"{type(request).__name__}: only trials are computed here")
-
-    def close(self) -> None:
-        self.running = []
 
     def _end(self, number: int, outcome: Outcome) -> TrialEnded:
         return TrialEnded(

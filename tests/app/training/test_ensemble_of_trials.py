@@ -20,7 +20,6 @@ from app.ensemble_file import read_ensemble
 from app.ensemble_stage import compose
 from app.evaluation.predictions import Predictions
 from app.evaluation.temperature import tempered
-from app.execution.executor import Executor
 from app.execution.messages import EnsembleMember, EnsembleSaved, EpochEnded, SaveEnsemble, TrialEnded
 from app.goals import read_limit
 from app.run_directory import RunDirectory, read_json, write_json
@@ -281,10 +280,8 @@ def test_a_member_of_a_pack_with_several_targets_is_exported(
             assert answered[name].numpy().tolist() == values_of.tolist()
 
 
-class BuildingExecutor(Executor):
+class BuildingExecutor:
     """Builds and measures what is asked for here, in this process."""
-
-    num_workers, num_free = 1, 1
 
     def __init__(self, trained: Trained, directory: RunDirectory) -> None:
         from app.execution.ensemble_builder import EnsembleBuilder
@@ -299,24 +296,6 @@ class BuildingExecutor(Executor):
     def call(self, request: Any, *, on_epoch: Any = None) -> Any:
         del on_epoch
         return self._builder.build(request, self._final)[1]
-
-    def open(self, request: Any) -> Any:
-        raise NotImplementedError
-
-    def submit(self, request: Any) -> str:
-        raise NotImplementedError
-
-    def events(self, *, timeout: float) -> Any:
-        raise NotImplementedError
-
-    def stop_trial(self, number: int) -> None:
-        raise NotImplementedError
-
-    def stop_trials(self) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
