@@ -47,6 +47,7 @@ def search(
     ensemble: int | None = None,
     limits: Sequence[str] = (),
     start_from: Sequence[str | Path] = (),
+    backbone: str | Path = "",
     workers: int = 0,
     seed: int | None = None,
     config: str | Path | None = None,
@@ -79,6 +80,7 @@ def search(
         quantiles: Quantiles of a regression to predict instead, such as ``(0.05, 0.5, 0.95)``.
         limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``.
         start_from: Earlier runs on like data, whose best configurations are tried first.
+        backbone: Run directory of an earlier search on images, or file of weights, that networks begin with.
         workers: Worker processes; 0 takes one.
         folds: Folds of the cross-validation that judges trials; 1 judges them on the validation rows; by default small
             tables get folds where the time allows it.
@@ -116,6 +118,7 @@ def search(
             seed=seed,
             limits=tuple(limits),
             start_from=tuple(map(str, start_from)),
+            backbone=str(backbone),
             execution=ExecutionArguments(workers=workers),
         ),
         config,

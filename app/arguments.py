@@ -63,6 +63,7 @@ class SearchArguments:
         devices: TensorFlow devices.
         limits: Constraints such as ``latency_ms<=5``.
         start_from: Earlier runs on like data.
+        backbone: Earlier run on images, or file of weights, to begin with.
         keep: Number of best trials whose state is kept; 0 leaves the setting as it is.
         balance: How rare classes are made to count.
         execution: Who runs the trials.
@@ -98,6 +99,7 @@ class SearchArguments:
     devices: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     start_from: tuple[str, ...] = ()
+    backbone: str = ""
     keep: int = 0
     balance: str = ""
     execution: ExecutionArguments = field(default_factory=lambda: ExecutionArguments())
@@ -274,6 +276,7 @@ def experiment_config(
             limits=arguments.limits,
             # As the data: a resumed search may run from elsewhere.
             start_from=tuple(str(Path(run).absolute()) for run in arguments.start_from),
+            backbone=str(Path(arguments.backbone).absolute()) if arguments.backbone else "",
         ),
         folds=base.search.folds if arguments.folds is None else arguments.folds,
         ensemble=base.search.ensemble if arguments.ensemble is None else arguments.ensemble,

@@ -100,6 +100,7 @@ def search(
     device: Annotated[list[str] | None, typer.Option(help="GPU:0, CPU:1 ...; several: see --placement.")] = None,
     limit: Annotated[list[str] | None, typer.Option(help="latency_ms<=5, num_parameters<=2e6, size_mb<=10.")] = None,
     start_from: Annotated[list[Path] | None, typer.Option(help="Earlier run on like data to learn from.")] = None,
+    backbone: Annotated[str, typer.Option(help="Earlier run on images, or file of weights, to begin with.")] = "",
     keep: Annotated[int, typer.Option(min=0, help="Best trials whose state is kept [default: 3].")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes [default: 1].")] = 0,
     placement: Annotated[str, typer.Option(help="auto, per-device (a trial a device) or mirrored.")] = "",
@@ -130,7 +131,7 @@ def search(
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
         delimiter=delimiter, epochs=epochs, folds=folds, ensemble=ensemble, seed=seed,
         devices=tuple(device or ()), limits=tuple(limit or ()), start_from=tuple(map(str, start_from or ())),
-        keep=keep, balance=balance, execution=execution,
+        backbone=backbone, keep=keep, balance=balance, execution=execution,
     )  # fmt: skip
     settings = experiment_config(arguments, base=config)
     _launch(settings, run or Path("runs") / settings.name, url=url)

@@ -86,6 +86,8 @@ class SearchConfig:
             ``latency``, ``num_parameters``, ``size``) are minimised or maximised beside it.
         limits: Constraints such as ``latency_ms<=5`` or ``num_parameters<=2e6``.
         start_from: Run directories of earlier searches on like data, whose best configurations are tried first.
+        backbone: What a search on images begins with: the run directory of an earlier one, or a file of weights of a
+            network of Keras Applications.
         seconds: Wall-clock budget of everything, final training and export included, in seconds; 0 for none.
         trials: Number of trials; 0 for no limit.
         ensemble: Trials that answer together at most, from 2 to 32; 1 exports the winner alone; 0 takes 8, and 1 where
@@ -100,6 +102,7 @@ class SearchConfig:
     objective: str = "auto"
     limits: tuple[str, ...] = ()
     start_from: tuple[str, ...] = ()
+    backbone: str = ""
     seconds: float = DEFAULT_SECONDS
     trials: int = 0
     ensemble: int = 0

@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 
 from app.arguments import Changes
+from app.backbone_stage import begun_with, check_backbone, check_fits, write_backbone
 from app.config import ExperimentConfig
 from app.data_files import write_config, write_data
 from app.data_source import check_same_data, is_large, read_source
@@ -84,6 +85,8 @@ def launch(
 def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: View) -> RunDirectory:
     """Reads the data, says what is in it, and puts it into a new run directory; arguments and errors as `launch`."""
     check_settings(config)
+    start = check_backbone(config)
+    config = begun_with(config, start)
     if warning := workers_warning(config.execution, devices=config.training.devices):
         view.say(f"warning: {warning}")
     directory = RunDirectory(path)
@@ -93,9 +96,11 @@ def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: Vie
     data = prepare_data(read_source(source, config), config) if large is None else large.prepared
     config = suited_config(config, data.schema)
     check_goals(config, data.schema)
+    check_fits(start, data)
     view.show(data_found(data))
     with directory.staged() as staged:
         write_feature_record(config, directory=staged)
+        write_backbone(start, directory=staged)
         if large is None:
             write_data(data, config, directory=staged)
         else:

@@ -44,6 +44,7 @@ class RunDirectory:
         self.development_file = self.data / "development.arrow"
         self.test_file = self.data / "test.arrow"
         self.encoded = self.data / "encoded"
+        self.backbone = self.path / "backbone"
         self.trials = self.path / "trials"
         self.search_board = self.path / "search"
         self.best = self.path / "best"
@@ -62,6 +63,11 @@ class RunDirectory:
     def trial_state(self, number: int) -> Path:
         """Returns the folder of the resumable state of trial `number`."""
         return self.trial(number) / "state"
+
+    @property
+    def backbone_file(self) -> str:
+        """The file that networks for images begin with; empty for none."""
+        return next((str(path) for path in sorted(_children(self.backbone))), "")
 
     @property
     def holds_experiment(self) -> bool:

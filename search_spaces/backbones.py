@@ -60,12 +60,35 @@ def weights_folder() -> Path:
     return (Path(home) if home else Path.home() / ".keras") / "models"
 
 
-def backbones_with_weights() -> list[str]:
+def backbone_of_file(file: str) -> str:
+    """Returns the backbone whose weights a file holds, by the name that Keras gives it.
+
+    Args:
+        file: Its path.
+
+    Raises:
+        SpaceError: It is none of them.
+    """
+    for name, backbone in BACKBONES.items():
+        if Path(file).name == backbone.file:
+            return name
+    raise SpaceError(
+        f"{file} is no file of weights that is known: expected one of "
+        f"{', '.join(backbone.file for backbone in BACKBONES.values())}, under the name that Keras gives it"
+    )
+
+
+def backbones_with_weights(file: str = "") -> list[str]:
     """Returns the backbones whose weights are on this machine.
+
+    Args:
+        file: Weights of the only one that is wanted; empty for all that Keras keeps.
 
     Raises:
         SpaceError: There are none; the message says which files are looked for and how to get them.
     """
+    if file:
+        return [backbone_of_file(file)]
     folder = weights_folder()
     found = [name for name, backbone in BACKBONES.items() if (folder / backbone.file).is_file()]
     if found:
@@ -79,21 +102,21 @@ def backbones_with_weights() -> list[str]:
     )
 
 
-def build_backbone(name: str, *, image_shape: tuple[int, int, int], pretrained: bool) -> keras.Model:
+def build_backbone(name: str, *, image_shape: tuple[int, int, int], weights: str | None) -> keras.Model:
     """Returns a backbone that turns images (batch, height, width, 3) into maps.
 
     Args:
         name: A key of `BACKBONES`.
         image_shape: ``(height, width, 3)``, at least `MIN_SIDE` pixels a side.
-        pretrained: Whether to read its weights; random ones otherwise.
+        weights: File of its weights; empty for the one that Keras keeps, None for a random start.
 
     Raises:
         SpaceError: The file of weights is missing or is no such file.
     """
     backbone = BACKBONES[name]
     model = backbone.build(include_top=False, weights=None, input_shape=image_shape)
-    if pretrained:
-        path = weights_folder() / backbone.file
+    if weights is not None:
+        path = Path(weights or weights_folder() / backbone.file)
         try:
             model.load_weights(path)
         except (OSError, ValueError) as error:

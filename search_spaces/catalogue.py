@@ -13,7 +13,7 @@ SPACES: Mapping[str, str] = {
     "ft_transformer": "search_spaces.ft_transformer:FTTransformerSpace",
     "mixer": "search_spaces.patches:MixerSpace",
     "mlp": "search_spaces.tabular:MLPSpace",
-    "pretrained": "search_spaces.pretrained:PretrainedSpace",
+    "pretrained": "search_spaces.pretrained:pretrained_space",
     "realmlp": "search_spaces.realmlp:RealMLPSpace",
     "resnet": "search_spaces.tabular:ResNetSpace",
     "tabm": "search_spaces.tabm:TabMSpace",

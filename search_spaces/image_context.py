@@ -36,6 +36,8 @@ class ImageContext(TrainingContext):
         pixel_deviation: Standard deviation of every channel, as `pixel_mean`.
         num_numeric: Width of the encoded numeric matrix of the other columns.
         cardinalities: Number of ids of every other encoded categorical column.
+        backbone: File that the space ``pretrained`` begins with: a network of an earlier search, or weights of one of
+            Keras Applications; empty for what Keras keeps.
     """
 
     task: Task
@@ -56,6 +58,7 @@ class ImageContext(TrainingContext):
     pixel_deviation: tuple[float, ...] = ()
     num_numeric: int = 0
     cardinalities: tuple[int, ...] = ()
+    backbone: str = ""
 
     def __post_init__(self) -> None:
         """Checks the sizes.

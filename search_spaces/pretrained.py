@@ -1,9 +1,7 @@
-"""Networks of Keras Applications with a new head: from ImageNet weights (``pretrained``) or at random (``backbone``).
+"""Trained networks with a new head (``pretrained``), and the networks of Keras Applications at random (``backbone``).
 
-A pretrained network keeps its statistics of batches as they are. Its weights stay as they are altogether (frozen), or
-follow the head: first the head alone, then from the top to the bottom, a third of the network at a time, each at a rate
-that is smaller than that of the part above it (Howard and Ruder, ACL 2018, sections 3.2 and 3.3). All of it happens in
-the optimizer of one training, so that a paused trial goes on as any other does.
+What ``pretrained`` begins with are networks of Keras Applications with ImageNet weights or, where an earlier search on
+images is named, the network that it ended with. How they are trained stands in `search_spaces.fine_tuning`.
 """
 
 from __future__ import annotations
@@ -15,24 +13,11 @@ from keras import layers
 
 from search_spaces.backbones import BACKBONES, MIN_SIDE, backbones_with_weights, build_backbone, prepared
 from search_spaces.context import TrainingContext
+from search_spaces.fine_tuning import compile_fine_tuning, declare_fine_tuning, hold
 from search_spaces.image import ImageSpace
-from search_spaces.optimizers import GroupedAdamW
-from search_spaces.recipe import (
-    CLIP_NORM,
-    compile_model,
-    declare_epoch_share,
-    declare_focus,
-    learning_rate_factor,
-    learning_rate_schedule,
-    schedule_steps,
-)
+from search_spaces.image_context import ImageContext
 from search_spaces.tabular import HyperParameters
-
-NUM_GROUPS = 3
-"""Parts of a backbone that are set free one after the other."""
-
-RATE_RATIO = 0.4
-"""Learning rate of a part for that of the part above it: the 1 / 2.6 of Howard and Ruder."""
+from search_spaces.trained_backbone import is_network, load_backbone, sized
 
 SIDES = (32, 48, 64, 96, 128, 160, 192, 224)
 
@@ -51,7 +36,7 @@ class BackboneSpace(ImageSpace):
 
     def __init__(self, context: TrainingContext) -> None:
         super().__init__(context)
-        self._names = backbones_with_weights() if self.is_pretrained else list(BACKBONES)
+        self._names = backbones_with_weights(self.context.backbone) if self.is_pretrained else list(BACKBONES)
 
     def declare(self, hp: HyperParameters) -> None:
         """Declares the backbone, what it looks at, and dropout."""
@@ -73,15 +58,11 @@ class BackboneSpace(ImageSpace):
 
     def features(self, pixels: Any, hp: HyperParameters) -> Any:
         """Returns the pooled map of the backbone."""
-        backbone = build_backbone(hp.get("backbone"), image_shape=pixels.shape[1:], pretrained=self.is_pretrained)
+        name, shape = hp.get("backbone"), pixels.shape[1:]
         if self.is_pretrained:
-            backbone.trainable = hp.get("fine_tuning") == "staged"
-            # Statistics of the few images here would replace those of a million. Calling the backbone with
-            # training=False would not keep them: a functional model hands its own mode on to all it is made of.
-            for layer in backbone.layers:
-                if isinstance(layer, layers.BatchNormalization):
-                    layer.trainable = False
-        x = backbone(pixels)
+            x = hold(build_backbone(name, image_shape=shape, weights=self.context.backbone), hp)(pixels)
+        else:
+            x = build_backbone(name, image_shape=shape, weights=None)(pixels)
         x = layers.GlobalMaxPooling2D()(x) if hp.get("pooling") == "max" else layers.GlobalAveragePooling2D()(x)
         return layers.Dropout(hp.get("dropout"))(x) if hp.get("dropout") > 0 else x
 
@@ -99,45 +80,58 @@ class PretrainedSpace(BackboneSpace):
 
     def declare_training(self, hp: HyperParameters) -> None:
         """Declares the head's rate and how the backbone follows."""
-        declare_epoch_share(hp)
-        hp.Choice("fine_tuning", ["frozen", "staged"], default="staged")
-        with hp.conditional_scope("fine_tuning", ["staged"]):
-            hp.Float("backbone_rate", 0.01, 0.3, sampling="log", default=0.1)
-            hp.Choice("frozen_share", [0.05, 0.1, 0.2], default=0.1, ordered=True)
-        hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
-        hp.Float("weight_decay", 1e-6, 1e-1, sampling="log", default=1e-2)
-        hp.Choice("schedule", ["cosine", "constant"], default="cosine")
-        with hp.conditional_scope("schedule", ["cosine"]):
-            hp.Float("warmup_share", 0.0, 0.2, default=0.05)
-        if self.context.task.is_classification:
-            hp.Choice("label_smoothing", [0.0, 0.05, 0.1], default=0.0, ordered=True)
-        declare_focus(hp, self.context)
+        declare_fine_tuning(hp, self.context)
 
     def compile(self, model: keras.Model, hp: HyperParameters) -> None:
         """Compiles with AdamW, whose rate and start differ from the head down to the first layers."""
-        context, total_steps = self.context, schedule_steps(hp, self.context)
-        factors: dict[str, float] = {}
-        first_steps: dict[str, int] = {}
-        if hp.get("fine_tuning") == "staged":
-            paths = self._backbone_paths(model, hp.get("backbone"))
-            for number, path in enumerate(paths):
-                below = NUM_GROUPS - 1 - number * NUM_GROUPS // len(paths)
-                factors[path] = hp.get("backbone_rate") * RATE_RATIO**below
-                first_steps[path] = round(hp.get("frozen_share") * (below + 1) * total_steps)
-        peak = learning_rate_factor(hp, context, adaptive=True) * hp.get("learning_rate")
-        optimizer = GroupedAdamW(
-            learning_rate_schedule(hp, peak, total_steps),
-            factors=factors,
-            first_steps=first_steps,
-            weight_decay=hp.get("weight_decay"),
-            epsilon=1e-8,
-            global_clipnorm=CLIP_NORM,
-        )
-        compile_model(model, hp, context, optimizer=optimizer)
+        compile_fine_tuning(model, hp, self.context)
 
-    def _backbone_paths(self, model: keras.Model, name: str) -> list[str]:
-        """Returns the paths of the backbone's trained variables, from its first layer to its last."""
-        (backbone,) = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-        if not backbone.trainable_variables:
-            raise ValueError(f"the backbone {name} has no trained variables")
-        return [variable.path for variable in backbone.trainable_variables]
+
+@final
+class TrainedBackboneSpace(ImageSpace):
+    """The network that an earlier search on images ended with, without its head.
+
+    Its preprocessing is part of it, so it takes images as they are, at the size that it has learned from.
+
+    Args:
+        context: The images and the task; knows the file of the network.
+
+    Raises:
+        SpaceError: The file cannot be read, or holds no network that takes such images.
+    """
+
+    def declare(self, hp: HyperParameters) -> None:
+        """Declares dropout; the architecture is there."""
+        hp.Float("dropout", 0.0, 0.5, default=0.1)
+
+    def declare_training(self, hp: HyperParameters) -> None:
+        """Declares the head's rate and how the backbone follows."""
+        declare_fine_tuning(hp, self.context)
+
+    def pixels(self, image: Any, hp: HyperParameters) -> Any:
+        """Returns images as they are."""
+        del hp
+        return image
+
+    def features(self, pixels: Any, hp: HyperParameters) -> Any:
+        """Returns what the earlier network sees in images."""
+        backbone = load_backbone(self.context.backbone)
+        x = hold(backbone, hp)(sized(pixels, backbone))
+        return layers.Dropout(hp.get("dropout"))(x) if hp.get("dropout") > 0 else x
+
+    def compile(self, model: keras.Model, hp: HyperParameters) -> None:
+        """Compiles with AdamW, whose rate and start differ from the head down to the first layers."""
+        compile_fine_tuning(model, hp, self.context)
+
+
+def pretrained_space(context: TrainingContext) -> ImageSpace:
+    """Returns the space that suits what is there to begin with.
+
+    Args:
+        context: The images and the task; names a file to begin with where one was asked for.
+
+    Raises:
+        SpaceError: `context` is that of a table, or there is nothing to begin with.
+    """
+    begins_with_network = isinstance(context, ImageContext) and is_network(context.backbone)
+    return TrainedBackboneSpace(context) if begins_with_network else PretrainedSpace(context)

@@ -50,6 +50,7 @@ class TrialData:
         weight_scale: What weights of rows are multiplied by in the loss, so that a training row counts 1 on average.
         images: What is known of the training images; None without images.
         stored: Training and validation rows, one after the other, of a table that stays on disk; None in memory.
+        backbone: File that networks for images begin with; empty for none.
     """
 
     schema: DatasetSchema
@@ -63,6 +64,7 @@ class TrialData:
     weight_scale: float = 1.0
     images: ImageFacts | None = None
     stored: EncodedRows | None = None
+    backbone: str = ""
 
     @property
     def development(self) -> EncodedRows:
@@ -98,6 +100,7 @@ class TrialData:
                 class_counts=self._class_counts(),
                 num_numeric=len(self.state.numeric_names),
                 cardinalities=tuple(self.state.cardinalities),
+                backbone=self.backbone,
                 **facts,
             )
         return TableContext(
@@ -214,6 +217,7 @@ def load_trial_data(
         weight_scale=1.0 if training.weights is None else 1.0 / float(training.weights.mean()),
         images=image_facts(encoder, training, mirror=images.mirror, classes=schema.target.classes),
         stored=rows if is_dealt(table) else None,
+        backbone=directory.backbone_file,
     )
 
 
