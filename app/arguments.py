@@ -18,6 +18,7 @@ from app.config import (
     name_from,
     read_config,
 )
+from app.data_config import NO_CACHE
 from app.errors import ConfigError
 from app.quantities import parse_bytes, parse_duration
 from pipelines.addresses import is_path, shown_database, shown_place
@@ -35,6 +36,7 @@ class SearchArguments:
     Attributes:
         data: Where the table is.
         lock: Lock file that the data must match.
+        cache: Folder of prepared tables for the next search, or ``none``.
         target: Column to predict.
         time: Wall-clock budget, such as ``10m``.
         trials: Number of trials.
@@ -71,6 +73,7 @@ class SearchArguments:
 
     data: DataArguments = field(default_factory=lambda: DataArguments())
     lock: str = ""
+    cache: str = ""
     target: str = ""
     time: str = ""
     trials: int = 0
@@ -247,6 +250,7 @@ def experiment_config(
         features={**base.data.features, **dict(_feature(text) for text in arguments.features)},
         **_given(
             lock=arguments.lock,
+            cache=arguments.cache if arguments.cache in ("", NO_CACHE) else str(Path(arguments.cache).absolute()),
             target=arguments.target,
             task=arguments.task,
             group=arguments.group,

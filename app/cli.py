@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cache_commands import cache_app
 from app.command_options import (
     Context,
     Data,
@@ -91,6 +92,7 @@ def search(
     data_dir: DataDir = "",
     max_file_size: MaxFileSize = "",
     lock: Annotated[Path | None, typer.Option(help="Lock file of `tamiz data lock` that the data must match.")] = None,
+    cache: Annotated[str, typer.Option(help="Folder of prepared tables, or none [default: beside the run].")] = "",
     encoding: Annotated[str, typer.Option(help="Text encoding of the file [default: recognised].")] = "",
     delimiter: Annotated[str, typer.Option(help="Delimiter of the file [default: recognised].")] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of a trial at full budget; 0: by the rows.")] = 0,
@@ -124,8 +126,8 @@ def search(
         known_future=tuple(known_future or ()), static=tuple(static or ()),
     )  # fmt: skip
     arguments = SearchArguments(
-        data=given, lock=str(lock.absolute()) if lock else "", target=target, time=time_, trials=trials, name=name,
-        space=space, algorithm=algorithm,
+        data=given, lock=str(lock.absolute()) if lock else "", cache=cache, target=target, time=time_, trials=trials,
+        name=name, space=space, algorithm=algorithm,
         objective=objective, task=task, features=tuple(feature or ()), group=group, time_column=time_column,
         feature_groups=tuple(features or ()), store=store, embargo=embargo, forecast=forecast,
         quantiles=quantiles, interval=interval, weight=weight, missing=tuple(missing or ()), encoding=encoding,
@@ -346,6 +348,7 @@ def version() -> None:
 app.command(name="profile")(profile)
 app.command(name="validate")(validate)
 app.add_typer(data_app, name="data")
+app.add_typer(cache_app, name="cache")
 app.add_typer(features_app, name="features")
 
 

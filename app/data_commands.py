@@ -137,5 +137,5 @@ def lock(
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     settings = given.applied(DataConfig())
     table = read_source(source_of(settings, url=url), ExperimentConfig(data=settings))
-    write_lock(table, output)
+    write_lock(table.facts, output)
     console_view().say(f"{table.description}: locked in {output}")

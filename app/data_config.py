@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from app.errors import ConfigError, did_you_mean
 from app.forecast_config import embargo_parts
 
+NO_CACHE = "none"
+"""The folder of prepared tables where there is to be none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -24,6 +27,7 @@ class DataConfig:
         store: Folder of the feature groups; empty for ``feature_store``.
         data_dir: Folder of prepared tensorflow-datasets; empty for its default.
         lock: Lock file of `tamiz data lock` that the data must match; empty for none.
+        cache: Folder of prepared tables for the next search; empty for ``.cache`` beside the run, ``none`` for none.
         in_memory: Bytes of a table beyond which it stays on disk and is looked at a part at a time.
         sample_rows: Training rows that such a table's preprocessing is learned from.
         max_file_size: Bytes that a file may have, also unpacked; 0 limits only how much a file may grow when unpacked.
@@ -51,6 +55,7 @@ class DataConfig:
     store: str = ""
     data_dir: str = ""
     lock: str = ""
+    cache: str = ""
     in_memory: int = 256 << 20
     sample_rows: int = 300_000
     max_file_size: int = 0

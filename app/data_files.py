@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from app.config import ExperimentConfig
 from app.data_lock import file_records
-from app.data_stage import PreparedData
+from app.data_stage import KnownData, PreparedData
 from app.evaluation.metrics import imbalance_ratio
 from app.run_directory import RunDirectory, write_atomically, write_json
 from pipelines.image_files import PATH_COLUMN
@@ -69,7 +69,7 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
         prints=split_prints(hash_rows(data.table, columns=data.table.column_names), data.splits),
         imbalance=imbalance_of(data.table.filter(pa.array(data.splits == Split.TRAIN)), data.schema),
     )
-    write_records(data, config, directory=directory, told=told)
+    write_records(data.known, config, directory=directory, told=told)
     directory.data.mkdir()
     names = [feature.name for feature in data.schema.used_features]
     roles = [*data.schema.target.names, *([data.schema.weight] if data.schema.weight else [])]
@@ -86,11 +86,11 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
     _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
 
 
-def write_records(data: PreparedData, config: ExperimentConfig, *, directory: RunDirectory, told: RowsTold) -> None:
+def write_records(data: KnownData, config: ExperimentConfig, *, directory: RunDirectory, told: RowsTold) -> None:
     """Writes what is known of the data, not the rows.
 
     Args:
-        data: The prepared data.
+        data: What is known of it.
         config: The settings.
         directory: The run directory, not yet in its final place.
         told: What the manifest says of the rows.
@@ -145,7 +145,7 @@ def imbalance_of(training: pa.Table, schema: DatasetSchema) -> float | None:
     return max(imbalance_ratio(column, weights=weights) for column in columns)
 
 
-def _manifest(data: PreparedData, config: ExperimentConfig, told: RowsTold) -> Mapping[str, Any]:
+def _manifest(data: KnownData, config: ExperimentConfig, told: RowsTold) -> Mapping[str, Any]:
     return {
         "format": 1,
         "name": config.name,
@@ -158,7 +158,7 @@ def _manifest(data: PreparedData, config: ExperimentConfig, told: RowsTold) -> M
             "files": file_records(data.source),
             "splits_sha256": dict(told.prints),
             "rows": dict(told.counts),
-            "columns": data.source.table.num_columns,
+            "columns": data.source.num_columns,
             "training_rows_sha256": data.preprocessing.rows_sha256,
             "imbalance_ratio": told.imbalance,
             "folds": asdict(data.fold_choice) | {"in_time": bool(config.data.time_column)},

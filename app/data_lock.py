@@ -11,12 +11,12 @@ from typing import Any
 from app.errors import RunDirectoryError, told_as_disk_error
 from app.run_directory import read_json, write_json
 from pipelines.addresses import is_path
-from pipelines.sources import FilePrint, SourceTable
+from pipelines.sources import FilePrint, SourceFacts
 
 _DVC_HASH = re.compile(r"^\s*-?\s*md5:\s*([0-9a-f]{32}(?:\.dir)?)\s*$", re.MULTILINE)
 
 
-def file_records(table: SourceTable) -> list[dict[str, Any]]:
+def file_records(table: SourceFacts) -> list[dict[str, Any]]:
     """Returns the files of a source for a manifest or a lock file, with the hash of DVC where it tracks them.
 
     Args:
@@ -25,7 +25,7 @@ def file_records(table: SourceTable) -> list[dict[str, Any]]:
     return [asdict(file) | _dvc(file) for file in table.files]
 
 
-def write_lock(table: SourceTable, path: Path) -> None:
+def write_lock(table: SourceFacts, path: Path) -> None:
     """Writes a lock file.
 
     Args:
@@ -45,7 +45,7 @@ def write_lock(table: SourceTable, path: Path) -> None:
         write_json(path, record)
 
 
-def check_lock(table: SourceTable, path: Path) -> None:
+def check_lock(table: SourceFacts, path: Path) -> None:
     """Checks that data is what a lock file says.
 
     Args:

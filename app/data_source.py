@@ -108,7 +108,7 @@ def read_source(
     table = open_source(source).read(read_options(config, schema=schema))
     table = with_images(table, kinds=image_kinds(config, schema=schema))
     if config.data.lock and schema is None:
-        check_lock(table, Path(config.data.lock))
+        check_lock(table.facts, Path(config.data.lock))
     return table
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from app.config import ExperimentConfig, did_you_mean
 from app.errors import ConfigError
 from app.fold_choice import FoldChoice, choose_folds
-from app.forecast_stage import ahead_findings, embargo_of, framed_windows, told_features, without_embargo
+from app.forecast_stage import ahead_findings, framed_windows, told_features, without_embargo
+from app.target_rows import rows_with_target, split_rows
 from pipelines.column_checks import check_columns
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
@@ -31,10 +32,28 @@ from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
 from pipelines.row_weights import check_split_weights, row_weights
 from pipelines.schema import DatasetSchema, FeatureKind, TargetSpec, Task
-from pipelines.several_targets import drop_rows_without_targets, infer_targets, target_columns
-from pipelines.sources import SourceTable
-from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds, assign_splits
-from pipelines.target_inference import with_quantiles
+from pipelines.several_targets import target_columns
+from pipelines.sources import SourceFacts, SourceTable
+from pipelines.splits import ALWAYS_TRAINS, Split, assign_folds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownData:
+    """What is known of an experiment's data, without its rows.
+
+    Attributes:
+        source: What was read.
+        schema: Columns and target.
+        profile: The data report.
+        preprocessing: What was learned from the training rows.
+        fold_choice: The number of folds, and why.
+    """
+
+    source: SourceFacts
+    schema: DatasetSchema
+    profile: DataProfile
+    preprocessing: PreprocessingState
+    fold_choice: FoldChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +81,17 @@ class PreparedData:
     folds: NDArray[np.int8]
     fold_choice: FoldChoice
 
+    @property
+    def known(self) -> KnownData:
+        """What is known of it, without the rows."""
+        return KnownData(
+            source=self.source.facts,
+            schema=self.schema,
+            profile=self.profile,
+            preprocessing=self.preprocessing,
+            fold_choice=self.fold_choice,
+        )
+
 
 def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     """Recognises task and columns, splits the rows, and learns from the training ones.
@@ -86,21 +116,11 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     names = target_columns(source.table, data.target)
     ignored |= dict.fromkeys(names, "ignore")
     check_columns(source.table, target=names[0], overrides=overrides | ignored)
-    table, note = drop_rows_without_targets(source.table, names)
-    target = infer_targets(table, names, task=None if data.task == "auto" else Task(data.task))
-    target = with_quantiles(target, data.quantiles)
+    found = rows_with_target(source.table, names, data)
+    table, target = found.table, found.target
     image = image_column(table)
     content = table if image is None else split_content(table, image, roles=(*names, group, time_column))
-    splits = assign_splits(
-        content,
-        target,
-        seed=config.search.seed,
-        validation_share=data.validation_share,
-        test_share=data.test_share,
-        group=group,
-        time_column=time_column,
-        embargo=embargo_of(data),
-    )
+    splits = split_rows(content, target, config)
     ahead = ahead_findings(table, time_column)
     table, splits, embargo_note = without_embargo(table, splits, data)
     image_notes: list[str] = []
@@ -123,7 +143,7 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
         time_column=time_column,
         weight=weight,
     )
-    notes = (*source.notes, *([note] if note else []), *([embargo_note] if embargo_note else []), *image_notes)
+    notes = (*source.notes, *found.notes, *([embargo_note] if embargo_note else []), *image_notes)
     folds, fold_choice = _folds(table, target, config, splits=splits)
     profile = profile_table(table, schema, splits, notes=notes)
     return PreparedData(

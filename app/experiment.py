@@ -19,9 +19,8 @@ from rich.console import Console
 from app.arguments import Changes
 from app.backbone_stage import begun_with, check_backbone, check_fits, write_backbone
 from app.config import ExperimentConfig
-from app.data_files import write_config, write_data
-from app.data_source import check_same_data, is_large, read_source
-from app.data_stage import prepare_data
+from app.data_files import write_config
+from app.data_source import check_same_data
 from app.ensemble_size import pool_size
 from app.ensemble_stage import compose
 from app.errors import RunDirectoryError, told_as_disk_error
@@ -31,7 +30,6 @@ from app.execution.executors import make_executor, workers_warning
 from app.feature_record import write_feature_record
 from app.final_stage import evaluate, export, train_final
 from app.interrupts import Interrupts
-from app.large_data import prepare_large, write_large
 from app.overview import overview_of
 from app.prediction import BatchSettings, Predictor
 from app.report_stage import board_of, read_begun, report
@@ -52,6 +50,7 @@ from app.search_stage import (
     time_budget,
 )
 from app.summary import data_found
+from app.table_stage import keep_encoded, table_of
 from app.view import ConsoleView, View
 from app.warm_start_stage import add_result, enqueue
 from pipelines.schema import DatasetSchema
@@ -91,20 +90,15 @@ def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: Vie
         view.say(f"warning: {warning}")
     directory = RunDirectory(path)
     directory.check_free()
-    source = open_source(source)
-    large = prepare_large(source, config, folder=directory.path.parent) if is_large(source, config) else None
-    data = prepare_data(read_source(source, config), config) if large is None else large.prepared
-    config = suited_config(config, data.schema)
-    check_goals(config, data.schema)
-    check_fits(start, data)
-    view.show(data_found(data))
-    with directory.staged() as staged:
-        write_feature_record(config, directory=staged)
-        write_backbone(start, directory=staged)
-        if large is None:
-            write_data(data, config, directory=staged)
-        else:
-            write_large(large, config, directory=staged)
+    with table_of(open_source(source), config, directory=directory, view=view) as table:
+        config = suited_config(config, table.known.schema)
+        check_goals(config, table.known.schema)
+        check_fits(start, table.known)
+        view.show(data_found(table.known))
+        with directory.staged() as staged:
+            write_feature_record(config, directory=staged)
+            write_backbone(start, directory=staged)
+            table.write(config, staged)
     return directory
 
 
@@ -179,6 +173,7 @@ def run(
         contextlib.ExitStack() as stack,
     ):
         opened = open_workers(directory, config, executor=executor)
+        keep_encoded(directory, config, view=view)
         algorithm = open_search(directory, config, opened=opened, record=record, view=view)
         budget = time_budget(directory, config, record=record, started=started)
         # From here on there is something to finish with: the first Ctrl-C asks for that.

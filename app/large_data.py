@@ -22,22 +22,21 @@ from app.data_source import read_options
 from app.data_stage import PreparedData, check_weight, kind_of
 from app.errors import ConfigError
 from app.fold_choice import FoldChoice
-from app.forecast_stage import embargo_of, without_embargo
+from app.forecast_stage import without_embargo
 from app.run_directory import RunDirectory
+from app.target_rows import rows_with_target, split_rows
 from pipelines.balance import Balance
 from pipelines.column_checks import check_survey
 from pipelines.inference import infer_features
 from pipelines.preprocessing import fit_preprocessing
 from pipelines.row_hash import finish_sums
 from pipelines.row_weights import check_split_weights, row_weights
-from pipelines.schema import Task
-from pipelines.several_targets import infer_targets, known_targets, target_columns
+from pipelines.several_targets import target_columns
 from pipelines.sources import Source, SourceTable
-from pipelines.splits import ALWAYS_TRAINS, Split, assign_splits
+from pipelines.splits import ALWAYS_TRAINS, Split
 from pipelines.stored_rows import StoredRows, store_rows
 from pipelines.survey import draw_sample, survey_rows
 from pipelines.survey_report import Identities, profile_survey
-from pipelines.target_inference import with_quantiles
 from pipelines.time_splits import LEFT_OUT
 
 _SAMPLE_SEED = 7_919
@@ -97,7 +96,7 @@ def prepare_large(source: Source, config: ExperimentConfig, *, folder: Path) -> 
         files=files,
     )
     if config.data.lock:
-        check_lock(read, Path(config.data.lock))
+        check_lock(read.facts, Path(config.data.lock))
     return _recognised(read, stored, config)
 
 
@@ -109,23 +108,13 @@ def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig)
         check_weight(stored.table, data.target, weight)
     names = target_columns(stored.table, data.target)
     narrow = stored.table.select(list(dict.fromkeys([*names, *filter(None, (group, time_column, weight))])))
-    known, note = known_targets(narrow, names)
-    narrow = narrow if known.all() else narrow.filter(pa.array(known))
-    target = infer_targets(narrow, names, task=None if data.task == "auto" else Task(data.task))
-    target = with_quantiles(target, data.quantiles)
+    found = rows_with_target(narrow, names, data)
+    narrow, known, target = found.table, found.known, found.target
     splits = np.full(stored.num_rows, LEFT_OUT, np.int8)
-    splits[known] = assign_splits(
-        narrow,
-        target,
-        seed=config.search.seed,
-        validation_share=data.validation_share,
-        test_share=data.test_share,
-        group=group,
-        time_column=time_column,
-        embargo=embargo_of(data),
-        identities=stored.identities(without=names, seed=config.search.seed)[known],
-    )
-    notes = [told for told in (note, without_embargo(narrow, splits[known], data)[2]) if told]
+    identities = stored.identities(without=names, seed=config.search.seed)[known]
+    splits[known] = split_rows(narrow, target, config, identities=identities)
+    embargo_note = without_embargo(narrow, splits[known], data)[2]
+    notes = [*found.notes, *([embargo_note] if embargo_note else [])]
     if weight is not None:
         check_split_weights(row_weights(narrow, weight), splits[known], weight)
     sampled = draw_sample(splits, seed=_SAMPLE_SEED, num_rows=data.sample_rows)
@@ -205,7 +194,7 @@ def write_large(data: LargeData, config: ExperimentConfig, *, directory: RunDire
         directory: The run directory, not yet in its final place.
     """
     schema = data.prepared.schema
-    write_records(data.prepared, config, directory=directory, told=data.told)
+    write_records(data.prepared.known, config, directory=directory, told=data.told)
     directory.data.mkdir()
     names = [feature.name for feature in schema.used_features]
     names = list(dict.fromkeys([*names, *schema.target.names, *([schema.weight] if schema.weight else [])]))

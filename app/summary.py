@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from app.data_stage import PreparedData
+from app.data_stage import KnownData
 from app.evaluation.leaderboard import FittedLeaderboard
 from app.evaluation.metrics import Metric
 from app.evaluation.number_text import number_text, seconds_text
@@ -38,7 +38,7 @@ SEVERITY_STYLE = {Severity.WARNING: "yellow", Severity.INFO: "dim"}
 _GAP = 2  # blanks between columns
 
 
-def data_found(data: PreparedData) -> RenderableType:
+def data_found(data: KnownData) -> RenderableType:
     """Returns what was found in the data: columns with reasons, target, splits, findings, warnings first."""
     target = data.schema.target
     hidden = " …" if len(target.classes) > MAX_CLASSES_SHOWN else ""

@@ -93,29 +93,15 @@ def infer_targets(table: pa.Table, names: tuple[str, ...], *, task: Task | None 
     )
 
 
-def drop_rows_without_targets(table: pa.Table, names: tuple[str, ...]) -> tuple[pa.Table, str | None]:
-    """Return the rows whose targets are all known, and a note that counts the others (None when there are none).
-
-    Args:
-        table: The rows.
-        names: The target columns.
-
-    Raises:
-        DataError: A target is missing in all rows, or no row has all of them.
-    """
-    known, note = known_targets(table, names)
-    return (table, None) if note is None else (table.filter(pa.array(known)), note)
-
-
 def known_targets(table: pa.Table, names: tuple[str, ...]) -> tuple[NDArray[np.bool_], str | None]:
-    """Return a mask of the rows whose targets are all known, and a note that counts the others; as above.
+    """Return a mask of the rows whose targets are all known, and a note that counts the others (None for none).
 
     Args:
         table: The rows; other columns than the targets are not looked at.
         names: The target columns.
 
     Raises:
-        DataError: As above.
+        DataError: A target is missing in all rows, or no row has all of them.
     """
     known = np.ones(table.num_rows, bool)
     for name in names:

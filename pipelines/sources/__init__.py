@@ -23,7 +23,7 @@ from pipelines.sources.image_folder import ImageFolderSource, is_image_folder
 from pipelines.sources.join import JoinedSource, join_of
 from pipelines.sources.memory import MemorySource
 from pipelines.sources.options import DEFAULT_MISSING_VALUES, ReadOptions
-from pipelines.sources.source import Chunk, FilePrint, Source, SourceTable
+from pipelines.sources.source import Chunk, FilePrint, Source, SourceFacts, SourceTable
 from pipelines.sources.sql import SqlSource
 from pipelines.sources.tfds import TfdsSource
 
@@ -37,6 +37,7 @@ __all__ = [
     "Origin",
     "ReadOptions",
     "Source",
+    "SourceFacts",
     "SourceTable",
     "open_source",
     "read_table",

@@ -57,6 +57,11 @@ class FileSource(Source):
         place = self._set.files[0].place
         return "" if is_url(place) else str(Path(place).parent)
 
+    @property
+    def is_stored(self) -> bool:
+        """They do."""
+        return True
+
     @cached_property
     def _set(self) -> FileSet:
         return find_files(self._places, max_bytes=self._max_bytes)

@@ -31,6 +31,23 @@ class FilePrint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """What is known of a table that was read, without its rows.
+
+    Attributes:
+        description: What was read, in words.
+        fingerprint: SHA-256 of the content, in hexadecimal digits.
+        num_columns: Its columns.
+        files: The files that it was read from, none for a source without files.
+    """
+
+    description: str
+    fingerprint: str
+    num_columns: int
+    files: tuple[FilePrint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTable:
     """A table that was read.
 
@@ -49,6 +66,16 @@ class SourceTable:
     notes: tuple[str, ...] = ()
     files: tuple[FilePrint, ...] = ()
     folder: str = ""
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What is known of it, without the rows."""
+        return SourceFacts(
+            description=self.description,
+            fingerprint=self.fingerprint,
+            num_columns=self.table.num_columns,
+            files=self.files,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +138,11 @@ class Source(abc.ABC):
     def folder(self) -> str:
         """The folder that paths in the table are relative to; "" for where the program runs."""
         return ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether ``prints`` says by files alone what the rows are, without reading them as rows."""
+        return False
 
     @abc.abstractmethod
     def load(self, options: ReadOptions) -> Loaded:

@@ -211,10 +211,10 @@ def test_a_lock_names_files_that_came_and_went(folder: Path) -> None:
     assert tamiz("data", "lock", "parts", "--output", "parts.lock").exit_code == 0
     (folder / "parts" / "b.parquet").rename(folder / "parts" / "c.parquet")
     table = read_source("parts", ExperimentConfig())
-    check_lock(table, folder / "parts.lock")  # the same rows in the same order
+    check_lock(table.facts, folder / "parts.lock")  # the same rows in the same order
     homes(51).to_parquet(folder / "parts" / "c.parquet")
     with pytest.raises(RunDirectoryError, match=r"new: c\.parquet; missing: b\.parquet"):
-        check_lock(read_source("parts", ExperimentConfig()), folder / "parts.lock")
+        check_lock(read_source("parts", ExperimentConfig()).facts, folder / "parts.lock")
     (folder / "no.lock").write_text("{}")
     with pytest.raises(RunDirectoryError, match=r"no\.lock is no lock file: expected one written by `tamiz data lock`"):
-        check_lock(table, folder / "no.lock")
+        check_lock(table.facts, folder / "no.lock")

@@ -55,7 +55,7 @@ def with_findings(data: Any, *findings: Finding) -> Any:
 
 
 def test_every_column_is_shown_with_what_it_is_taken_as_and_why(small_run: Any) -> None:
-    found = text(summary.data_found(small_run.data), width=120)
+    found = text(summary.data_found(small_run.data.known), width=120)
     assert "target  outcome: binary" in found
     assert "classes high, low" in found
     assert "(sealed until the end)" in found
@@ -73,13 +73,13 @@ def test_warnings_come_before_what_is_only_worth_knowing(small_run: Any) -> None
         finding(Severity.WARNING, "a leak"),
         finding(Severity.INFO, "last found"),
     )
-    found = [line for line in lines(summary.data_found(data)) if line.startswith(("warning", "info"))]
+    found = [line for line in lines(summary.data_found(data.known)) if line.startswith(("warning", "info"))]
     assert found == ["warning  a leak", "info     first [found]", "info     last found"]
 
 
 def test_a_long_finding_goes_on_under_itself(small_run: Any) -> None:
     data = with_findings(small_run.data, finding(Severity.WARNING, "word " * 30))
-    found = lines(summary.data_found(data))
+    found = lines(summary.data_found(data.known))
     at = next(index for index, line in enumerate(found) if line.startswith("warning"))
     assert found[at + 1].startswith("         word")
 
@@ -90,7 +90,7 @@ def test_many_columns_and_findings_are_counted_instead_of_shown(small_run: Any) 
     features = tuple(dataclasses.replace(feature, name=f"column {index}") for index in range(1_034))
     schema = dataclasses.replace(data.schema, features=features)
     many = [finding(Severity.INFO, f"number {index}") for index in range(40)]
-    found = text(summary.data_found(with_findings(dataclasses.replace(data, schema=schema), *many)))
+    found = text(summary.data_found(with_findings(dataclasses.replace(data, schema=schema), *many).known))
     assert "and 1,004 more columns, see schema.json" in found
     assert "and 25 more findings, see profile.json" in found
     assert "column 30" not in found
@@ -99,7 +99,7 @@ def test_many_columns_and_findings_are_counted_instead_of_shown(small_run: Any) 
 def test_many_classes_are_not_all_named(small_run: Any) -> None:
     target = dataclasses.replace(small_run.data.schema.target, classes=tuple("abcdefghijk"))
     data = dataclasses.replace(small_run.data, schema=dataclasses.replace(small_run.data.schema, target=target))
-    assert "classes a, b, c, d, e, f, g, h …" in " ".join(lines(summary.data_found(data)))
+    assert "classes a, b, c, d, e, f, g, h …" in " ".join(lines(summary.data_found(data.known)))
 
 
 SPACE = Space([Int("depth", 1, 4), Float("dropout", 0.0, 0.5)])

@@ -9,7 +9,7 @@ import pytest
 from pipelines.errors import DataError
 from pipelines.raw_columns import encode_target
 from pipelines.schema import TargetSpec, Task
-from pipelines.several_targets import drop_rows_without_targets, infer_targets, target_columns
+from pipelines.several_targets import infer_targets, known_targets, target_columns
 from pipelines.splits import Split, assign_folds, assign_splits
 
 NUM_ROWS = 400
@@ -64,10 +64,10 @@ def test_names_with_commas_between_them_are_several_columns() -> None:
 
 def test_rows_without_one_of_the_targets_are_left_out_with_a_note() -> None:
     low = pa.array([None, None, *range(NUM_ROWS - 2)], pa.float64())
-    left, note = drop_rows_without_targets(table(low=low), ("low", "high"))
-    assert left.num_rows == NUM_ROWS - 2
+    known, note = known_targets(table(low=low), ("low", "high"))
+    assert known.tolist() == [False, False, *[True] * (NUM_ROWS - 2)]
     assert note == "2 of 400 rows have no value in all of 'low', 'high' and were left out."
-    assert drop_rows_without_targets(table(), ("low", "high"))[1] is None
+    assert known_targets(table(), ("low", "high"))[1] is None
 
 
 @pytest.mark.parametrize("names", [LABELS, ("low", "high")])
@@ -128,4 +128,4 @@ def test_several_targets_make_no_multiclass_task() -> None:
     with pytest.raises(DataError, match="Expected multilabel or regression as the task of several targets, received m"):
         infer_targets(table(), LABELS, task=Task.MULTICLASS)
     with pytest.raises(DataError, match="The target 'low' is missing in all 400 rows"):
-        drop_rows_without_targets(table(low=pa.nulls(NUM_ROWS, pa.float64())), ("low", "high"))
+        known_targets(table(low=pa.nulls(NUM_ROWS, pa.float64())), ("low", "high"))
