@@ -8,11 +8,26 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tf_serving.server.json_numbers import QUICK_NUMBERS_BYTES, NumberDocument, read_numbers
 from tf_serving.server.json_tensors import TensorBuilder, is_base64, to_array, to_batch
-from tf_serving.server.json_text import check_depth, dump
+from tf_serving.server.json_text import check_depth, dump, parse
 from tf_serving.server.status import ServingError, invalid
 
 Arrays = dict[str, NDArray[Any]]
+
+
+def read_document(body: bytes, *, max_depth: int) -> Any:
+    """Return a body as JSON values, or as a NumberDocument where it is a long list of numbers and nothing else.
+
+    Args:
+        body: Of a predict request.
+        max_depth: Deepest nesting that is read.
+
+    Raises:
+        ServingError: It is no JSON.
+    """
+    numbers = read_numbers(body) if len(body) >= QUICK_NUMBERS_BYTES else None
+    return parse(body, max_depth=max_depth) if numbers is None else numbers
 
 
 def signature_name(document: Any) -> str:
@@ -21,6 +36,8 @@ def signature_name(document: Any) -> str:
     Raises:
         ServingError: The document is no object, or the name is not text.
     """
+    if type(document) is NumberDocument:
+        return document.signature_name
     if type(document) is not dict:
         raise invalid(f"JSON Value: {dump(document)} Is not object")
     name = document.get("signature_name", "")
@@ -32,12 +49,12 @@ def signature_name(document: Any) -> str:
 
 
 def read_inputs(
-    document: dict[str, Any], dtypes: Mapping[str, int], *, body: bytes, max_depth: int, max_rows: int
+    document: Any, dtypes: Mapping[str, int], *, body: bytes, max_depth: int, max_rows: int
 ) -> tuple[Arrays, bool]:
     """Return the inputs by alias, and whether the request has rows (``instances``).
 
     Args:
-        document: The parsed body.
+        document: What ``read_document`` or ``parse`` returned, an object if it is JSON.
         dtypes: Number of the type of every input by alias.
         body: What was parsed; searched for booleans.
         max_depth: Deepest nesting.
@@ -46,6 +63,13 @@ def read_inputs(
     Raises:
         ServingError: With TensorFlow Serving's words.
     """
+    if type(document) is NumberDocument:
+        if len(dtypes) == 1:
+            ((alias, dtype),) = dtypes.items()
+            array = document.array(dtype, max_rows=max_rows, max_depth=max_depth)
+            if array is not None:
+                return {alias: array}, document.row_format
+        document = parse(body, max_depth=max_depth)
     if "instances" in document:
         if "inputs" in document:
             raise invalid(

@@ -18,7 +18,7 @@ from tf_serving.server import tensor_types as types
 from tf_serving.server.json_text import dump
 from tf_serving.server.status import Code, ServingError, invalid
 
-_RANGES = {
+RANGES = {
     types.INT8: (-(2**7), 2**7),
     types.INT16: (-(2**15), 2**15),
     types.INT32: (-(2**31), 2**31),
@@ -27,7 +27,7 @@ _RANGES = {
     types.UINT32: (0, 2**32),
     types.UINT64: (0, 2**64),
 }
-_REALS = (types.FLOAT, types.DOUBLE)
+REALS = (types.FLOAT, types.DOUBLE)
 MAX_QUICK_RANK = 8
 """Deeper nesting goes the slow way, where its depth is checked."""
 
@@ -89,7 +89,7 @@ def to_batch(values: list[Any], dtype: int, *, may_hold_booleans: bool) -> NDArr
 def _quickly(value: Any, dtype: int, may_hold_booleans: bool) -> NDArray[Any] | None:
     if dtype == types.STRING:
         return _text_quickly(value)
-    if dtype not in _REALS and dtype not in _RANGES and dtype != types.BOOL:
+    if dtype not in REALS and dtype not in RANGES and dtype != types.BOOL:
         return None
     if may_hold_booleans and dtype != types.BOOL:
         return None
@@ -101,7 +101,7 @@ def _quickly(value: Any, dtype: int, may_hold_booleans: bool) -> NDArray[Any] | 
         return None
     kind = array.dtype.kind
     wanted = types.NUMPY[dtype]
-    if dtype in _REALS:
+    if dtype in REALS:
         if kind not in "fiu":
             return None
         with np.errstate(over="ignore"):
@@ -110,7 +110,7 @@ def _quickly(value: Any, dtype: int, may_hold_booleans: bool) -> NDArray[Any] | 
         return array if kind == "b" else None
     if kind not in "iu":
         return None
-    low, high = _RANGES[dtype]
+    low, high = RANGES[dtype]
     if int(array.min()) < low or int(array.max()) >= high:
         return None
     return array.astype(wanted, copy=False)
@@ -205,10 +205,10 @@ class TensorBuilder:
         dtype = self._dtype
         kind = json_type(value)
         fits = False
-        if dtype in _REALS:
+        if dtype in REALS:
             fits = kind == "Number"
-        elif dtype in _RANGES:
-            low, high = _RANGES[dtype]
+        elif dtype in RANGES:
+            low, high = RANGES[dtype]
             fits = type(value) is int and low <= value < high
         elif dtype == types.BOOL:
             fits = kind in ("True", "False")

@@ -17,7 +17,7 @@ from tf_serving.server.extensions import Extensions, HttpRequest, HttpResponse
 from tf_serving.server.http_bodies import json_error
 from tf_serving.server.inference import Inference, Models, RequestContext
 from tf_serving.server.json_answers import write_classifications, write_outputs, write_regressions
-from tf_serving.server.json_predict import read_inputs, signature_name
+from tf_serving.server.json_predict import read_document, read_inputs, signature_name
 from tf_serving.server.json_text import parse
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.messages import example_signature
@@ -191,7 +191,7 @@ class Rest:
         code, number = Code.OK, ""
         try:
             # TensorFlow Serving reads the whole body before it looks for the model.
-            document, name = self._document(request)
+            document, name = self._document(request, path.method)
             version = inference.acquire(path.name, version=path.version, label=path.label, headers=request.headers)
             number = version.version_text
             try:
@@ -208,10 +208,11 @@ class Rest:
         finally:
             inference.count(context, path.name, number, code, perf_counter() - started)
 
-    def _document(self, request: HttpRequest) -> tuple[Any, str]:
+    def _document(self, request: HttpRequest, method: str) -> tuple[Any, str]:
         if self._has_own_format(request):
             return None, ""
-        document = parse(request.body, max_depth=self._limits.json_depth)
+        read = read_document if method == "predict" else parse
+        document = read(request.body, max_depth=self._limits.json_depth)
         return document, signature_name(document)
 
     def _has_own_format(self, request: HttpRequest) -> bool:
