@@ -6,13 +6,13 @@ for a worker's life, and a member that leaves costs no new trace.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import tensorflow as tf
 
 from app.training.packing.layers import Scene, hidden_layer, permute, product, shared_product
+from app.training.packing.update import Update, flatten, learning_rate
 from pipelines.schema import Task
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
@@ -192,16 +192,16 @@ class PackGraph:
         gradients = tape.gradient(losses, [*sources.values(), *([] if vectors is None else [vectors])])
         found = dict(zip(sources, gradients, strict=False))
         found["vectors"] = found["vectors"] * trained
-        flat = {name: _flat(gradient) for name, gradient in found.items()}
+        flat = {name: flatten(gradient) for name, gradient in found.items()}
         squared = {name: tf.square(gradient) for name, gradient in flat.items()}
         squares = {name: tf.reduce_sum(square, axis=1) for name, square in squared.items()}
         if vectors is not None:
             # As Keras does with the gradient of a look-up: the norm is that of the rows, before equal ones are added.
-            squares["embedding"] = tf.reduce_sum(tf.square(_flat(gradients[-1])), axis=1)
-            flat["embedding"] = _flat(self._added_up(gradients[-1], where, weights["embedding"]))
+            squares["embedding"] = tf.reduce_sum(tf.square(flatten(gradients[-1])), axis=1)
+            flat["embedding"] = flatten(self._added_up(gradients[-1], where, weights["embedding"]))
             squared["embedding"] = tf.square(flat["embedding"])
         rate = learning_rate(settings, steps)
-        update = _Update(settings, steps, rate, clip=self._clip(squares, positions, tf.shape(steps)[0]))
+        update = Update(settings, steps, rate, clip=self._clip(squares, positions, tf.shape(steps)[0]))
         new: dict[str, Tensors] = {"weights": {}, "first": {}, "second": {}}
         for name in weights:
             of = self._members_of(name, positions)
@@ -346,13 +346,6 @@ def _binary_losses(output: tf.Tensor, target: tf.Tensor, smoothing: tf.Tensor) -
     return tf.maximum(output, 0.0) - output * truth + tf.math.softplus(-tf.abs(output))
 
 
-def _flat(block: tf.Tensor) -> tf.Tensor:
-    """Returns a block with everything of a member in one row."""
-    shape = tf.shape(block)
-    # Not -1, which a block without members leaves undecided.
-    return tf.reshape(block, tf.stack([shape[0], tf.reduce_prod(shape[1:])]))
-
-
 def _of(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Returns the members of `x` at `positions`, none of them twice."""
 
@@ -362,65 +355,3 @@ def _of(x: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         return tf.gather(x, positions), lambda upstream: tf.scatter_nd(positions[:, tf.newaxis], upstream, shape)
 
     return gathered(x)
-
-
-def learning_rate(settings: Mapping[str, tf.Tensor], steps: tf.Tensor) -> tf.Tensor:
-    """Returns the rate of every member at step `steps` (from 0): its peak, or `WarmupCosine`, (num_members,)."""
-    peak, total, warmup = settings["peak"], settings["total_steps"], settings["warmup_steps"]
-    done = tf.clip_by_value((steps - warmup) / (total - warmup), 0.0, 1.0)
-    rate = 0.5 * peak * (1.0 + tf.cos(3.141592653589793 * done))
-    start = peak / tf.maximum(warmup, 1.0)
-    warming = tf.minimum(rate, start + (peak - start) * steps / tf.maximum(warmup, 1.0))
-    rate = tf.where(warmup > 0.0, warming, rate)
-    return tf.where(settings["cosine"] > 0.0, rate, peak)
-
-
-class _Update:
-    """One formula for three optimizers, with coefficients that make it the member's own.
-
-    ``first' = a * first + b * g``, ``second' = c * second + d * g^2`` and
-    ``w' = h * w + (p * first' + q * g) / (sqrt(second' + e) + f)``, with the clipping of ``g`` inside ``b``, ``d``
-    and ``q``: for AdamW p is its step size, for RMSprop only q counts, for SGD with Nesterov's momentum the
-    denominator is one.
-    """
-
-    def __init__(self, settings: Tensors, steps: tf.Tensor, rate: tf.Tensor, *, clip: tf.Tensor) -> None:
-        adamw, rmsprop, sgd = settings["adamw"], settings["rmsprop"], settings["sgd"]
-        momentum = settings["momentum"]
-        beta_1, beta_2 = tf.constant(0.9), tf.constant(0.999)
-        count = steps + 1.0
-        size = rate * tf.sqrt(1.0 - tf.pow(beta_2, count)) / (1.0 - tf.pow(beta_1, count))
-        self._coefficients = {
-            "a": adamw * 0.9 + sgd * momentum,
-            "b": (adamw * (1.0 - 0.9) - sgd * rate) * clip,
-            "c": adamw * 0.999 + rmsprop * 0.9,
-            "d": (adamw * (1.0 - 0.999) + rmsprop * (1.0 - 0.9)) * tf.square(clip),
-            "e": rmsprop * 1e-7 + sgd,
-            "f": adamw * 1e-8,
-            "h": 1.0 - rate * settings["decay"],
-            "p": sgd * momentum - adamw * size,
-            "q": -(rmsprop + sgd) * rate * clip,
-        }
-
-    def applied(
-        self, parts: tuple[tf.Tensor, ...], of: tf.Tensor | None, *, decayed: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns new weights, first and second moments of a block whose members are `of` (all if None).
-
-        Args:
-            parts: Weights, moments, gradient and its square.
-            of: The members.
-            decayed: Whether weight decay applies.
-        """
-        shape = tf.shape(parts[0])
-        weights, first, second, gradient, square = (_flat(part) for part in parts)
-        own = {
-            name: (value if of is None else tf.gather(value, of))[:, tf.newaxis]
-            for name, value in self._coefficients.items()
-        }
-        first = own["a"] * first + own["b"] * gradient
-        second = own["c"] * second + own["d"] * square
-        moved = (own["p"] * first + own["q"] * gradient) / (tf.sqrt(second + own["e"]) + own["f"])
-        weights = (own["h"] * weights if decayed else weights) + moved
-        new_weights, new_first, new_second = (tf.reshape(part, shape) for part in (weights, first, second))
-        return new_weights, new_first, new_second
