@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -17,18 +18,25 @@ from tf_serving.server.status import invalid
 DUMP_BYTES = 256
 """Longest piece of a request that is quoted in a message."""
 
+_MISSING_NAME = "Missing a name for object member."
+_INVALID = "Invalid value."
 _MESSAGES = {
-    "Expecting property name enclosed in double quotes": "Missing a name for object member.",
-    "Illegal trailing comma before end of object": "Missing a name for object member.",
+    "Expecting property name enclosed in double quotes": _MISSING_NAME,
+    "Illegal trailing comma before end of object": _MISSING_NAME,
     "Expecting ':' delimiter": "Missing a colon after a name of object member.",
     "Unterminated string starting at": "Missing a closing quotation mark in string.",
-    "Invalid control character at": "Invalid encoding in string.",
+    "Invalid control character at": "Invalid escape character in string.",
     "Invalid \\escape": "Invalid escape character in string.",
     "Invalid \\uXXXX escape": "Incorrect hex digit after \\u escape in string.",
 }
+_LITERALS = {"t": "true", "f": "false", "n": "null", "N": "NaN", "I": "Infinity", "-": "-Infinity"}
+_NUMBER_BEFORE = re.compile(r"(?<![0-9.eE+-])-?[0-9]+(\.[0-9]+)?\Z")
+_EXPONENT_SIGN = re.compile(r"[eE][+-]?")
+_STRINGS_OR_NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"?|-?[0-9][0-9.eE+-]*')
 _STRINGS_OR_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]')
 # Inf and -NaN, which TensorFlow Serving's parser takes too; strings are matched so that they are passed over.
 _UNUSUAL_NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"?|-NaN\b|\bInf\b')
+_LONGEST_NUMBER = 400
 _WHITESPACE = " \t\n\r"
 
 
@@ -103,10 +111,13 @@ def _parse_slowly(body: bytes, max_depth: int) -> Any:
     try:
         return _DECODER.raw_decode(text, start)[0]
     except json.JSONDecodeError as error:
-        offset = len(text[: error.pos].encode())
-        raise _parse_error(_words(error.msg, text, error.pos), offset) from None
-    except _TooBigError:
-        raise _parse_error("Number too big to be stored in double.", 0) from None
+        words, position = _words(error.msg, text, error.pos)
+        raise _parse_error(words, len(text[:position].encode())) from None
+    except _TooBigError as error:
+        number = str(error)
+        found = (match.start() for match in _STRINGS_OR_NUMBERS.finditer(text) if match[0] == number)
+        position = next(found, 0)
+        raise _parse_error("Number too big to be stored in double.", len(text[:position].encode())) from None
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error} at offset: 0") from None
 
@@ -127,20 +138,43 @@ def _check_text_depth(text: str, max_depth: int) -> None:
             depth -= 1
 
 
-def _words(message: str, text: str, position: int) -> str:
+def _words(message: str, text: str, position: int) -> tuple[str, int]:
+    """Return what TensorFlow Serving's parser (RapidJSON 1.1) would say of an error, and where it would see it."""
+    if message.startswith("Illegal trailing comma"):  # Python 3.13 points at the comma, not behind it
+        position += 1 + len(text[position + 1 :]) - len(text[position + 1 :].lstrip(_WHITESPACE))
+    if message.startswith("Unterminated string"):
+        position = len(text)
+    elif message.startswith("Invalid \\uXXXX"):
+        position = text.rindex("\\", 0, position + 1)
     if message in _MESSAGES:
-        return _MESSAGES[message]
+        return _MESSAGES[message], position
     if message == "Expecting ',' delimiter":
-        open_brackets: list[str] = []
-        for match in _STRINGS_OR_BRACKETS.finditer(text, 0, position):
-            if match[0] in "[{":
-                open_brackets.append(match[0])
-            elif match[0] in "]}" and open_brackets:
-                open_brackets.pop()
-        if open_brackets and open_brackets[-1] == "{":
-            return "Missing a comma or } after an object member."
-        return "Missing a comma or ] after an array element."
-    return "Invalid value."
+        return _after_value(text, position)
+    if not text[:position].strip(_WHITESPACE) and text[position] in ",:]}\0":
+        return "The document is empty.", position
+    # A word that begins as it should is read as far as it does.
+    wanted = _LITERALS.get(text[position : position + 1], "")
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(wanted, text[position:], strict=False))
+    return _INVALID, position + len(list(same))
+
+
+def _after_value(text: str, position: int) -> tuple[str, int]:
+    """Return what is wrong where a value has ended for Python and neither a comma nor a bracket follows."""
+    number = _NUMBER_BEFORE.search(text, max(0, position - _LONGEST_NUMBER), position)
+    sign = _EXPONENT_SIGN.match(text, position)
+    if number is not None and sign is not None:
+        return "Miss exponent in number.", sign.end()
+    if number is not None and number[1] is None and text[position : position + 1] == ".":
+        return "Miss fraction part in number.", position + 1
+    open_brackets: list[str] = []
+    for match in _STRINGS_OR_BRACKETS.finditer(text, 0, position):
+        if match[0] in "[{":
+            open_brackets.append(match[0])
+        elif match[0] in "]}" and open_brackets:
+            open_brackets.pop()
+    if open_brackets and open_brackets[-1] == "{":
+        return "Missing a comma or } after an object member.", position
+    return "Missing a comma or ] after an array element.", position
 
 
 def _parse_error(words: str, offset: int) -> Exception:
