@@ -213,9 +213,9 @@ def _rows_of(
     data: LargeData, split: Split, names: Sequence[str], *, learned: bool | None = None
 ) -> Iterator[pa.Table]:
     """Yields the rows of a split; with `learned`, with the columns that development rows have."""
-    for place, chunk in data.stored.chunks():
+    for place, chunk in data.stored.chunks(names):
         wanted = data.splits[place] == split
-        table = chunk.select(list(names)).filter(pa.array(wanted))
+        table = chunk.filter(pa.array(wanted))
         if learned is not None:
             sampled = data.sampled[place][wanted] & learned
             table = table.append_column(SPLIT_COLUMN, pa.array(np.full(table.num_rows, split, np.int8)))

@@ -6,6 +6,8 @@ Any other type is one that no task of this program reads; it is carried along an
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,13 +26,33 @@ _YES = pa.array(["true", "t", "yes", "y", "1", "1.0"])
 _NO = pa.array(["false", "f", "no", "n", "0", "0.0"])
 
 
-def plain_table(table: pa.Table) -> pa.Table:
+class TextForm(StrEnum):
+    """How a column of text comes.
+
+    Attributes:
+        PLAIN: A string for each row.
+        DICTIONARY: Different strings once, and the place of its own for each row, where the source has it that way.
+    """
+
+    PLAIN = "plain"
+    DICTIONARY = "dictionary"
+
+
+def plain_table(table: pa.Table, *, text: TextForm = TextForm.PLAIN) -> pa.Table:
     """Return the table with every column brought to a plain type, blanks stripped and NaN made null.
 
     Args:
         table: Any Arrow table with distinct column names.
+        text: The form of text.
     """
-    columns = {name: _plain(table.column(name), strip=True) for name in table.column_names}
+    columns = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if is_dictionary_of_text(column.type):
+            words = _stripped_words(column)
+            columns[name] = words if text is TextForm.DICTIONARY else words.cast(pa.string()).combine_chunks()
+        else:
+            columns[name] = _plain(column, strip=True)
     return pa.table(columns) if columns else table
 
 
@@ -45,6 +67,33 @@ def plain_array(table: pa.Table, name: str) -> pa.Array:
         DataError: The table has no such column.
     """
     return _plain(table.column(require_column(table, name)), strip=False)
+
+
+def stored_array(table: pa.Table, name: str) -> pa.Array:
+    """Return one column as a single array of a plain type, or of a dictionary of text where it is stored as one.
+
+    Args:
+        table: The table.
+        name: Name of a column.
+
+    Raises:
+        DataError: The table has no such column.
+    """
+    column = table.column(require_column(table, name))
+    if is_dictionary_of_text(column.type):
+        array = column.unify_dictionaries().combine_chunks()
+        if not isinstance(array, pa.ChunkedArray):
+            return array
+    return plain_array(table, name)
+
+
+def is_dictionary_of_text(kind: pa.DataType) -> bool:
+    """Whether a type holds different texts once, and for each row the place of its own.
+
+    Args:
+        kind: An Arrow type.
+    """
+    return bool(pa.types.is_dictionary(kind) and kind.value_type == pa.string())
 
 
 def require_column(table: pa.Table, name: str, *, role: str = "column") -> str:
@@ -95,6 +144,17 @@ def _plain_time(array: pa.Array) -> pa.Array:
         width = pa.int32() if kind.bit_width == 32 else pa.int64()
         return pc.divide(array.cast(width).cast(pa.float64()), ticks_per_second)
     return array
+
+
+def _stripped_words(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    chunks = []
+    for chunk in column.chunks:
+        words = _plain_text(chunk.dictionary, strip=True)
+        if not words.equals(chunk.dictionary):
+            words = words.dictionary_encode()
+            chunk = pa.DictionaryArray.from_arrays(words.indices.take(chunk.indices), words.dictionary)
+        chunks.append(chunk)
+    return pa.chunked_array(chunks, column.type)
 
 
 def _plain_text(array: pa.Array, *, strip: bool) -> pa.Array:

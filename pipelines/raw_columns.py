@@ -145,10 +145,14 @@ def class_labels(array: pa.Array) -> pa.Array:
     Args:
         array: An array of a plain type. Text that holds numbers only, leading zeros aside, counts as numbers.
     """
-    if array.type == pa.string() and not has_leading_zeros(array):
-        numbers = parse_numbers(array)
-        array = numbers if numbers.null_count == array.null_count else array
-    return text_of(array)
+    if array.type != pa.string():
+        return text_of(array)
+    encoded = array.dictionary_encode()  # there are few classes, and each is looked at once
+    labels = encoded.dictionary
+    if not has_leading_zeros(labels):
+        numbers = parse_numbers(labels)
+        labels = labels if numbers.null_count else text_of(numbers)
+    return labels.take(encoded.indices)
 
 
 def _regression_values(array: pa.Array, target: TargetSpec) -> NDArray[np.float64]:

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.column_values import TIMESTAMP, is_bytes, numbers_of, plain_array
+from pipelines.column_values import TIMESTAMP, is_bytes, numbers_of, stored_array
 
 # A date, and perhaps a time, without a zone: what a database or a CSV file makes of a timestamp.
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)?$"
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
+_PART_ROWS = 1 << 14
+"""Rows that are mixed together: what is read and written again and again stays in the cache of a core."""
 
 
 def hash_rows(table: pa.Table, *, columns: Sequence[str], seed: int = 0) -> NDArray[np.uint64]:
@@ -49,7 +51,16 @@ def row_sums(table: pa.Table, *, columns: Sequence[str]) -> NDArray[np.uint64]:
     names = pd.util.hash_array(np.array(list(columns), object), categorize=False)
     for name, name_hash in zip(columns, names, strict=True):
         # A sum does not depend on the order of the columns; the name keeps equal values of two columns apart.
-        total += mix(hash_column(plain_array(table, name)) ^ name_hash)
+        array = stored_array(table, name)
+        if not pa.types.is_dictionary(array.type):
+            hashes = hash_column(array)
+            hashes ^= name_hash
+            total += _mixed(hashes)
+            continue
+        # Different words are few: they are hashed, and their hashes are dealt out to the rows.
+        words = mix(hash_column(array.dictionary) ^ name_hash)
+        places, words = _with_missing(array, words, missing=mix(np.array([_MISSING ^ name_hash]))[0])
+        total += words[places]
     return total
 
 
@@ -67,20 +78,44 @@ def hash_column(array: pa.Array) -> NDArray[np.uint64]:
     """Hash every value of a column.
 
     Args:
-        array: An array of a plain type; of another type every value that is there hashes by its text.
+        array: An array of a plain type, or a dictionary of text; of another type every value that is there hashes by
+            its text.
 
     Returns:
         uint64 of shape ``(num_rows,)``.
     """
-    missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
+    if pa.types.is_dictionary(array.type):
+        places, words = _with_missing(array, hash_column(array.dictionary), missing=_MISSING)
+        return np.asarray(words[places], dtype=np.uint64)
     if array.type == TIMESTAMP:
-        hashes = mix(np.asarray(array.cast(pa.int64()).fill_null(0)).astype(np.int64).view(np.uint64))
+        ticks = array.cast(pa.int64())
+        hashes = _mixed(np.array(ticks.fill_null(0) if ticks.null_count else ticks, np.int64).view(np.uint64))
     elif array.type in (pa.int64(), pa.float64(), pa.bool_(), pa.null()):
-        # Adding zero turns -0.0 into 0.0.
-        hashes = mix((np.nan_to_num(numbers_of(array), nan=0.0) + 0.0).view(np.uint64))
+        hashes = _hash_numbers(numbers_of(array))
     else:
         hashes = _hash_text(array)
-    return np.where(missing, _MISSING, hashes)
+    if array.null_count:
+        hashes[np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)] = _MISSING
+    return hashes
+
+
+def _hash_numbers(numbers: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return the hashes of numbers of our own, which are overwritten."""
+    if not np.isfinite(numbers).all():
+        np.nan_to_num(numbers, copy=False, nan=0.0)
+    numbers += 0.0  # turns -0.0 into 0.0
+    return _mixed(numbers.view(np.uint64))
+
+
+def _with_missing(
+    array: pa.DictionaryArray, words: NDArray[np.uint64], *, missing: np.uint64
+) -> tuple[NDArray[np.integer], NDArray[np.uint64]]:
+    """Return where each row finds its hash, and the hashes, that of a missing value behind those of the words."""
+    words = np.append(words, missing)
+    indices = array.indices
+    if indices.null_count:
+        indices = indices.cast(pa.int64()).fill_null(len(words) - 1)
+    return np.asarray(indices), words
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -89,10 +124,24 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     Args:
         values: uint64 of any shape.
     """
-    x = values + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return _mixed(np.array(values, np.uint64))
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return values of our own, which are overwritten, mixed as ``mix`` does."""
+    flat = values.reshape(-1)
+    shifted = np.empty(min(flat.size, _PART_ROWS), np.uint64)
+    for start in range(0, flat.size, _PART_ROWS):
+        x = flat[start : start + _PART_ROWS]
+        other = shifted[: x.size]
+        x += np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            np.right_shift(x, np.uint64(shift), out=other)
+            x ^= other
+            x *= np.uint64(factor)
+        np.right_shift(x, np.uint64(31), out=other)
+        x ^= other
+    return values
 
 
 def _hash_text(array: pa.Array) -> NDArray[np.uint64]:

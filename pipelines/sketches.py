@@ -28,6 +28,8 @@ class DistinctCounter:
     def __init__(self, capacity: int = 1 << 16) -> None:
         self._capacity = capacity
         self._smallest = np.zeros(0, np.uint64)
+        self._waiting: list[NDArray[np.uint64]] = []
+        self._num_waiting = 0
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
         """Add values.
@@ -37,12 +39,22 @@ class DistinctCounter:
         """
         if len(self._smallest) == self._capacity:
             hashes = hashes[hashes < self._smallest[-1]]
-        if hashes.size:
-            self._smallest = np.unique(np.concatenate([self._smallest, hashes]))[: self._capacity]
+        self._waiting.append(hashes)
+        self._num_waiting += hashes.size
+        if self._num_waiting > 4 * self._capacity:
+            self._merge()
+
+    def _merge(self) -> None:
+        if self._num_waiting:
+            # Sorted at once, for that is what costs; numpy.unique is slower, as it hashes.
+            hashes = np.sort(np.concatenate([self._smallest, *self._waiting]))
+            self._smallest = hashes[np.append(True, hashes[1:] != hashes[:-1])][: self._capacity]
+        self._waiting, self._num_waiting = [], 0
 
     @property
     def is_exact(self) -> bool:
         """Whether every value is still known."""
+        self._merge()
         return len(self._smallest) < self._capacity
 
     @property
@@ -75,8 +87,17 @@ class FrequentValues:
     def add(self, array: pa.Array) -> None:
         """Add values; missing ones are left out."""
         counted = pc.value_counts(array.drop_null())
-        self._waiting.append(pa.table({"value": counted.field("values"), "rows": counted.field("counts")}))
-        self._num_waiting += len(counted)
+        self.add_counts(counted.field("values"), counted.field("counts"))
+
+    def add_counts(self, values: pa.Array, rows: pa.Array) -> None:
+        """Add values that are counted already.
+
+        Args:
+            values: Different values, none of them missing.
+            rows: How many there are of each.
+        """
+        self._waiting.append(pa.table({"value": values, "rows": rows.cast(pa.int64())}))
+        self._num_waiting += len(values)
         if self._num_waiting > 4 * self._capacity:
             self._merge()
 
@@ -122,9 +143,21 @@ class Moments:
             self.mean += difference * values.size / num
         self.num = num
         self.min, self.max = min(self.min, float(values.min())), max(self.max, float(values.max()))
-        self.is_whole = self.is_whole and bool(np.all((values == np.rint(values)) & (np.abs(values) <= 2.0**53)))
+        self.is_whole = self.is_whole and are_whole(values)
 
     @property
     def deviation(self) -> float:
         """The standard deviation over all of them."""
         return math.sqrt(self._squares / self.num) if self.num else 0.0
+
+
+def are_whole(values: NDArray[np.float64]) -> bool:
+    """Whether all numbers are whole and at most 2**53.
+
+    Args:
+        values: Finite numbers.
+    """
+    # Decimals show at once.
+    return all(
+        bool(np.all((some == np.rint(some)) & (np.abs(some) <= 2.0**53))) for some in (values[:256], values[256:])
+    )

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.column_values import TextForm, is_dictionary_of_text
 from pipelines.errors import DataError
 from pipelines.row_hash import finish_sums, row_sums
 from pipelines.sources import Chunk, ReadOptions, Source
@@ -46,8 +47,9 @@ class StoredRows:
     """Rows on disk.
 
     Attributes:
-        parts: The rows in order, memory-mapped; a column may have a narrower type in an earlier part.
-        schema: Names and types that hold for all of them.
+        parts: The rows in order, memory-mapped; a column may have a narrower type in an earlier part, and text may be
+            a dictionary.
+        schema: Names and plain types that hold for all of them.
         sums: What every row's identity is made of, over all columns, ``(num_rows,)``; see ``identities``.
     """
 
@@ -62,17 +64,37 @@ class StoredRows:
 
     @cached_property
     def table(self) -> pa.Table:
-        """All rows as one table; a column whose parts have several types is a copy, the others stay on disk."""
-        return pa.concat_tables([part.cast(self.schema) for part in self.parts])
+        """All rows as one table, text perhaps in dictionaries; a column whose parts differ in type is a copy."""
+        schema = self._schema_of(self.parts, self.schema.names)
+        return pa.concat_tables([part.cast(schema) for part in self.parts])
 
-    def chunks(self) -> Iterator[tuple[slice, pa.Table]]:
-        """Yield the rows in order, and where they stand."""
+    def chunks(
+        self, names: Sequence[str] | None = None, *, text: TextForm = TextForm.PLAIN
+    ) -> Iterator[tuple[slice, pa.Table]]:
+        """Yield the rows in order, and where they stand.
+
+        Args:
+            names: The columns; None for all.
+            text: The form of text.
+        """
+        names = list(self.schema.names if names is None else names)
         start = 0
         for part in self.parts:
+            schema = self._schema_of((part,) if text is TextForm.DICTIONARY else (), names)
+            part = part.select(names)
             for first in range(0, part.num_rows, CHUNK_ROWS):
-                chunk = part.slice(first, CHUNK_ROWS).cast(self.schema)
+                chunk = part.slice(first, CHUNK_ROWS).cast(schema)
                 yield slice(start, start + chunk.num_rows), chunk
                 start += chunk.num_rows
+
+    def _schema_of(self, parts: Sequence[pa.Table], names: Sequence[str]) -> pa.Schema:
+        """Return the types of columns, text as a dictionary where it is one in all of some parts."""
+        types = {name: self.schema.field(name).type for name in names}
+        for name in names:
+            found = {part.schema.field(name).type for part in parts}
+            if len(found) == 1 and is_dictionary_of_text(kind := found.pop()):
+                types[name] = kind
+        return pa.schema(list(types.items()))
 
     def identities(self, *, without: Sequence[str], seed: int) -> NDArray[np.uint64]:
         """Return what ``hash_rows`` says of the rows; only the columns that are left out are looked at.
@@ -86,7 +108,7 @@ class StoredRows:
         """
         sums = self.sums.copy()
         if without:
-            for place, chunk in self.chunks():
+            for place, chunk in self.chunks(without, text=TextForm.DICTIONARY):
                 # A sum of columns: what is not to count is taken away again.
                 sums[place] -= row_sums(chunk, columns=without)
         return finish_sums(sums, seed=seed)
@@ -122,8 +144,9 @@ def _stored(source: Source, options: ReadOptions, folder: Path) -> StoredRows:
         sums: list[NDArray[np.uint64]] = []
         conflicts: dict[str, None] = {}
         schema = pa.schema([])
-        for chunk, chunk_sums in _identified(source.chunks(options, chunk_rows=CHUNK_ROWS)):
-            schema, differing = _wider(schema, chunk.schema)
+        chunks = source.chunks(options, chunk_rows=CHUNK_ROWS, text=TextForm.DICTIONARY)
+        for chunk, chunk_sums in _identified(chunks):
+            schema, differing = _wider(schema, _plain_types(chunk.schema))
             conflicts |= dict.fromkeys(differing)
             if not conflicts:  # otherwise only to learn of all of them
                 writer.write(chunk, schema)
@@ -144,6 +167,12 @@ def _identified(chunks: Iterator[Chunk]) -> Iterator[tuple[pa.Table, NDArray[np.
                 yield table, sums.result()
         for table, sums in waiting:
             yield table, sums.result()
+
+
+def _plain_types(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with text as such, where it is a dictionary."""
+    types = [pa.string() if is_dictionary_of_text(field.type) else field.type for field in schema]
+    return pa.schema(list(zip(schema.names, types, strict=True)))
 
 
 def _wider(known: pa.Schema, found: pa.Schema) -> tuple[pa.Schema, list[str]]:
@@ -168,9 +197,9 @@ class _Writer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: list[Path] = []
-        self._schema = pa.schema([])
+        self._schema = self._stored = pa.schema([])
         self._sink: pa.OSFile | None = None
-        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
 
     def __enter__(self) -> _Writer:
         return self
@@ -179,22 +208,41 @@ class _Writer:
         self._close()
 
     def write(self, table: pa.Table, schema: pa.Schema) -> None:
-        """Append rows."""
+        """Append rows; text that begins as a dictionary goes on as one."""
         if self._writer is None or schema != self._schema:
             self._close()
             path = self._folder / f"{len(self._files)}.arrow"
             self._files.append(path)
-            self._schema, self._sink = schema, pa.OSFile(str(path), "wb")
-            self._writer = pa.ipc.new_file(self._sink, schema)
-        self._writer.write_table(table.select(schema.names).cast(schema).combine_chunks())
+            types = [
+                table.schema.field(field.name).type
+                if is_dictionary_of_text(table.schema.field(field.name).type)
+                else field.type
+                for field in schema
+            ]
+            self._schema, self._stored = schema, pa.schema(list(zip(schema.names, types, strict=True)))
+            self._sink = pa.OSFile(str(path), "wb")
+            # A stream: unlike a file, it may have another dictionary for every batch of rows.
+            self._writer = pa.ipc.new_stream(self._sink, self._stored)
+        columns = [_as_stored(table.column(field.name), field.type) for field in self._stored]
+        self._writer.write_table(pa.table(columns, schema=self._stored))
 
     def mapped(self) -> tuple[pa.Table, ...]:
         """Return what was written, memory-mapped."""
         self._close()
-        return tuple(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in self._files)
+        return tuple(pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self._files)
 
     def _close(self) -> None:
         if self._writer is not None and self._sink is not None:
             self._writer.close()
             self._sink.close()
             self._writer = self._sink = None
+
+
+def _as_stored(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column as one chunk of a type; text becomes a dictionary, or plain, as that type says."""
+    if column.type != kind:
+        column = column.cast(pa.string()).dictionary_encode() if is_dictionary_of_text(kind) else column.cast(kind)
+    if column.num_chunks == 1:
+        return column
+    column = column.unify_dictionaries() if is_dictionary_of_text(kind) else column
+    return pa.chunked_array([column.combine_chunks()], kind)

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from pipelines.column_values import (
     PLAIN_TYPES,
+    TextForm,
     has_leading_zeros,
+    is_dictionary_of_text,
     numbers_of,
     parse_numbers,
-    plain_array,
-    present_numbers,
+    stored_array,
 )
 from pipelines.row_hash import hash_column
-from pipelines.sketches import DistinctCounter, FrequentValues, Moments
+from pipelines.sketches import DistinctCounter, FrequentValues, Moments, are_whole
 from pipelines.splits import Split
 from pipelines.stored_rows import StoredRows
 
@@ -136,13 +137,14 @@ def survey_rows(
     """
     looks = {name: _Look() for name in stored.schema.names}
     parts, part_splits = [], []
-    for place, chunk in stored.chunks():
+    for place, chunk in stored.chunks(text=TextForm.DICTIONARY):
         chunk_splits = splits[place]
+        rows = _Rows.of(chunk_splits, first_row=place.start)
         for name, look in looks.items():
-            look.at(plain_array(chunk, name), splits=chunk_splits, first_row=place.start)
+            look.at(stored_array(chunk, name), rows)
         wanted = sampled[place]
         if wanted.any():
-            parts.append(chunk.filter(pa.array(wanted)).combine_chunks())
+            parts.append(chunk.filter(pa.array(wanted)).cast(stored.schema).combine_chunks())
             part_splits.append(chunk_splits[wanted])
     known = np.isin(splits, (Split.TRAIN, Split.VALIDATION))
     return Survey(
@@ -157,6 +159,27 @@ def survey_rows(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Some consecutive rows.
+
+    Attributes:
+        first: Number of the first.
+        used: Those of a split, counted from the first; None for all.
+        train: Those of the training split.
+    """
+
+    first: int
+    used: NDArray[np.intp] | None
+    train: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, splits: NDArray[np.int8], *, first_row: int) -> _Rows:
+        """Tell rows apart by their splits."""
+        used = None if (splits >= 0).all() else np.flatnonzero(splits >= 0)
+        return cls(first=first_row, used=used, train=np.flatnonzero(splits == Split.TRAIN))
+
+
 @final
 class _Look:
     """What has been seen of one column."""
@@ -169,25 +192,24 @@ class _Look:
         self._is_whole, self._has_numbers, self._has_text, self._only_numbers = True, False, False, True
         self._smallest, self._largest = math.inf, -math.inf
 
-    def at(self, array: pa.Array, *, splits: NDArray[np.int8], first_row: int) -> None:
+    def at(self, array: pa.Array, rows: _Rows) -> None:
         """Look at some rows; those without a split only have to fit the others."""
         self._present += len(array) - array.null_count
-        used = array if (splits >= 0).all() else array.filter(pa.array(splits >= 0))
-        train = array.filter(pa.array(splits == Split.TRAIN))
-        self._missing_anywhere += used.null_count
-        self._num_missing += train.null_count
-        if array.type not in PLAIN_TYPES or array.type == pa.null():
-            return
+        missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), bool) if array.null_count else None
+        if missing is not None:
+            self._missing_anywhere += int(missing.sum() if rows.used is None else missing[rows.used].sum())
+            self._num_missing += int(missing[rows.train].sum())
         if array.type == pa.string():
-            self._find_misfits(array, first_row=first_row)
-            self._at_text(used, train)
-            return
-        self._distinct.add(hash_column(train.unique().drop_null()))
-        if array.type in (pa.int64(), pa.float64()):
-            self._find_infinite(array, numbers_of(array), first_row=first_row)
-            self._at_numbers(used, train)
-        elif array.type == pa.bool_():
-            self._frequent.add(train)
+            array = array.dictionary_encode()
+        if is_dictionary_of_text(array.type):
+            self._at_text(array, rows)
+        elif array.type in (pa.int64(), pa.float64()):
+            self._at_numbers(array, missing, rows)
+        elif array.type in PLAIN_TYPES and array.type != pa.null():
+            train = array.take(pa.array(rows.train)).drop_null()
+            self._distinct.add(hash_column(train.unique()))
+            if array.type == pa.bool_():
+                self._frequent.add(train)
 
     def facts(self, num_rows: int) -> ColumnFacts:
         """Return what is known after all rows."""
@@ -205,39 +227,56 @@ class _Look:
             frequent=self._frequent.counts() if no_numbers else None,
         )
 
-    def _at_numbers(self, used: pa.Array, train: pa.Array) -> None:
-        present = present_numbers(used)
-        present = present[np.isfinite(present)]
-        if present.size:
+    def _at_numbers(self, array: pa.Array, missing: NDArray[np.bool_] | None, rows: _Rows) -> None:
+        values = numbers_of(array)
+        used = values if rows.used is None else values[rows.used]
+        train = values[rows.train]
+        if missing is not None:
+            used, train = used[~np.isnan(used)], train[~np.isnan(train)]
+        self._distinct.add(hash_column(pa.array(train)))
+        if not np.isfinite(values).all():
+            self._find_infinite(array, values, first_row=rows.first)
+            used, train = used[np.isfinite(used)], train[np.isfinite(train)]
+        if used.size:
             self._has_numbers = True
-            self._smallest = min(self._smallest, float(present.min()))
-            self._largest = max(self._largest, float(present.max()))
-        if used.type == pa.float64() and self._is_whole:
-            self._is_whole = bool(np.all((present == np.rint(present)) & (np.abs(present) <= 2.0**53)))
-        known = present_numbers(train)
-        self._moments.add(known[np.isfinite(known)])
+            self._smallest = min(self._smallest, float(used.min()))
+            self._largest = max(self._largest, float(used.max()))
+        if array.type == pa.float64() and self._is_whole:
+            self._is_whole = are_whole(used)
+        self._moments.add(train)
 
-    def _at_text(self, used: pa.Array, train: pa.Array) -> None:
+    def _at_text(self, array: pa.DictionaryArray, rows: _Rows) -> None:
         self._has_text = True
-        self._distinct.add(hash_column(train.unique().drop_null()))
-        self._frequent.add(train)
+        words = array.dictionary
+        numbers = parse_numbers(words)
+        self._find_misfits(array, numbers, first_row=rows.first)
+        places = np.asarray(array.indices.fill_null(len(words)) if array.null_count else array.indices)
+        counts = np.bincount(places[rows.train], minlength=len(words) + 1)[: len(words)]
+        known = np.flatnonzero(counts)
+        known_words = words.take(pa.array(known))
+        self._distinct.add(hash_column(known_words))
+        self._frequent.add_counts(known_words, pa.array(counts[known]))
         if self._only_numbers:
-            words = used.unique().drop_null()
-            self._only_numbers = parse_numbers(words).null_count == 0 and not has_leading_zeros(words)
+            held = words
+            if rows.used is not None:
+                is_used = np.bincount(places[rows.used], minlength=len(words) + 1)[: len(words)] > 0
+                held = words.filter(pa.array(is_used))
+                numbers = parse_numbers(held)
+            self._only_numbers = numbers.null_count == 0 and not has_leading_zeros(held)
 
-    def _find_misfits(self, array: pa.Array, *, first_row: int) -> None:
+    def _find_misfits(self, array: pa.DictionaryArray, numbers: pa.Array, *, first_row: int) -> None:
         """Count the text that is no number, and the text that is an infinite one."""
-        encoded = array.dictionary_encode()
-        numbers = parse_numbers(encoded.dictionary)
+        # A dictionary may hold words that none of these rows has.
+        wrong = np.zeros(0, bool)
         if numbers.null_count:
-            wrong = np.asarray(pc.fill_null(pc.take(numbers.is_null(), encoded.indices), False))
+            wrong = np.asarray(pc.fill_null(pc.take(numbers.is_null(), array.indices), False))
+        if wrong.any() or self.no_number is not None:
             self.no_number = self._counted(self.no_number, array, wrong, first_row)
-        elif self.no_number is not None:
-            self.no_number = self._counted(self.no_number, array, np.zeros(0, bool), first_row)
         infinite = np.isinf(numbers_of(numbers))
         if infinite.any():
-            places = np.asarray(pc.fill_null(pc.take(pa.array(infinite), encoded.indices), False))
-            self.infinite = self._counted(self.infinite, array, places, first_row)
+            places = np.asarray(pc.fill_null(pc.take(pa.array(infinite), array.indices), False))
+            if places.any():
+                self.infinite = self._counted(self.infinite, array, places, first_row)
 
     def _find_infinite(self, array: pa.Array, values: NDArray[np.float64], *, first_row: int) -> None:
         infinite = np.isinf(values)

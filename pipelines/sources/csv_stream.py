@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipelines.errors import DataError
-from pipelines.sources.csv_blocks import RowFormat, end_of_first_row, end_of_rows, parse_block
+from pipelines.sources.csv_blocks import RowFormat, end_of_first_row, end_of_rows, is_text, parse_block
 from pipelines.sources.csv_file import (
     BYTE_ORDER_MARKS,
     SAMPLE_BYTES,
@@ -37,7 +37,10 @@ from pipelines.sources.source import wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
 _READ_BYTES = 1 << 22
-_BLOCK_BYTES = 1 << 23
+_BLOCK_BYTES = 1 << 22
+_FIRST_BYTES = 1 << 20
+"""The first block is read as text, for nothing is known of its types; a short one tells them as well."""
+
 _MOST_BYTES = 1 << 26
 """Bytes after which a block without the end of a row is left to a reader that looks at every byte."""
 
@@ -47,7 +50,7 @@ _ASCII_ALIKE = ("utf-8", "cp1252", "iso8859-1", "ascii")
 
 
 def stream_csv(file: StoredFile, options: ReadOptions, *, columns: Collection[str] | None) -> Iterator[pa.Table]:
-    """Yield the rows of a CSV file in order, in tables of some megabytes.
+    """Yield the rows of a CSV file in order, in tables of some megabytes; text may come in dictionaries.
 
     Args:
         file: The file.
@@ -104,7 +107,7 @@ def _side_by_side(text: Utf8Stream, form: RowFormat, options: ReadOptions) -> It
                 raise DataError(_why_broken(error, options.name, num_rows)) from error
             wrong |= differing
             for field in table.schema:
-                if hints.get(field.name) != pa.string() and field.type != pa.null():
+                if not is_text(hints.get(field.name)) and field.type != pa.null():
                     hints[field.name] = field.type
                     if field.type == pa.float64():
                         wrong.discard(field.name)
@@ -189,7 +192,7 @@ class _Blocks:
             return None
         block = self._kept
         while True:
-            more = self._text.read(_BLOCK_BYTES)
+            more = self._text.read(min(_BLOCK_BYTES, _FIRST_BYTES) if self._header else _BLOCK_BYTES)
             block += more
             end = end_of_rows(block, delimiter=self._form.delimiter, is_last=not more)
             if end is None or (not end and more and len(block) > _MOST_BYTES):
@@ -270,8 +273,8 @@ class Utf8Stream:
         return self._ready[:size]
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, fewer only at the end; b"" there."""
-        self.peek(size)
+        """Return up to `size` bytes, as many as are at hand; b"" only at the end."""
+        self.peek(1)
         content, self._ready = self._ready[:size], self._ready[size:]
         return content
 

@@ -10,6 +10,7 @@ from typing import final
 
 import pyarrow as pa
 
+from pipelines.column_values import TextForm
 from pipelines.errors import DataError
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.table_checks import plain_source
@@ -207,7 +208,12 @@ class Source(abc.ABC):
 
     @final
     def chunks(
-        self, options: ReadOptions | None = None, *, chunk_rows: int, columns: Collection[str] | None = None
+        self,
+        options: ReadOptions | None = None,
+        *,
+        chunk_rows: int,
+        columns: Collection[str] | None = None,
+        text: TextForm = TextForm.PLAIN,
     ) -> Iterator[Chunk]:
         """Yield the rows in order; memory stays bounded however many there are.
 
@@ -215,6 +221,7 @@ class Source(abc.ABC):
             options: How to read it; what is left open is recognised as for a source that is read at once.
             chunk_rows: Rows of a chunk at most.
             columns: Columns to read; None for all. Where one of them is absent, all are read.
+            text: The form of text.
 
         Raises:
             DataError: The source is absent, has no rows, is no table, or is broken somewhere.
@@ -223,7 +230,7 @@ class Source(abc.ABC):
         for table in self.stream(options or ReadOptions(), columns=columns, chunk_rows=chunk_rows):
             for start in range(0, table.num_rows, chunk_rows):
                 part = table.slice(start, chunk_rows)
-                yield Chunk(plain_source(part, self.name), row)
+                yield Chunk(plain_source(part, self.name, text=text), row)
                 row += part.num_rows
         if row == 0:
             raise DataError(f"Expected rows, but {self.name!r} has a header and no row below it.")

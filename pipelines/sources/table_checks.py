@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipelines.column_values import plain_table
+from pipelines.column_values import TextForm, plain_table
 from pipelines.errors import DataError
 
 
-def plain_source(table: pa.Table, name: str) -> pa.Table:
+def plain_source(table: pa.Table, name: str, *, text: TextForm = TextForm.PLAIN) -> pa.Table:
     """Return a table of plain types after the checks that hold for every source.
 
     Args:
         table: What was read.
         name: Name of the source in messages.
+        text: The form of text.
 
     Raises:
         DataError: There is no column or no row, or two columns have one name.
@@ -26,7 +27,7 @@ def plain_source(table: pa.Table, name: str) -> pa.Table:
         raise DataError(f"Expected a table, but {name} has no columns; give a header and rows.")
     if table.num_rows == 0:
         raise DataError(f"Expected rows, but {name!r} has a header and no row below it.")
-    return plain_table(table)
+    return plain_table(table, text=text)
 
 
 def check_column_names(names: Sequence[str], source: str) -> None:
