@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from typing import final
+from typing import TextIO, final
 
 LOGGER = logging.getLogger("tamiz.serving")
 
@@ -30,13 +30,33 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
+@final
+class _StandardError(logging.Handler):
+    """Writes lines to standard error as it is at that moment.
+
+    A stream that is kept may be closed by whoever had put it there, and the threads that unload models log to the end.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line; where nobody can read it, nothing."""
+        line = self.format(record)
+        stream: TextIO | None = sys.stderr
+        if stream is None:
+            return
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            return  # closed
+
+
 def set_up(log_format: str) -> None:
     """Send the server's log to standard error.
 
     Args:
         log_format: "json" or "text"; "auto" is text where a person reads along.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler.setFormatter(text if is_text else JsonFormatter())

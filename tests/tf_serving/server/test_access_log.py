@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tf_serving.server.logs import LOGGER, JsonFormatter
+from tf_serving.server.logs import LOGGER, JsonFormatter, set_up
 
 
 @pytest.fixture(scope="module")
@@ -107,4 +108,22 @@ def test_answers_go_on_where_the_log_cannot_be_written(
     LOGGER.handlers.clear()
     os.close(disk.device)
     assert "No space left on device" in capsys.readouterr().err
+    assert log.getvalue() == ""
+
+
+def test_lines_go_to_standard_error_as_it_is_when_they_are_written(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    set_up("text")
+    LOGGER.info("one")
+    monkeypatch.setattr(sys, "stderr", second)
+    LOGGER.info("two")
+    second_text = second.getvalue()
+    second.close()
+    # Nobody can read it any more: no traceback of the logging itself, and none for whoever logs.
+    LOGGER.info("three")
+    assert first.getvalue().split()[1:] == ["INFO", "one"]
+    assert second_text.split()[1:] == ["INFO", "two"]
     assert log.getvalue() == ""
