@@ -26,8 +26,8 @@ from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks, Encodings, WeightedNetwork
 from app.training.fold_data import fold_state_file
 from app.training.fold_encoder import FoldEncoder
-from app.training.prediction_batches import feature_specs, prediction_batch
-from app.training.trainer import Ask, Report, Trainer, as_predictions
+from app.training.prediction_batches import as_predictions, feature_specs, prediction_batch
+from app.training.trainer import Ask, Report, Trainer
 from app.training.trial_data import encode_rows, tensors
 from app.training.trial_network import network_of_trial
 from pipelines.encoder import Encoder

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import keras
 import keras_tuner
@@ -35,7 +35,7 @@ from app.training.network import (
     Verdict,
     forget_graphs,
 )
-from app.training.prediction_batches import batches_of, feature_specs, prediction_batch
+from app.training.prediction_batches import as_predictions, batches_of, prediction_batch, prediction_function
 from app.training.strategy import Placement
 from app.training.trial_data import TrialData, tensors
 from search_spaces.answers import AnswerForm
@@ -43,7 +43,7 @@ from search_spaces.catalogue import SPACES, SpaceError
 from search_spaces.context import TableContext
 from search_spaces.image_context import ImageContext
 from search_spaces.schedules import runs_in_cycles
-from search_spaces.user_space import arrange, checked_model, input_form, load_space
+from search_spaces.user_space import checked_model, load_space
 
 __all__ = [
     "Ask",
@@ -54,7 +54,6 @@ __all__ = [
     "Trainer",
     "TrainingResult",
     "Verdict",
-    "as_predictions",
 ]
 
 
@@ -331,7 +330,7 @@ class Trainer:
         """Returns what `model` answers on encoded rows that have their target."""
         context = self.context(rows=self.data.training.num_rows)
         features = tensors(rows.features)
-        predict = _prediction_function(model, answers, context, features, decoded=self.data.decoded)
+        predict = prediction_function(model, answers, context, features, decoded=self.data.decoded)
         parts = [predict(batch) for batch in batches_of(features, rows.num_rows, size=prediction_batch(context))]
         return as_predictions(parts, rows, answers, mape_epsilon)
 
@@ -378,39 +377,3 @@ class Trainer:
 
 def _restored(network: Network, path: Path) -> list[EpochResult]:
     return network.restore(path) if path.is_file() else []
-
-
-def _prediction_function(
-    model: keras.Model,
-    answers: AnswerForm,
-    context: TableContext | ImageContext,
-    features: Mapping[str, tf.Tensor],
-    *,
-    decoded: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
-) -> Any:
-    form = input_form(model)
-
-    @tf.function(autograph=False, input_signature=[feature_specs(features)])
-    def predict(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return answers.predictions(model(arrange(decoded(features), form, context), training=False))
-
-    return lambda features: {name: tensor.numpy() for name, tensor in predict(features).items()}
-
-
-def as_predictions(
-    parts: list[dict[str, Any]], rows: EncodedRows, answers: AnswerForm, mape_epsilon: float = 0.0
-) -> Predictions:
-    """Returns what a network answered batch by batch (`AnswerForm.predictions`) beside the targets of the rows."""
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Predictions(
-        task=answers.task,
-        y=rows.y,
-        probabilities=joined.get("probabilities"),
-        labels=joined.get("label_ids"),
-        values=joined.get("values"),
-        mape_epsilon=mape_epsilon,
-        weights=rows.weights,
-        quantiles=joined.get("quantiles"),
-        levels=answers.quantiles,
-        outputs=answers.outputs,
-    )
