@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 
 SPACES: Mapping[str, str] = {
+    "additive": "search_spaces.additive:AdditiveSpace",
     "backbone": "search_spaces.pretrained:RandomBackboneSpace",
     "cell": "search_spaces.cell:CellSpace",
     "cnn": "search_spaces.cnn:CNNSpace",
@@ -28,7 +29,7 @@ IMAGE_SPACES: frozenset[str] = frozenset({"backbone", "cell", "cnn", "mixer", "p
 
 MLP = "mlp"
 
-FAMILIES: tuple[str, ...] = (MLP, "resnet", "tabm", "tabm-mini", "realmlp", "ft_transformer")
+FAMILIES: tuple[str, ...] = (MLP, "resnet", "tabm", "tabm-mini", "realmlp", "ft_transformer", "additive")
 """The spaces that ``tabular`` searches over."""
 
 FAMILY = "family"

@@ -5,8 +5,8 @@ the two that are best on most tables, RealMLP and TabM, laid out for the time th
 where rows are few, come small networks of one shape: they train together in one graph for the price of a few, so that
 even a short search on a large table has seen different recipes. These are a half fraction of a two-level design around
 the defaults (resolution III: learning rate, depth, normalisation, dropout), so that after them the effect of each is
-known, not only the best of them. The rest are departures from the papers' defaults in the directions that their
-authors' own tuning took.
+known, not only the best of them. Where rows are few, additive models stand near the front. The rest are departures
+from the papers' defaults in the directions that their authors' own tuning took.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ _TABM: tuple[Recipe, ...] = (
     {"learning_rate": 5e-4, "bin_vector": 16, "weight_decay": 1e-3},
 )
 
+_ADDITIVE: tuple[Recipe, ...] = ({}, {"num_bins": 1, "learning_rate": 1e-2})
+"""Curves, and plain lines."""
+
 _OF_NUMBERS = frozenset({"numeric_embedding", "frequency_scale", "num_bins", "bin_vector"})
 """Parameters that a space has only for a table with numbers."""
 
@@ -69,6 +72,7 @@ FAMILY_RECIPES: Mapping[str, tuple[Recipe, ...]] = {
     "realmlp": _REALMLP,
     "tabm": _TABM,
     "tabm-mini": _TABM,
+    "additive": _ADDITIVE,
 }
 """Name of a space -> its portfolio, the surest first."""
 
@@ -82,13 +86,18 @@ _ORDER: tuple[tuple[str, slice], ...] = (
     ("tabm", slice(1, 2)),
     ("realmlp", slice(4, 5)),
     ("tabm-mini", slice(1, 2)),
+    ("additive", slice(0, 1)),
 )
 """Which recipes of which family the space over all families tries, in turn."""
 
+_CURVE_SHARE = 0.25
+"""Of all epochs, that an additive model needs: its loss has a single optimum and no valley to wander in."""
+
 FEW_ROWS = 5_000
-_ORDER_OF_FEW = (_ORDER[0], _ORDER[2], _ORDER[1], *_ORDER[3:])
+_ORDER_OF_FEW = (_ORDER[0], ("additive", slice(None)), _ORDER[2], _ORDER[1], *_ORDER[3:-1])
 """On so few training rows eight small networks in a pack take the time of one TabM, and differ enough to answer
-together: they come before it, so that a short search has an ensemble."""
+together: they come before it, so that a short search has an ensemble. Before them come additive models, which take a
+few seconds each; where columns do not interact nothing is better."""
 
 
 def portfolio_of(space_name: str, context: TrainingContext, *, seconds: float) -> tuple[Recipe, ...]:
@@ -125,6 +134,8 @@ def _fitted(family: str, recipe: Recipe, context: TableContext, seconds: float) 
     if family == MLP:
         # Twice the batch is nearly half the time of an epoch, as most of a step of a small network is overhead.
         return {**own, "batch_size": sizes[len(sizes) // 2]}
+    if family == "additive":
+        return {**own, "batch_size": sizes[len(sizes) // 2], "epoch_share": _CURVE_SHARE}
     own["batch_size"] = min(sizes, key=lambda size: abs(size - 256))
     whole = context.max_epochs * epoch_seconds(family, context.num_training_rows)
     own["epoch_share"] = epoch_share(whole, seconds=seconds)

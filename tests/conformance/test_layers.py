@@ -33,6 +33,7 @@ from search_spaces.layers.robust_scale_smooth_clip import RobustScaleSmoothClip
 from search_spaces.layers.selected_columns import SelectedColumns
 from search_spaces.layers.stochastic_depth import StochasticDepth
 from search_spaces.layers.target_range import TargetRange
+from search_spaces.layers.term_sum import TermSum
 from search_spaces.layers.token_attention import GatedLinearUnit, TokenAttention
 from search_spaces.layers.tokens import ClassToken, FeatureBias, LinearEmbedding
 
@@ -106,6 +107,7 @@ LAYERS: dict[str, Case] = {
     "selected_columns": Case(make=lambda **k: SelectedColumns((2, 0), **k), rows=IDS, rounded=False),
     "stochastic_depth": Case(make=lambda **k: StochasticDepth(0.3, seed=1, **k), rows=TOKENS),
     "target_range": Case(make=TargetRange, rows=NUMBERS[:, :1], rounded=False),
+    "term_sum": Case(make=lambda **k: TermSum(2, **k), rows=NUMBERS),
     "token_attention": Case(make=lambda **k: TokenAttention(2, dropout=0.1, seed=1, **k), rows=TOKENS),
     "token_attention_first": Case(make=lambda **k: TokenAttention(4, queries="first", **k), rows=TOKENS),
 }

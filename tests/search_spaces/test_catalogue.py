@@ -21,7 +21,7 @@ def test_names_of_spaces_and_references_are_accepted(name: str) -> None:
 
 
 def test_an_unknown_space_names_the_nearest() -> None:
-    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of ba"):
+    with pytest.raises(SpaceError, match=r"unknown space 'resnt' \(did you mean 'resnet'\?\): expected one of ad"):
         check_space_name("resnt")
 
 

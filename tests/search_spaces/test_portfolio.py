@@ -49,8 +49,9 @@ def test_the_space_over_all_families_begins_with_the_papers_defaults() -> None:
 
 def test_where_rows_are_few_the_pack_of_small_networks_comes_between_them() -> None:
     families = [recipe[FAMILY] for recipe in portfolio_of("tabular", table(rows=3_000), seconds=60)]
-    assert families[:10] == ["realmlp", *["mlp"] * 8, "tabm"]
-    assert sorted(families) == sorted(r[FAMILY] for r in portfolio_of("tabular", table(rows=8_000), seconds=60))
+    assert families[:12] == ["realmlp", "additive", "additive", *["mlp"] * 8, "tabm"]
+    many = [recipe[FAMILY] for recipe in portfolio_of("tabular", table(rows=8_000), seconds=60)]
+    assert sorted(families) == sorted([*many, "additive"])
 
 
 def test_small_recipes_differ_and_every_level_occurs_equally_often() -> None:
