@@ -46,6 +46,8 @@ __all__ = [
 DEFAULT_SECONDS = 600.0
 MAX_FOLDS = 10
 MAX_ENSEMBLE = 32
+_RENAMED = {"class_weights": "expected balance, with weights for always and none for never"}
+"""Settings that had another name, and what stands in their place."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 _T = typing.TypeVar("_T")
@@ -307,7 +309,9 @@ def _build(cls: type[_T], values: Mapping[str, Any], origin: str) -> _T:
     hints = typing.get_type_hints(cls)
     unknown = [name for name in values if name not in hints]
     if unknown:
-        raise ConfigError(f"{origin} has an unknown setting {unknown[0]!r}{did_you_mean(unknown[0], hints)}")
+        renamed = _RENAMED.get(unknown[0])
+        hint = f": {renamed}" if renamed else did_you_mean(unknown[0], hints)
+        raise ConfigError(f"{origin} has an unknown setting {unknown[0]!r}{hint}")
     return cls(**{name: _convert(hints[name], value, f"{origin}: {name}") for name, value in values.items()})
 
 

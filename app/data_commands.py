@@ -132,10 +132,11 @@ def lock(
     """Write down what the data is now; `tamiz search --lock FILE` then refuses other data."""
     from app.config import DataConfig, ExperimentConfig
     from app.data_lock import write_lock
-    from app.data_source import read_source, source_of
+    from app.data_source import source_of
+    from app.read_rows import facts_of
 
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     settings = given.applied(DataConfig())
-    table = read_source(source_of(settings, url=url), ExperimentConfig(data=settings))
-    write_lock(table.facts, output)
-    console_view().say(f"{table.description}: locked in {output}")
+    facts = facts_of(source_of(settings, url=url), ExperimentConfig(data=settings))
+    write_lock(facts, output)
+    console_view().say(f"{facts.description}: locked in {output}")

@@ -12,21 +12,23 @@ from typing import Any
 import pyarrow as pa
 
 from app.config import ExperimentConfig, ForecastConfig
-from app.data_source import is_large, read_options
 from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError, RunDirectoryError
 from app.forecast_stage import series_report
-from app.large_data import prepare_large
+from app.large_data import prepare_large, sample_note, survey_stored
+from app.read_rows import ReadRows, read_rows
 from app.run_directory import SHIPPED_FOLDER, RunDirectory, read_json, write_atomically, write_json
 from pipelines.association import Association, association
 from pipelines.column_values import PLAIN_TYPES, plain_array
-from pipelines.contract import Contract, Problem, check_rows, contract_of
+from pipelines.contract import Contract, Problem, contract_of
+from pipelines.contract_check import ContractCheck
 from pipelines.data_report import DataProfile, Finding, Severity, profile_columns
-from pipelines.drift import MIN_ROWS, ColumnDrift, find_drift
+from pipelines.drift import MIN_ROWS, ColumnDrift, DriftCheck, find_drift
 from pipelines.inference import infer_features
 from pipelines.schema import DatasetSchema, FeatureKind, TargetSpec, Task
-from pipelines.sources import DataLike, SourceTable, open_source
+from pipelines.sources import DataLike, open_source
 from pipelines.splits import Split
+from pipelines.survey_report import surveyed_columns
 
 PROFILE_FILE, CONTRACT_FILE, PAGE_FILE = "profile.json", "schema.json", "profile.html"
 
@@ -99,16 +101,14 @@ def profile_data(data: DataLike, config: ExperimentConfig) -> Profiled:
     Raises:
         DataError: It cannot be read or used.
     """
-    opened = open_source(data)
-    if config.data.target and is_large(opened, config):
-        return _profiled(prepare_large(opened, config, folder=Path(tempfile.gettempdir())).prepared)
-    source = opened.read(read_options(config))
-    found = series_report(source, config)
+    rows = read_rows(open_source(data), config, folder=Path(tempfile.gettempdir()))
+    found = series_report(rows.source, config)
     # The rows are described, not the windows that a forecast makes of them.
     config = replace(config, data=replace(config.data, task="auto"), forecast=ForecastConfig())
     if not config.data.target:
-        return _without_target(source, found)
-    return _profiled(prepare_data(source, config), found)
+        return _without_target(rows, config, found)
+    prepared = prepare_data(rows.source, config) if rows.stored is None else prepare_large(rows, config).prepared
+    return _profiled(prepared, found)
 
 
 def _profiled(prepared: PreparedData, found: Sequence[Finding] = ()) -> Profiled:
@@ -124,25 +124,32 @@ def _profiled(prepared: PreparedData, found: Sequence[Finding] = ()) -> Profiled
     )
 
 
-def _without_target(source: SourceTable, found: Sequence[Finding]) -> Profiled:
+def _without_target(rows: ReadRows, config: ExperimentConfig, found: Sequence[Finding]) -> Profiled:
     # No column has this name, so that every column is looked at.
-    schema = infer_features(source.table, TargetSpec("", task=Task.REGRESSION))
+    target = TargetSpec("", task=Task.REGRESSION)
+    survey = None if rows.stored is None else survey_stored(rows.stored, config)
+    if survey is None:
+        schema = infer_features(rows.source.table, target)
+    else:
+        schema = infer_features(survey.sample, target, facts=None if survey.is_complete else survey.facts)
     kinds = {feature.name: feature.kind.value for feature in schema.features}
+    columns = profile_columns(rows.source.table, kinds) if survey is None else surveyed_columns(survey, kinds)
+    notes = [*rows.source.notes]
+    if survey is not None:
+        notes.append(sample_note(survey.sample.num_rows, survey.num_rows, limit=config.data.in_memory))
     findings = [*found]
-    findings += [Finding(severity=Severity.INFO, code="recognised", message=note) for note in source.notes]
+    findings += [Finding(severity=Severity.INFO, code="recognised", message=note) for note in notes]
     findings += [
         Finding(severity=Severity.INFO, code="column", message=f"Column {feature.name!r}: {feature.reason}.")
         for feature in schema.features
         if not feature.used
     ]
+    num_rows = rows.source.table.num_rows
     profile = DataProfile(
-        num_rows=source.table.num_rows,
-        split_rows=(source.table.num_rows, 0, 0),
-        columns=profile_columns(source.table, kinds),
-        findings=tuple(findings),
+        num_rows=num_rows, split_rows=(num_rows, 0, 0), columns=columns, findings=tuple(findings)
     )
     contract = contract_of(profile, datetime_formats=_formats(schema))
-    return Profiled(description=source.description, profile=profile, contract=contract, associations={})
+    return Profiled(description=rows.source.description, profile=profile, contract=contract, associations={})
 
 
 def write_profile(profiled: Profiled, directory: Path, *, page: str) -> None:
@@ -184,16 +191,23 @@ def validate_data(
     contract = _read_contract(schema, baseline)
     if expect is not None:
         contract = contract.with_expectations(_read_toml(expect))
-    table = open_source(data).read(read_options(config))
+    rows = read_rows(open_source(data), config, folder=Path(tempfile.gettempdir()))
+    num_rows = rows.source.table.num_rows
     notes = []
     if baseline is None:
         notes.append(f"There is no {PROFILE_FILE} beside {schema}: drift was not measured.")
-    elif table.table.num_rows < MIN_ROWS:
-        notes.append(f"With {table.table.num_rows:,} rows, fewer than {MIN_ROWS}, drift was not measured.")
+    elif num_rows < MIN_ROWS:
+        notes.append(f"With {num_rows:,} rows, fewer than {MIN_ROWS}, drift was not measured.")
+    check = ContractCheck(contract)
+    drift = DriftCheck(baseline.columns, num_rows=baseline.split_rows[0]) if baseline else None
+    for part in rows.parts():
+        check.add(part)
+        if drift is not None:
+            drift.add(part)
     return Validation(
-        description=table.description,
-        problems=check_rows(table.table, contract),
-        drift=find_drift(table.table, baseline.columns, num_rows=baseline.split_rows[0]) if baseline else [],
+        description=rows.source.description,
+        problems=check.problems(),
+        drift=[] if drift is None else drift.found(),
         notes=notes,
     )
 

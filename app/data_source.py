@@ -105,7 +105,23 @@ def read_source(
         DataError: It cannot be read.
         RunDirectoryError: It is not what the lock file of the settings says.
     """
-    table = open_source(source).read(read_options(config, schema=schema))
+    return finish_reading(open_source(source).read(read_options(config, schema=schema)), config, schema=schema)
+
+
+def finish_reading(
+    table: SourceTable, config: ExperimentConfig, *, schema: DatasetSchema | None = None
+) -> SourceTable:
+    """Returns a table with the images that it names, after it was held against the lock file.
+
+    Args:
+        table: What was read.
+        config: The settings.
+        schema: As for `read_options`.
+
+    Raises:
+        DataError: An image cannot be read.
+        RunDirectoryError: The table is not what the lock file of the settings says.
+    """
     table = with_images(table, kinds=image_kinds(config, schema=schema))
     if config.data.lock and schema is None:
         check_lock(table.facts, Path(config.data.lock))

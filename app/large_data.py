@@ -7,7 +7,6 @@ scales, vocabularies, mean targets, leaks) is learned from a uniform sample, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 
 from app.config import ExperimentConfig
 from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, RowsTold, imbalance_of, split_prints, write_records
-from app.data_lock import check_lock
-from app.data_source import read_options
 from app.data_stage import PreparedData, check_weight, kind_of
 from app.errors import ConfigError
 from app.fold_choice import FoldChoice
 from app.forecast_stage import without_embargo
+from app.read_rows import ReadRows
 from app.run_directory import RunDirectory
 from app.target_rows import rows_with_target, split_rows
 from pipelines.balance import Balance
@@ -32,10 +30,10 @@ from pipelines.preprocessing import fit_preprocessing
 from pipelines.row_hash import finish_sums
 from pipelines.row_weights import check_split_weights, row_weights
 from pipelines.several_targets import target_columns
-from pipelines.sources import Source, SourceTable
+from pipelines.sources import SourceTable
 from pipelines.splits import ALWAYS_TRAINS, Split
-from pipelines.stored_rows import StoredRows, store_rows
-from pipelines.survey import draw_sample, survey_rows
+from pipelines.stored_rows import StoredRows
+from pipelines.survey import Survey, draw_sample, survey_rows
 from pipelines.survey_report import Identities, profile_survey
 from pipelines.time_splits import LEFT_OUT
 
@@ -61,18 +59,11 @@ class LargeData:
     told: RowsTold
 
 
-def prepare_large(source: Source, config: ExperimentConfig, *, folder: Path) -> LargeData:
-    """Does what `prepare_data` does, in bounded memory.
-
-    Args:
-        source: The source.
-        config: The settings.
-        folder: Where the rows are kept meanwhile.
+def check_disk_settings(config: ExperimentConfig) -> None:
+    """Checks that settings are for tables that are not held in memory.
 
     Raises:
-        DataError: The data cannot be used.
-        ConfigError: A setting is not for tables of this size.
-        RunDirectoryError: It is not what the lock file of the settings says.
+        ConfigError: One is not.
     """
     if config.search.folds > 1:
         raise ConfigError(
@@ -82,22 +73,26 @@ def prepare_large(source: Source, config: ExperimentConfig, *, folder: Path) -> 
     if config.training.balance not in (Balance.AUTO, Balance.NONE, Balance.WEIGHTS):
         raise ConfigError(
             f"balance is {config.training.balance.value!r}: expected auto, none or weights for a table that is not "
-            f"held in memory, whose epochs see every row once"
+            f"held in memory, whose epochs see every row once; or raise in_memory in the [data] of --config"
         )
-    with ThreadPoolExecutor(1) as pool:
-        prints = pool.submit(source.prints)
-        stored = store_rows(source, read_options(config), folder=folder)
-        fingerprint, files = prints.result()
-    read = SourceTable(
-        table=stored.table,
-        description=f"{source.title}: {stored.num_rows:,} rows, {len(stored.schema.names):,} columns",
-        fingerprint=fingerprint,
-        notes=(f"{len(files):,} files were read as one table.",) if len(files) > 1 else (),
-        files=files,
-    )
-    if config.data.lock:
-        check_lock(read.facts, Path(config.data.lock))
-    return _recognised(read, stored, config)
+
+
+def prepare_large(rows: ReadRows, config: ExperimentConfig) -> LargeData:
+    """Does what `prepare_data` does, in bounded memory.
+
+    Args:
+        rows: The rows, on disk.
+        config: The settings.
+
+    Raises:
+        DataError: The data cannot be used.
+        ConfigError: A setting is not for tables of this size.
+        ValueError: The rows are in memory.
+    """
+    check_disk_settings(config)
+    if rows.stored is None:
+        raise ValueError("the rows are in memory: expected rows that `store_source` has stored")
+    return _recognised(rows.source, rows.stored, config)
 
 
 def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig) -> LargeData:
@@ -143,7 +138,11 @@ def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig)
             splits=splits[known],
         ),
         targets=narrow.select(list(names)),
-        notes=(*read.notes, *notes, _sample_note(survey.sample_splits, stored, data.in_memory)),
+        notes=(
+            *read.notes,
+            *notes,
+            sample_note(int(training.sum()), stored.num_rows, limit=data.in_memory, of="training "),
+        ),
     )
     prepared = PreparedData(
         source=read,
@@ -168,12 +167,36 @@ def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig)
     )
 
 
-def _sample_note(sample_splits: NDArray[np.int8], stored: StoredRows, limit: int) -> str:
-    learned = int((sample_splits == Split.TRAIN).sum())
+def survey_stored(stored: StoredRows, config: ExperimentConfig) -> Survey:
+    """Looks at rows that are in no splits: all of them are described.
+
+    Args:
+        stored: The rows.
+        config: The settings.
+
+    Raises:
+        DataError: A column cannot be used.
+    """
+    splits = np.full(stored.num_rows, Split.TRAIN, np.int8)
+    sampled = draw_sample(splits, seed=_SAMPLE_SEED, num_rows=config.data.sample_rows)
+    survey = survey_rows(stored, splits, sampled=sampled)
+    check_survey(survey)
+    return survey
+
+
+def sample_note(num_sampled: int, num_rows: int, *, limit: int, of: str = "") -> str:
+    """Returns what is said of a table that stays on disk.
+
+    Args:
+        num_sampled: Rows of the sample that something was learned from.
+        num_rows: All rows.
+        limit: Bytes that a table may take in memory.
+        of: Which rows the sample was drawn from, ``training `` or all.
+    """
     return (
         f"The table is larger than {limit:,} bytes and stays on disk: types, counts, ranges, means and splits are of "
-        f"all {stored.num_rows:,} rows; quantiles, histograms, scales, vocabularies, mean targets and suspected leaks "
-        f"are of a uniform sample of {learned:,} training rows."
+        f"all {num_rows:,} rows; quantiles, histograms, scales, vocabularies, mean targets and suspected leaks are of "
+        f"a uniform sample of {num_sampled:,} {of}rows."
     )
 
 

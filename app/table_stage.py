@@ -10,9 +10,10 @@ from pathlib import Path
 from app.config import ExperimentConfig
 from app.data_files import write_data
 from app.data_lock import check_lock
-from app.data_source import is_large, read_source
+from app.data_source import is_large
 from app.data_stage import KnownData, prepare_data
-from app.large_data import prepare_large, write_large
+from app.large_data import check_disk_settings, prepare_large, write_large
+from app.read_rows import read_rows
 from app.run_directory import RunDirectory
 from app.table_cache import cache_of
 from app.view import View
@@ -81,12 +82,15 @@ def keep_encoded(directory: RunDirectory, config: ExperimentConfig, *, view: Vie
 
 def _prepared(source: Source, config: ExperimentConfig, *, folder: Path) -> Table:
     if is_large(source, config):
-        large = prepare_large(source, config, folder=folder)
-        return Table(
-            known=large.prepared.known, write=lambda final, directory: write_large(large, final, directory=directory)
-        )
-    data = prepare_data(read_source(source, config), config)
-    return Table(known=data.known, write=lambda final, directory: write_data(data, final, directory=directory))
+        check_disk_settings(config)  # before a long pass
+    rows = read_rows(source, config, folder=folder)
+    if rows.stored is None:
+        data = prepare_data(rows.source, config)
+        return Table(known=data.known, write=lambda final, directory: write_data(data, final, directory=directory))
+    large = prepare_large(rows, config)
+    return Table(
+        known=large.prepared.known, write=lambda final, directory: write_large(large, final, directory=directory)
+    )
 
 
 @contextlib.contextmanager

@@ -158,11 +158,12 @@ def profile_and_split(path: Path, folder: Path) -> None:
     """Does all that the coordinator does before a search."""
     from app.config import DataConfig, ExperimentConfig
     from app.large_data import prepare_large, write_large
+    from app.read_rows import store_source
     from app.run_directory import RunDirectory
     from pipelines.sources import open_source
 
     config = ExperimentConfig(data=DataConfig(source=str(path), target=TARGET))
-    data = prepare_large(open_source(str(path)), config, folder=folder)
+    data = prepare_large(store_source(open_source(str(path)), config, folder=folder), config)
     with RunDirectory(folder / f"run-{path.suffix[1:]}").staged() as staged:
         write_large(data, config, directory=staged)
 

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.column_values import num_distinct, numbers_of, plain_array, text_of, truth_of
 from pipelines.data_report import NUM_TOP_VALUES, ColumnProfile, DataProfile
-from pipelines.datetime_text import timestamps_of
-from pipelines.errors import DataError, list_names, suggest_name
-from pipelines.schema import FeatureKind, checked_fields
+from pipelines.errors import DataError, suggest_name
+from pipelines.schema import checked_fields
 
 KINDS = ("numeric", "boolean", "categorical", "datetime", "text")
 _SPARE_MISSING = 0.05
@@ -155,24 +152,6 @@ def contract_of(
     )
 
 
-def check_rows(table: pa.Table, contract: Contract) -> list[Problem]:
-    """Return the rules that rows break; columns without a rule are fine.
-
-    Args:
-        table: The rows.
-        contract: The rules.
-    """
-    problems = []
-    for rule in contract.columns:
-        if rule.name not in table.column_names:
-            if rule.required:
-                near = suggest_name(rule.name, table.column_names)
-                problems.append(Problem(column=rule.name, rule="present", message=f"is not there.{near}"))
-            continue
-        problems += _check(plain_array(table, rule.name), rule)
-    return problems
-
-
 def _suggested(column: ColumnProfile, datetime_format: str | None, *, required: bool) -> ColumnRule:
     number = column.min is not None
     kind = column.kind if column.kind in KINDS else ("numeric" if number else "categorical")
@@ -226,68 +205,3 @@ def _expected(rule: ColumnRule, wanted: Any) -> ColumnRule:
     if "matches" in wanted:
         changes["pattern"] = str(wanted["matches"])
     return replace(rule, **changes)
-
-
-def _check(array: pa.Array, rule: ColumnRule) -> list[Problem]:
-    found: list[Problem] = []
-    total = max(len(array), 1)
-
-    def problem(name: str, message: str) -> None:
-        found.append(Problem(column=rule.name, rule=name, message=message))
-
-    def report(name: str, wrong: pa.Array, expected: str) -> None:
-        """Add a problem if more rows are wrong than are tolerated."""
-        mask = pc.fill_null(wrong, False)
-        count = int(pc.sum(mask).as_py() or 0)
-        if count > rule.tolerance * total:
-            row = int(np.flatnonzero(np.asarray(mask.to_numpy(zero_copy_only=False), bool))[0])
-            problem(
-                name,
-                f"expected {expected}, but {count:,} of {len(array):,} rows have others, the first "
-                f"{array[row].as_py()!r} in row {row + 1}.",
-            )
-
-    share = array.null_count / total
-    if share > rule.max_missing_share:
-        problem("missing", f"expected at most {rule.max_missing_share:.1%} missing values, received {share:.1%}.")
-    usable = _of_kind(array, rule)
-    if usable is None:
-        problem("type", f"expected {rule.kind} values, received {array.type}.")
-        return found
-    wrong = pc.and_(pc.is_null(usable), pc.is_valid(array))
-    report("type", wrong, f"{rule.kind} values" + (f" ({rule.datetime_format})" if rule.datetime_format else ""))
-    if rule.kind == "numeric" and (rule.min is not None or rule.max is not None):
-        low, high = _limit(rule.min, -np.inf), _limit(rule.max, np.inf)
-        outside = pc.or_(pc.less(usable, low), pc.greater(usable, high))
-        report("range", outside, f"numbers from {low:g} to {high:g}")
-    text = text_of(array) if array.type != pa.null() else array.cast(pa.string())
-    if rule.values is not None:
-        unseen = pc.and_(pc.invert(pc.is_in(text, pa.array(rule.values, pa.string()))), pc.is_valid(text))
-        report("values", unseen, f"only {list_names(rule.values)}")
-    if rule.pattern is not None:
-        whole = pc.match_substring_regex(text, f"^(?:{rule.pattern})$")
-        report("pattern", pc.invert(whole), f"text that matches {rule.pattern!r}")
-    if rule.unique and (doubles := len(array) - array.null_count - num_distinct(array)):
-        problem("unique", f"expected each value once, but {doubles:,} rows repeat the value of another.")
-    return found
-
-
-def _limit(value: float | None, default: float) -> float:
-    return default if value is None else value
-
-
-def _of_kind(array: pa.Array, rule: ColumnRule) -> pa.Array | None:
-    """Return the column with nulls where a value is not of the kind; None if no value can be."""
-    if array.type == pa.null() or rule.kind in (FeatureKind.CATEGORICAL, FeatureKind.TEXT):
-        return array.cast(pa.float64()) if array.type == pa.null() and rule.kind == "numeric" else array
-    is_time = pa.types.is_timestamp(array.type)
-    if rule.kind == FeatureKind.DATETIME:
-        if is_time or array.type == pa.string():
-            return timestamps_of(array, datetime_format=rule.datetime_format)
-        return None
-    if is_time:
-        return None
-    if rule.kind == FeatureKind.BOOLEAN:
-        return truth_of(array)
-    numbers = numbers_of(array)
-    return pa.array(numbers, mask=np.isnan(numbers))

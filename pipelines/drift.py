@@ -7,8 +7,9 @@ alone would fire on differences of no consequence. Numbers are compared in the b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 import pyarrow as pa
@@ -64,21 +65,43 @@ def find_drift(table: pa.Table, profile: Sequence[ColumnProfile], *, num_rows: i
     Returns:
         The columns, the largest PSI first; none with fewer than `MIN_ROWS` new rows.
     """
-    if table.num_rows < MIN_ROWS:
-        return []
-    found = []
-    for column in profile:
-        if column.name not in table.column_names:
-            continue
-        array = plain_array(table, column.name)
-        num_known = round(num_rows * (1 - column.missing_share))
-        compare = _of_numbers if column.histogram_counts else _of_categories
-        drift = compare(array, column, num_known)
-        if drift is not None:
-            found.append(drift)
-    corrected = holm([drift.p for drift in found])
-    found = [replace(drift, p=float(p)) for drift, p in zip(found, corrected, strict=True)]
-    return sorted(found, key=lambda drift: -drift.psi)
+    check = DriftCheck(profile, num_rows=num_rows)
+    check.add(table)
+    return check.found()
+
+
+@final
+class DriftCheck:
+    """How rows that are looked at a part at a time differ from a profile.
+
+    Args:
+        profile: Columns as they were in training.
+        num_rows: Rows that the profile describes.
+    """
+
+    def __init__(self, profile: Sequence[ColumnProfile], *, num_rows: int) -> None:
+        self._num_rows = 0
+        self._columns: dict[str, _Numbers | _Categories] = {}
+        for column in profile:
+            num_known = round(num_rows * (1 - column.missing_share))
+            kind = _Numbers if column.histogram_counts else _Categories
+            self._columns[column.name] = kind(column, num_known=num_known)
+
+    def add(self, table: pa.Table) -> None:
+        """Look at some rows; all parts have the same columns of the same types."""
+        self._num_rows += table.num_rows
+        for name, column in self._columns.items():
+            if name in table.column_names:
+                column.add(plain_array(table, name))
+
+    def found(self) -> list[ColumnDrift]:
+        """Return the columns, the largest PSI first; none with fewer than `MIN_ROWS` rows so far."""
+        if self._num_rows < MIN_ROWS:
+            return []
+        found = [drift for column in self._columns.values() if (drift := column.drift()) is not None]
+        corrected = holm([drift.p for drift in found])
+        found = [replace(drift, p=float(p)) for drift, p in zip(found, corrected, strict=True)]
+        return sorted(found, key=lambda drift: -drift.psi)
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
@@ -106,54 +129,77 @@ def stability_index(expected: NDArray[np.float64], found: NDArray[np.float64]) -
     return float(np.sum((second - first) * np.log(second / first)))
 
 
-def _of_numbers(array: pa.Array, column: ColumnProfile, num_known: int) -> ColumnDrift | None:
-    if pa.types.is_timestamp(array.type):
-        return None
-    values = numbers_of(array)
-    values = values[np.isfinite(values)]
-    known = np.asarray(column.histogram_counts, np.float64)
-    if values.size == 0 or known.sum() == 0 or num_known == 0:
-        return None
-    # What lies outside of the profile's range is in the bin at its end.
-    edges = np.asarray(column.histogram_edges)
-    bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, known.size - 1)
-    counts = np.bincount(bins, minlength=known.size)
-    expected, found = known / known.sum(), counts / counts.sum()
-    distance = float(np.abs(np.cumsum(expected) - np.cumsum(found)).max())
-    # Kolmogorov's limit for two samples; bins hide some of the distance, which makes it cautious.
-    size = num_known * values.size / (num_known + values.size)
-    p = float(stats.kstwobign.sf(np.sqrt(size) * distance))
-    return ColumnDrift(column=column.name, test="KS", p=p, distance=distance, psi=stability_index(expected, found))
+@final
+class _Numbers:
+    """New numbers in the bins of the profile."""
+
+    def __init__(self, column: ColumnProfile, *, num_known: int) -> None:
+        self._column, self._num_known = column, num_known
+        self._known = np.asarray(column.histogram_counts, np.float64)
+        self._edges = np.asarray(column.histogram_edges)
+        self._counts = np.zeros(self._known.size, np.int64)
+
+    def add(self, array: pa.Array) -> None:
+        """Count values; dates are not compared."""
+        if pa.types.is_timestamp(array.type):
+            return
+        values = numbers_of(array)
+        values = values[np.isfinite(values)]
+        # What lies outside of the profile's range is in the bin at its end.
+        bins = np.clip(np.searchsorted(self._edges, values, side="right") - 1, 0, self._known.size - 1)
+        self._counts += np.bincount(bins, minlength=self._known.size)
+
+    def drift(self) -> ColumnDrift | None:
+        """Return how they differ; None where nothing can be said."""
+        num_values = int(self._counts.sum())
+        if num_values == 0 or self._known.sum() == 0 or self._num_known == 0:
+            return None
+        expected, found = self._known / self._known.sum(), self._counts / num_values
+        distance = float(np.abs(np.cumsum(expected) - np.cumsum(found)).max())
+        # Kolmogorov's limit for two samples; bins hide some of the distance, which makes it cautious.
+        size = self._num_known * num_values / (self._num_known + num_values)
+        p = float(stats.kstwobign.sf(np.sqrt(size) * distance))
+        psi = stability_index(expected, found)
+        return ColumnDrift(column=self._column.name, test="KS", p=p, distance=distance, psi=psi)
 
 
-def _of_categories(array: pa.Array, column: ColumnProfile, num_known: int) -> ColumnDrift | None:
-    listed = dict(column.top_values)
-    if not listed or num_known == 0 or sum(listed.values()) < 0.5 * num_known:
-        return None  # of a column with very many values the profile knows too little
-    counts = _counts(array)
-    total = sum(counts.values())
-    if total == 0:
-        return None
-    names = list(listed)
-    new = sum(count for name, count in counts.items() if name not in listed)
-    known = np.array([*listed.values(), max(num_known - sum(listed.values()), 0)], np.float64)
-    found = np.array([*(counts.get(name, 0) for name in names), new], np.float64)
-    expected_shares, found_shares = known / known.sum(), found / total
-    complete = known[-1] == 0
-    return ColumnDrift(
-        column=column.name,
-        test="chi-square",
-        p=_chi_square(known, found),
-        distance=float(np.abs(expected_shares - found_shares).sum() / 2),
-        psi=stability_index(expected_shares, found_shares),
-        new_share=new / total if complete else 0.0,
-    )
+@final
+class _Categories:
+    """New categories among those that the profile lists."""
 
+    def __init__(self, column: ColumnProfile, *, num_known: int) -> None:
+        self._name, self._listed, self._num_known = column.name, dict(column.top_values), num_known
+        self._counts = dict.fromkeys(self._listed, 0)
+        self._num_new = 0
 
-def _counts(array: pa.Array) -> Mapping[str, int]:
-    counts = pc.value_counts(array.drop_null())
-    labels = text_of(counts.field("values")).to_pylist()
-    return dict(zip(labels, counts.field("counts").to_pylist(), strict=True))
+    def add(self, array: pa.Array) -> None:
+        """Count values."""
+        counts = pc.value_counts(array.drop_null())
+        labels = text_of(counts.field("values")).to_pylist()
+        for label, rows in zip(labels, counts.field("counts").to_pylist(), strict=True):
+            if label in self._counts:
+                self._counts[label] += rows
+            else:
+                self._num_new += rows
+
+    def drift(self) -> ColumnDrift | None:
+        """Return how they differ; None where nothing can be said."""
+        listed, total = list(self._listed.values()), sum(self._counts.values()) + self._num_new
+        # Of a column with very many values the profile knows too little.
+        if not listed or self._num_known == 0 or sum(listed) < 0.5 * self._num_known or total == 0:
+            return None
+        known = np.array([*listed, max(self._num_known - sum(listed), 0)], np.float64)
+        found = np.array([*self._counts.values(), self._num_new], np.float64)
+        expected_shares, found_shares = known / known.sum(), found / total
+        is_complete = known[-1] == 0
+        return ColumnDrift(
+            column=self._name,
+            test="chi-square",
+            p=_chi_square(known, found),
+            distance=float(np.abs(expected_shares - found_shares).sum() / 2),
+            psi=stability_index(expected_shares, found_shares),
+            new_share=self._num_new / total if is_complete else 0.0,
+        )
 
 
 def _chi_square(known: NDArray[np.float64], found: NDArray[np.float64]) -> float:

@@ -62,6 +62,11 @@ class StoredRows:
         """Number of rows."""
         return len(self.sums)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the rows would take in memory."""
+        return sum(part.nbytes for part in self.parts)
+
     @cached_property
     def table(self) -> pa.Table:
         """All rows as one table, text perhaps in dictionaries; a column whose parts differ in type is a copy."""

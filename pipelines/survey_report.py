@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,12 +58,9 @@ def profile_survey(
         targets: The target columns of all rows.
         notes: What the source recognised; each becomes a finding.
     """
-    training = survey.sample.filter(pa.array(survey.sample_splits == Split.TRAIN))
     kinds = {feature.name: feature.kind.value for feature in schema.features}
     kinds |= dict.fromkeys(schema.target.names, "target")
-    columns = profile_columns(training, kinds)
-    if not survey.is_complete:
-        columns = tuple(_of_all(column, survey.facts[column.name]) for column in columns)
+    columns = surveyed_columns(survey, kinds)
     missing = {feature.name: survey.facts[feature.name].missing_anywhere for feature in schema.used_features}
     findings = [Finding(severity=Severity.INFO, code="recognised", message=note) for note in notes]
     findings += column_findings(schema)
@@ -78,6 +75,20 @@ def profile_survey(
         columns=columns,
         findings=tuple(sorted(findings, key=lambda finding: finding.severity is not Severity.WARNING)),
     )
+
+
+def surveyed_columns(survey: Survey, kinds: Mapping[str, str]) -> tuple[ColumnProfile, ...]:
+    """Describe the training rows of columns.
+
+    Args:
+        survey: A look at all rows.
+        kinds: Column name to the kind of the feature; other columns are left out.
+    """
+    training = survey.sample.filter(pa.array(survey.sample_splits == Split.TRAIN))
+    columns = profile_columns(training, kinds)
+    if survey.is_complete:
+        return columns
+    return tuple(_of_all(column, survey.facts[column.name]) for column in columns)
 
 
 def _of_all(column: ColumnProfile, facts: ColumnFacts) -> ColumnProfile:

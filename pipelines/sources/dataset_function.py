@@ -6,12 +6,14 @@ The rows come back through an Arrow stream in a temporary file, so that neither 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import multiprocessing
 import pickle
 import shutil
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +25,7 @@ import pyarrow as pa
 from pipelines.errors import DataError, suggest_name
 from pipelines.sources.file_format import first_line, unite
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, wanted_columns
 
 PREFIX = "python:"
 LABEL = "label"
@@ -47,6 +49,7 @@ class DatasetSource(Source):
     def __init__(self, function: Callable[[], Any] | str) -> None:
         self._function = function
         self._path: Path | None = None
+        self._writing = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -61,12 +64,22 @@ class DatasetSource(Source):
         """The same."""
         return self.name
 
+    def num_bytes(self) -> int:
+        """Return the size of the rows; the function is called for it."""
+        return self._written().stat().st_size
+
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return the SHA-256 of the rows as the function gave them."""
+        with self._written().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), ()
+
     def load(self, options: ReadOptions) -> Loaded:
         """Read all elements."""
         del options
         with self._stored() as reader:
             tables = [pa.Table.from_batches([batch]) for batch in reader]
-        return Loaded(parsed=Parsed(table=unite([("the rows before", table) for table in tables])))
+        table = unite([("the rows before", table) for table in tables])
+        return Loaded(parsed=Parsed(table=table), fingerprint=self.prints()[0])
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
@@ -79,14 +92,19 @@ class DatasetSource(Source):
 
     @contextlib.contextmanager
     def _stored(self) -> Iterator[pa.RecordBatchStreamReader]:
-        if self._path is None:
-            folder = tempfile.mkdtemp(prefix="tamiz-")
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            path = Path(folder) / "rows.arrow"
-            self._write(path)
-            self._path = path
-        with pa.memory_map(str(self._path)) as file, pa.ipc.open_stream(file) as reader:
+        with pa.memory_map(str(self._written())) as file, pa.ipc.open_stream(file) as reader:
             yield reader
+
+    def _written(self) -> Path:
+        """Returns the file of the rows; the first who asks has the function called."""
+        with self._writing:
+            if self._path is None:
+                folder = tempfile.mkdtemp(prefix="tamiz-")
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                path = Path(folder) / "rows.arrow"
+                self._write(path)
+                self._path = path
+            return self._path
 
     def _write(self, path: Path) -> None:
         try:

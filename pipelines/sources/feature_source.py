@@ -14,7 +14,7 @@ from pipelines.errors import DataError
 from pipelines.feature_groups import FeatureGroup, find_group, join_features, read_group
 from pipelines.instants import check_not_ahead, instants
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, row_bytes, wanted_columns
 
 
 @final
@@ -36,6 +36,8 @@ class FeatureSource(Source):
         self, source: Source, groups: Sequence[str], *, store: Path, time_column: str = "", now: bool = False
     ) -> None:
         self._source, self._time_column, self._now = source, time_column, now
+        self._tallies = [0 for _ in groups]
+        self._num_rows = 0
         self._groups = [(group, read_group(store, group)) for group in (find_group(store, title) for title in groups)]
 
     @property
@@ -48,39 +50,89 @@ class FeatureSource(Source):
         """That of the rows, and the groups."""
         return " + ".join([self._source.title, *(group.title for group, _ in self._groups)])
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the rows are; the groups always are."""
+        return self._source.is_stored
+
+    def num_bytes(self) -> int | None:
+        """Return what the rows take with a row of each group beside each of them."""
+        size = self._source.num_bytes()
+        if not size:
+            return size
+        looked_up = sum(int(features.nbytes) / max(1, int(features.num_rows)) for _, features in self._groups)
+        return round(size * (1.0 + looked_up / row_bytes(self._source)))
+
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return one SHA-256 of rows and groups, and the files with the groups among them."""
+        fingerprint, files = self._source.prints()
+        return self._joined(fingerprint), (*files, *self._group_prints)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return how many rows have no match."""
+        notes = list(self._source.remarks())
+        for (group, _), num_missing in zip(self._groups, self._tallies, strict=True):
+            notes += self._unmatched(group, num_missing, num_rows=self._num_rows)
+        return tuple(notes)
+
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything."""
         rows = self._source.read(options)
-        table, notes, files, prints = rows.table, list(rows.notes), list(rows.files), [rows.fingerprint]
-        for group, features in self._groups:
-            time_column = self._time_of(table, group)
-            if time_column:
-                check_not_ahead(instants(table, time_column), time_column)
-            joined = join_features(table, features, group, time_column=time_column)
-            if joined.num_missing == table.num_rows:
-                when = f" up to {time_column!r}" if time_column else ""
-                raise DataError(
-                    f"Expected rows with a match in the feature group {group.title!r}, but none of {table.num_rows:,} "
-                    f"has a key {group.key!r} in it{when}; look at the key and the times."
-                )
-            if joined.num_missing:
-                notes.append(f"{joined.num_missing:,} of {table.num_rows:,} rows have no match in {group.title}.")
-            table = joined.table
-            files.append(FilePrint(name=f"feature group {group.title}", num_bytes=features.nbytes, sha256=group.sha256))
-            prints.append(group.sha256)
-        fingerprint = hashlib.sha256("\n".join(prints).encode()).hexdigest()
-        return Loaded(parsed=Parsed(table=table, notes=tuple(notes)), fingerprint=fingerprint, files=tuple(files))
+        table, missing = self._looked_up(rows.table, checked=True)
+        notes = list(rows.notes)
+        for (group, _), num_missing in zip(self._groups, missing, strict=True):
+            notes += self._unmatched(group, num_missing, num_rows=table.num_rows)
+        return Loaded(
+            parsed=Parsed(table=table, notes=tuple(notes)),
+            fingerprint=self._joined(rows.fingerprint),
+            files=(*rows.files, *self._group_prints),
+        )
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
     ) -> Iterator[pa.Table]:
         """Yield the rows with what they look up, unless they have all of it; the groups are in memory."""
+        self._tallies, self._num_rows = [0 for _ in self._groups], 0
         for chunk in self._source.chunks(options, chunk_rows=chunk_rows):
             table = chunk.table
             if columns is None or not set(columns) <= set(table.column_names):
-                for group, features in self._groups:
-                    table = join_features(table, features, group, time_column=self._time_of(table, group)).table
+                # Rows to be answered have happened when they come, by whatever clock.
+                table, missing = self._looked_up(table, checked=not self._now)
+                self._tallies = [one + other for one, other in zip(self._tallies, missing, strict=True)]
+                self._num_rows += table.num_rows
             yield table.select(wanted_columns(table.column_names, columns))
+
+    def _looked_up(self, table: pa.Table, *, checked: bool) -> tuple[pa.Table, list[int]]:
+        """Returns rows with their features, and how many have none in each group."""
+        missing = []
+        for group, features in self._groups:
+            time_column = self._time_of(table, group)
+            if time_column and checked:
+                check_not_ahead(instants(table, time_column), time_column)
+            joined = join_features(table, features, group, time_column=time_column)
+            table = joined.table
+            missing.append(joined.num_missing)
+        return table, missing
+
+    def _unmatched(self, group: FeatureGroup, num_missing: int, *, num_rows: int) -> list[str]:
+        if num_rows and num_missing == num_rows:
+            when = f" up to {(self._time_column or group.timestamp)!r}" if group.timestamp else ""
+            raise DataError(
+                f"Expected rows with a match in the feature group {group.title!r}, but none of {num_rows:,} has a key "
+                f"{group.key!r} in it{when}; look at the key and the times."
+            )
+        return [f"{num_missing:,} of {num_rows:,} rows have no match in {group.title}."] if num_missing else []
+
+    def _joined(self, fingerprint: str) -> str:
+        prints = [fingerprint, *(group.sha256 for group, _ in self._groups)]
+        return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+
+    @property
+    def _group_prints(self) -> tuple[FilePrint, ...]:
+        return tuple(
+            FilePrint(name=f"feature group {group.title}", num_bytes=features.nbytes, sha256=group.sha256)
+            for group, features in self._groups
+        )
 
     def _time_of(self, table: pa.Table, group: FeatureGroup) -> str:
         """Returns the column that says when the rows happened; "" where the group has no times, or for now."""

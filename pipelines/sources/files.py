@@ -95,6 +95,11 @@ class FileSource(Source):
             found.append(FilePrint(name=file.name, num_bytes=size, sha256=digest.hexdigest()))
         return _joined(found), tuple(found)
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return how many files there are, if there are several."""
+        num_files = len(self._set.files)
+        return (f"{num_files:,} files were read as one table.",) if num_files > 1 else ()
+
     def load(self, options: ReadOptions) -> Loaded:
         """Read all files."""
         options = self._complete(options)
@@ -109,9 +114,7 @@ class FileSource(Source):
 
         parsed = FORMATS[self._set.ending].parse(contents(), options)
         table = self._with_partitions(parsed.table, parsed.part_rows, options)
-        notes = parsed.notes
-        if len(prints) > 1:
-            notes = (f"{len(prints):,} files were read as one table.", *notes)
+        notes = (*self.remarks(), *parsed.notes)
         return Loaded(
             parsed=replace(parsed, table=table, notes=notes), fingerprint=_joined(prints), files=tuple(prints)
         )

@@ -16,7 +16,7 @@ from pipelines.errors import DataError
 from pipelines.key_columns import alike
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.places import ending_of
-from pipelines.sources.source import Loaded, Parsed, Source, SourceTable, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, SourceTable, row_bytes, wanted_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +36,12 @@ class Join:
     prefix: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Matched:
-    table: pa.Table
-    num_missing: int
+@dataclass(slots=True)
+class _Tally:
+    """Rows that looked a table up, and those that found nothing."""
+
+    num_rows: int = 0
+    num_missing: int = 0
 
 
 @final
@@ -53,6 +55,7 @@ class JoinedSource(Source):
 
     def __init__(self, source: Source, joins: Sequence[Join]) -> None:
         self._source, self._joins = source, tuple(joins)
+        self._tallies = [_Tally() for _ in self._joins]
         self._read = lru_cache(maxsize=len(self._joins))(self._read_table)
 
     @property
@@ -70,41 +73,58 @@ class JoinedSource(Source):
         """That of the rows."""
         return self._source.folder
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether all of them are."""
+        return self._source.is_stored and all(join.source.is_stored for join in self._joins)
+
+    def num_bytes(self) -> int | None:
+        """Return what the rows take with a row of each table beside each of them."""
+        size = self._source.num_bytes()
+        if not size:
+            return size
+        looked_up = sum(row_bytes(join.source) for join in self._joins)
+        return round(size * (1.0 + looked_up / row_bytes(self._source)))
+
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return one SHA-256 of all of them, and all files."""
+        found = [self._source.prints(), *(join.source.prints() for join in self._joins)]
+        return _joined([fingerprint for fingerprint, _ in found]), tuple(file for _, files in found for file in files)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return how many rows have no match."""
+        notes = list(self._source.remarks())
+        for join, tally in zip(self._joins, self._tallies, strict=True):
+            notes += _unmatched(join, tally)
+            notes += join.source.remarks()
+        return tuple(notes)
+
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything."""
         rows = self._source.read(options)
         table, notes, files, prints = rows.table, list(rows.notes), list(rows.files), [rows.fingerprint]
         for number, join in enumerate(self._joins):
-            other = self._read(number, options)
-            matched = self._matched(table, join, other)
-            if matched.num_missing == table.num_rows:
-                raise DataError(
-                    f"Expected values of {join.left!r} to stand in {join.right!r} of {join.source.name!r}, but none of "
-                    f"{table.num_rows:,} rows has a match; look at the key."
-                )
-            if matched.num_missing:
-                rows_without = f"{matched.num_missing:,} of {table.num_rows:,} rows"
-                notes.append(f"{rows_without} have no match in {join.source.title}.")
-            table = matched.table
-            notes += other.notes
+            other, tally = self._read(number, options), _Tally()
+            table = self._matched(table, join, other, tally)
+            notes += [*_unmatched(join, tally), *other.notes]
             files += other.files
             prints.append(other.fingerprint)
-        fingerprint = hashlib.sha256("\n".join(prints).encode()).hexdigest()
         return Loaded(
-            parsed=Parsed(table=table, notes=tuple(notes)), fingerprint=fingerprint, files=tuple(files)
+            parsed=Parsed(table=table, notes=tuple(notes)), fingerprint=_joined(prints), files=tuple(files)
         )
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
     ) -> Iterator[pa.Table]:
         """Yield the rows with what they look up, unless they have all of it; the tables are in memory."""
+        self._tallies = [_Tally() for _ in self._joins]
         for chunk in self._source.chunks(options, chunk_rows=chunk_rows):
             table = chunk.table
             if columns is not None and set(columns) <= set(table.column_names):
                 yield table.select(wanted_columns(table.column_names, columns))
                 continue
-            for number, join in enumerate(self._joins):
-                table = self._matched(table, join, self._read(number, options)).table
+            for number, (join, tally) in enumerate(zip(self._joins, self._tallies, strict=True)):
+                table = self._matched(table, join, self._read(number, options), tally)
             yield table.select(wanted_columns(table.column_names, columns))
 
     def _read_table(self, number: int, options: ReadOptions) -> SourceTable:
@@ -127,7 +147,7 @@ class JoinedSource(Source):
     def _as_text(self, join: Join, options: ReadOptions) -> tuple[str, ...]:
         return (join.right,) if join.left in options.text_columns else ()
 
-    def _matched(self, table: pa.Table, join: Join, other: SourceTable) -> _Matched:
+    def _matched(self, table: pa.Table, join: Join, other: SourceTable, tally: _Tally) -> pa.Table:
         keys = plain_array(table, require_column(table, join.left, role="key column"))
         left, right = alike(keys, plain_array(other.table, join.right))
         places = pc.index_in(left, value_set=right)
@@ -143,7 +163,29 @@ class JoinedSource(Source):
                     f"have {name!r} and {new!r} already; rename it."
                 )
             table = table.append_column(new, plain_array(other.table, name).take(places))
-        return _Matched(table, int(places.null_count))
+        tally.num_rows += table.num_rows
+        tally.num_missing += int(places.null_count)
+        return table
+
+
+def _unmatched(join: Join, tally: _Tally) -> list[str]:
+    """Return a note of the rows without a match.
+
+    Raises:
+        DataError: There is no other.
+    """
+    if tally.num_rows and tally.num_missing == tally.num_rows:
+        raise DataError(
+            f"Expected values of {join.left!r} to stand in {join.right!r} of {join.source.name!r}, but none of "
+            f"{tally.num_rows:,} rows has a match; look at the key."
+        )
+    if not tally.num_missing:
+        return []
+    return [f"{tally.num_missing:,} of {tally.num_rows:,} rows have no match in {join.source.title}."]
+
+
+def _joined(prints: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
 def join_of(text: str, *, source: Source, place: str) -> Join:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -14,6 +15,8 @@ from pipelines.column_values import TextForm
 from pipelines.errors import DataError
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.table_checks import plain_source
+
+_FIRST_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +181,21 @@ class Source(abc.ABC):
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
         """Return the SHA-256 of the content and the files, as ``read`` would, without keeping the rows.
 
+        Where only reading tells (``num_bytes`` is None), those of the last pass over the rows, if there was one.
+
         Raises:
             DataError: As for ``read``.
         """
         table = self.read()
         return table.fingerprint, table.files
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what the last pass over the rows showed, as the notes of ``read`` do.
+
+        Raises:
+            DataError: It showed that the rows cannot be what was meant.
+        """
+        return ()
 
     @final
     def read(self, options: ReadOptions | None = None) -> SourceTable:
@@ -214,7 +227,7 @@ class Source(abc.ABC):
         chunk_rows: int,
         columns: Collection[str] | None = None,
         text: TextForm = TextForm.PLAIN,
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Yield the rows in order; memory stays bounded however many there are.
 
         Args:
@@ -247,6 +260,20 @@ def wanted_columns(names: list[str], columns: Collection[str] | None) -> list[st
     if columns is None or not set(columns) <= set(names):
         return names
     return [name for name in names if name in columns]
+
+
+def row_bytes(source: Source) -> float:
+    """Return about how many bytes a row of a source takes in memory, by its first rows.
+
+    Args:
+        source: The source.
+
+    Raises:
+        DataError: Its first rows cannot be read.
+    """
+    with contextlib.closing(source.chunks(chunk_rows=_FIRST_ROWS)) as chunks:
+        first = next(chunks).table
+    return float(first.nbytes / first.num_rows)
 
 
 def table_fingerprint(table: pa.Table) -> str:

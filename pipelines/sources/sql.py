@@ -10,17 +10,19 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipelines.addresses import shown_database, without_secrets
 from pipelines.errors import DataError
-from pipelines.row_hash import hash_rows
+from pipelines.row_hash import finish_sums, row_sums
 from pipelines.sources.file_format import first_line, unite
 from pipelines.sources.memory import table_from_frame
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, wanted_columns
 from pipelines.sources.table_checks import check_column_names, plain_source
 
-_ROWS_A_FETCH = 50_000
+_ROWS_A_FETCH = 20_000
+"""Rows that are there as objects of Python at once, some tens of megabytes."""
 
 
 @final
@@ -36,6 +38,7 @@ class SqlSource(Source):
         if not query.strip() or not url.strip():
             raise DataError("Expected a query and the URL of a database, such as --sql 'select ...' --url sqlite:///x.db.")
         self._query, self._url = query, url
+        self._seen: _Seen | None = None
 
     @property
     def name(self) -> str:
@@ -47,22 +50,24 @@ class SqlSource(Source):
         """The query."""
         return f"SQL {_short(self._query)!r}"
 
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return the SHA-256 of the rows; a database promises them in no order, so it has none either."""
+        if self._seen is None:
+            for _ in self._tables(ReadOptions(), chunk_rows=_ROWS_A_FETCH):
+                pass
+        return "" if self._seen is None else self._seen.fingerprint(), ()
+
     def load(self, options: ReadOptions) -> Loaded:
-        """Read all rows; a database promises them in no order, so the fingerprint has none either."""
+        """Read all rows."""
         tables = list(self._tables(options, chunk_rows=_ROWS_A_FETCH))
         table = unite([("the rows before", part) for part in tables])
-        plain = plain_source(table, self.name)
-        names = sorted(plain.column_names)
-        hashes = np.sort(hash_rows(plain, columns=names))
-        digest = hashlib.sha256(repr([(name, str(plain.column(name).type)) for name in names]).encode())
-        digest.update(hashes.tobytes())
-        return Loaded(parsed=Parsed(table=table), fingerprint=digest.hexdigest())
+        return Loaded(parsed=Parsed(table=table), fingerprint=self.prints()[0])
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
     ) -> Iterator[pa.Table]:
-        """Yield the rows as the database sends them."""
-        for table in self._tables(options, chunk_rows=chunk_rows):
+        """Yield the rows as the database sends them, through a cursor on its side where its driver has one."""
+        for table in self._tables(options, chunk_rows=min(chunk_rows, _ROWS_A_FETCH)):
             yield table.select(wanted_columns(table.column_names, columns))
 
     def _tables(self, options: ReadOptions, *, chunk_rows: int) -> Iterator[pa.Table]:
@@ -79,12 +84,14 @@ class SqlSource(Source):
                 raise DataError(f"Expected a query that returns rows, such as a SELECT; {self.name} returns none.")
             names = list(map(str, result.keys()))
             check_column_names(names, self.name)
-            some = False
+            seen = _Seen()
             while rows := result.fetchmany(chunk_rows):
-                some = True
-                yield _table(names, rows, options)
-            if not some:
+                table = _table(names, rows, options)
+                seen.add(plain_source(table, self.name))
+                yield table
+            if not seen.sums:
                 raise DataError(f"Expected rows, but {self.name} returns none.")
+            self._seen = seen
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -97,6 +104,31 @@ class SqlSource(Source):
             # A driver may repeat what it was given; the error behind this one is left out for the same reason.
             name = self.name[0].upper() + self.name[1:]
             raise DataError(f"{name} failed: {without_secrets(reason, self._url)}.") from None
+
+
+@final
+class _Seen:
+    """What a pass over the rows leaves: 8 bytes of each, and the types of the columns."""
+
+    def __init__(self) -> None:
+        self.sums: list[NDArray[np.uint64]] = []
+        self._types: dict[str, pa.DataType] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Look at some rows."""
+        for name in table.column_names:
+            known, found = self._types.get(name, pa.null()), table.column(name).type
+            if {known, found} == {pa.int64(), pa.float64()}:
+                self._types[name] = pa.float64()
+            elif known == pa.null():
+                self._types[name] = found
+        self.sums.append(row_sums(table, columns=table.column_names))
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the rows in any order."""
+        digest = hashlib.sha256(repr(sorted((name, str(kind)) for name, kind in self._types.items())).encode())
+        digest.update(np.sort(finish_sums(np.concatenate(self.sums), seed=0)).tobytes())
+        return digest.hexdigest()
 
 
 def _table(names: list[str], rows: Any, options: ReadOptions) -> pa.Table:

@@ -11,11 +11,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, final
+from typing import IO, Any, cast, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -69,17 +69,42 @@ class TfdsSource(Source):
         """The same: a configuration is no folder."""
         return self.name
 
+    @property
+    def is_stored(self) -> bool:
+        """They do."""
+        return True
+
+    def num_bytes(self) -> int:
+        """Return the size of the shards; an Example, which names its columns, takes more than a row of Arrow."""
+        sizes = []
+        for shard in self._shards:
+            with shard.opened() as file:
+                sizes.append(file.seek(0, io.SEEK_END))
+        return sum(sizes)
+
+    def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
+        """Return the SHA-256 of the shards."""
+        prints: list[FilePrint] = []
+        for shard in self._shards:
+            with shard.opened() as file:
+                prints.append(_print(file, shard.name))
+        return _joined(prints), tuple(prints)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return which splits are read, if there are several."""
+        note = f"All splits of {self.name} are read ({', '.join(self._splits)}); the rows are split anew."
+        return (note,) if len(self._splits) > 1 else ()
+
     def load(self, options: ReadOptions) -> Loaded:
         """Read all splits."""
         del options
         prints: list[FilePrint] = []
         parts = [part for shard in self._shards for part in self._rows(shard, prints)]
         names = list(dict.fromkeys(name for _, table in parts for name in table.column_names))
-        digest = hashlib.sha256("\n".join(file.sha256 for file in prints).encode()).hexdigest()
         table = unite([(name, complete(table, names)) for name, table in parts])
-        note = f"All splits of {self.name} are read ({', '.join(self._splits)}); the rows are split anew."
-        notes = (note,) if len(self._splits) > 1 else ()
-        return Loaded(parsed=Parsed(table=table, notes=notes), fingerprint=digest, files=tuple(prints))
+        return Loaded(
+            parsed=Parsed(table=table, notes=self.remarks()), fingerprint=_joined(prints), files=tuple(prints)
+        )
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
@@ -94,8 +119,7 @@ class TfdsSource(Source):
     def _rows(self, shard: StoredFile, prints: list[FilePrint] | None) -> Iterator[tuple[str, pa.Table]]:
         with shard.opened() as file:
             if prints is not None:
-                digest = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
-                prints.append(FilePrint(name=shard.name, num_bytes=file.tell(), sha256=digest))
+                prints.append(_print(file, shard.name))
                 file.seek(0)
             for table in example_tables(file, shard.name):
                 yield shard.name, self._decoded(table)
@@ -173,6 +197,15 @@ class TfdsSource(Source):
     def _features(self) -> dict[str, _Feature]:
         described = _read_json(self._folder / "features.json")
         return dict(_features(described, "", self._folder))
+
+
+def _print(file: IO[bytes], name: str) -> FilePrint:
+    digest = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+    return FilePrint(name=name, num_bytes=file.tell(), sha256=digest)
+
+
+def _joined(prints: Sequence[FilePrint]) -> str:
+    return hashlib.sha256("\n".join(file.sha256 for file in prints).encode()).hexdigest()
 
 
 def _features(described: Mapping[str, Any], name: str, folder: Path) -> Iterator[tuple[str, _Feature]]:

@@ -104,6 +104,7 @@ def test_every_setting_is_written_down() -> None:
         ("serach = 1", r"unknown setting 'serach' \(did you mean 'search'\?\)"),
         ("[search]\ntrails = 3", r"search has an unknown setting 'trails' \(did you mean 'trials'\?\)"),
         ("zzz = 1", r"unknown setting 'zzz'$"),
+        ('[training]\nclass_weights = "always"', r"unknown setting 'class_weights': expected balance, with weights"),
         ("keep = 1.5", "keep is 1.5: expected a whole number"),
         ("keep = true", "keep is True: expected a whole number"),
         ("name = 3", "name is 3: expected a text"),

@@ -14,12 +14,16 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.config import DataConfig, ExperimentConfig
+from app.data_contract import profile_data, validate_data, write_profile
 from app.data_files import write_data
 from app.data_lock import check_lock
 from app.data_source import read_source
 from app.data_stage import prepare_data
 from app.errors import RunDirectoryError
+from app.read_rows import facts_of
 from app.run_directory import RunDirectory
+from pipelines import stored_rows
+from pipelines.sources import open_source
 
 
 def homes(num_rows: int = 2_000, *, seed: int = 0, price: float = 100.0) -> pd.DataFrame:
@@ -218,3 +222,37 @@ def test_a_lock_names_files_that_came_and_went(folder: Path) -> None:
     (folder / "no.lock").write_text("{}")
     with pytest.raises(RunDirectoryError, match=r"no\.lock is no lock file: expected one written by `tamiz data lock`"):
         check_lock(table.facts, folder / "no.lock")
+
+
+def test_rows_that_stay_on_disk_are_told_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Profile, validation and lock of a table on disk are those of the same table in memory."""
+    monkeypatch.setattr(stored_rows, "CHUNK_ROWS", 300)
+    homes(seed=1, price=115.0).drop(columns="day").to_csv("new.csv", index=False)
+    on_disk, in_memory = (ExperimentConfig(data=DataConfig(in_memory=limit)) for limit in (1, 1 << 30))
+    large, small = (profile_data("homes.csv", config) for config in (on_disk, in_memory))
+    assert large.profile.columns == small.profile.columns
+    assert large.contract == small.contract
+    assert large.description == small.description
+    (told,) = set(large.profile.findings) - set(small.profile.findings)
+    assert "stays on disk" in told.message
+    write_profile(small, folder / "profile", page="")
+    (folder / "rules.toml").write_text('[rooms]\nrange = [1, 3]\nunique = true\n["city <b>"]\nmatches = "R.*"\n')
+    found = [
+        validate_data("new.csv", config, schema=folder / "profile" / "schema.json", expect=folder / "rules.toml")
+        for config in (on_disk, in_memory)
+    ]
+    assert found[0] == found[1]
+    assert {problem.rule for problem in found[0].problems} == {"range", "unique", "pattern", "present"}
+    assert [drift.column for drift in found[0].drifted] == ["price"]
+    assert facts_of(open_source("new.csv"), on_disk) == facts_of(open_source("new.csv"), in_memory)
+
+
+def test_a_profile_of_a_sample_has_the_counts_of_all_rows(folder: Path) -> None:
+    on_disk = ExperimentConfig(data=DataConfig(in_memory=1, sample_rows=1_000))
+    large, small = (profile_data(folder / "homes.csv", config) for config in (on_disk, ExperimentConfig()))
+    for column, exact in zip(large.profile.columns, small.profile.columns, strict=True):
+        assert (column.num_distinct, column.missing_share) == (exact.num_distinct, exact.missing_share)
+        assert (column.min, column.max, column.kind) == (exact.min, exact.max, exact.kind)
+        # A quantile of the sample lies between near quantiles of all rows.
+        if exact.quantiles:
+            assert exact.quantiles[2] <= column.quantiles[3] <= exact.quantiles[4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import pytest
 
 from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
 from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, read_arrow, write_data
-from app.data_source import is_large, read_source
+from app.data_source import is_large, read_source, source_of
 from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError
+from app.experiment import prepare
 from app.large_data import LargeData, prepare_large, write_large
+from app.read_rows import read_rows, store_source
 from app.run_directory import RunDirectory, read_json
+from app.view import SilentView
 from pipelines import stored_rows
 from pipelines.balance import Balance
 from pipelines.errors import DataError
@@ -71,7 +75,8 @@ def both(path: Path, folder: Path, **data: object) -> tuple[LargeData, PreparedD
     config = settings(path, **data)
     source = open_source(path)
     assert is_large(source, config)
-    return prepare_large(source, config, folder=folder), prepare_data(read_source(path, config), config)
+    stored = store_source(source, config, folder=folder)
+    return prepare_large(stored, config), prepare_data(read_source(path, config), config)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +150,17 @@ def test_bad_values_are_named_with_their_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     frame.assign(price=frame["price"].where(frame.index != 1_234, np.inf)).to_parquet(path)
     with pytest.raises(DataError, match=r"finite numbers in column 'price', but 1 are infinite, the first in row 1235"):
-        prepare_large(open_source(path), settings(path), folder=tmp_path)
+        prepare_large(store_source(open_source(path), settings(path), folder=tmp_path), settings(path))
     price = frame["price"].astype(str)
     frame.assign(price=price.where(price.index != 999, "unknown")).to_parquet(path)
     with pytest.raises(DataError, match=r"numbers in column 'price', but 1 of 2,000 .* 'unknown' in row 1000; mend"):
-        prepare_large(open_source(path), settings(path), folder=tmp_path)
+        prepare_large(store_source(open_source(path), settings(path), folder=tmp_path), settings(path))
 
 
 def test_resampled_epochs_are_for_tables_in_memory(table: Path, tmp_path: Path) -> None:
     config = replace(settings(table), training=TrainingConfig(balance=Balance.OVERSAMPLE))
     with pytest.raises(ConfigError, match=r"balance is 'oversample': expected auto, none or weights for a table that"):
-        prepare_large(open_source(table), config, folder=tmp_path)
+        prepare(table, config, path=tmp_path / "run", view=SilentView())
 
 
 @pytest.mark.parametrize("data", [{"in_memory": -1}, {"sample_rows": 10}])
@@ -167,4 +172,43 @@ def test_limits_out_of_range_are_refused(data: dict[str, int]) -> None:
 def test_folds_are_for_tables_in_memory(table: Path, tmp_path: Path) -> None:
     config = replace(settings(table), search=SearchConfig(folds=5))
     with pytest.raises(ConfigError, match=r"folds is 5: expected 1 for a table that is not held in m.*raise in_memory"):
-        prepare_large(open_source(table), config, folder=tmp_path)
+        prepare(table, config, path=tmp_path / "run", view=SilentView())
+
+
+def test_a_query_that_does_not_fit_into_memory_goes_the_same_way(tmp_path: Path) -> None:
+    frame = make_rows(1_500).assign(garden=lambda rows: rows["garden"].astype(int))
+    connection = sqlite3.connect(tmp_path / "homes.db")
+    frame.to_sql("homes", connection, index=False)
+    connection.close()
+    given = DataConfig(sql="select * from homes", url=f"sqlite:///{tmp_path / 'homes.db'}", target="sold")
+    config = ExperimentConfig(data=given, search=SearchConfig(folds=1))
+    held = read_rows(source_of(given), config, folder=tmp_path)
+    assert held.stored is None
+    small = prepare_data(held.source, config)
+    config = replace(config, data=replace(given, in_memory=1))
+    large = prepare_large(read_rows(source_of(given), config, folder=tmp_path), config)
+    assert large.prepared.schema == small.schema
+    assert np.array_equal(large.splits[large.splits >= 0], small.splits)
+    assert large.prepared.source.fingerprint == small.source.fingerprint == read_source(
+        source_of(given), config
+    ).fingerprint
+
+
+def test_a_joined_table_that_does_not_fit_goes_the_same_way(table: Path, tmp_path: Path) -> None:
+    places = pd.DataFrame({"city": [f"city {n}" for n in range(0, 200, 2)], "people": range(100)})
+    places.to_csv(tmp_path / "places.csv", index=False)
+    joins = (f"{tmp_path / 'places.csv'}:city",)
+    config = settings(table, joins=joins)
+    source = source_of(config.data)
+    assert is_large(source, config)
+    large = prepare_large(read_rows(source, config, folder=tmp_path), config)
+    small = prepare_data(read_source(source_of(config.data), config), config)
+    assert large.prepared.schema == small.schema
+    assert "people" in [feature.name for feature in small.schema.used_features]
+    assert np.array_equal(large.splits[large.splits >= 0], small.splits)
+    assert large.prepared.source.facts == small.source.facts
+    (told,) = [note for note in large.prepared.source.notes if "rows have no match in places.csv" in note]
+    assert told in small.source.notes
+    pd.DataFrame({"city": ["nowhere"], "people": [1]}).to_csv(tmp_path / "places.csv", index=False)
+    with pytest.raises(DataError, match=r"Expected values of 'city' to stand .* none of 6,000 rows has a match"):
+        read_rows(source_of(config.data), config, folder=tmp_path)

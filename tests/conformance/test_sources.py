@@ -16,6 +16,8 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
+from app.config import ExperimentConfig
+from app.read_rows import store_source
 from pipelines.inference import infer_features
 from pipelines.preprocessing import fit_preprocessing
 from pipelines.raw_columns import raw_columns
@@ -354,3 +356,24 @@ def test_what_was_read_is_told_and_has_a_fingerprint(
     assert len(whole.fingerprint) == 64
     assert source.read().fingerprint == whole.fingerprint
     assert all(len(file.sha256) == 64 and file.num_bytes > 0 for file in whole.files)
+
+
+@every_source
+def test_rows_kept_on_disk_are_those_that_were_read_into_memory(
+    kind: str, sources: Callable[[str], tuple[Source, SourceTable]], tmp_path: Path
+) -> None:
+    source, whole = sources(kind)
+    rows = store_source(source, ExperimentConfig(), folder=tmp_path)
+    assert pa.concat_tables(rows.parts()).equals(whole.table)
+    assert rows.source.facts == whole.facts
+    assert set(rows.source.notes) <= set(whole.notes)
+
+
+@every_source
+def test_a_source_is_about_as_large_as_its_rows_or_tells_nothing(
+    kind: str, sources: Callable[[str], tuple[Source, SourceTable]]
+) -> None:
+    source, whole = sources(kind)
+    size = source.num_bytes()
+    assert (size is None) == (kind == "sqlite")
+    assert size is None or whole.table.nbytes / 10 < size < 10 * whole.table.nbytes

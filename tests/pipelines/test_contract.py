@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contract import ColumnRule, Contract, Problem, check_rows, contract_of
+from pipelines.contract import ColumnRule, Contract, Problem, contract_of
+from pipelines.contract_check import ContractCheck, check_rows
 from pipelines.data_report import DataProfile, profile_columns
 from pipelines.errors import DataError
 
@@ -146,3 +147,22 @@ def test_a_problem_names_column_and_rule() -> None:
     assert problem.message == (
         "expected numbers from -inf to 30, but 50 of 200 rows have others, the first 60.0 in row 4."
     )
+
+
+@pytest.mark.parametrize("size", [1, 7, 199])
+def test_rows_that_come_in_parts_break_the_same_rules(size: int) -> None:
+    table = changed("city", ["Roma", "Oslo", "Rome", "Oslo"])
+    table = table.set_column(0, "age", pa.array([20.0, 900.0, None, -1.0] * 50))
+    rules = contract().with_expectations({"city": {"unique": True, "matches": "[A-Z].*"}, "day": {"unique": True}})
+    check = ContractCheck(rules)
+    for start in range(0, table.num_rows, size):
+        check.add(table.slice(start, size))
+    expected = check_rows(table, rules)
+    assert {problem.rule for problem in expected} == {"range", "values", "unique"}
+    assert check.problems() == expected
+
+
+def test_text_for_the_same_date_is_not_the_same_text() -> None:
+    table = pa.table({"stamp": ["2024-01-01", "2024-01-01 00:00:00", "2024-01-01"]})
+    (problem,) = check_rows(table, Contract(columns=(ColumnRule(name="stamp", kind="text", unique=True),)))
+    assert problem.message == "expected each value once, but 1 rows repeat the value of another."

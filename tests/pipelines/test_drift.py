@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipelines.data_report import ColumnProfile, profile_columns
-from pipelines.drift import MIN_ROWS, find_drift, holm, stability_index
+from pipelines.drift import MIN_ROWS, DriftCheck, find_drift, holm, stability_index
 
 
 def rows(seed: int, num_rows: int = 4_000, *, shift: float = 0.0, share: float = 0.5) -> pa.Table:
@@ -94,3 +94,12 @@ def test_the_stability_index_by_hand() -> None:
     first, second = np.array([0.5, 0.5]), np.array([0.25, 0.75])
     assert stability_index(first, second) == pytest.approx(-0.25 * np.log(0.5) + 0.25 * np.log(1.5))
     assert stability_index(first, first) == 0.0
+
+
+@pytest.mark.parametrize("size", [11, 700])
+def test_rows_that_come_in_parts_drift_alike(size: int) -> None:
+    table = rows(3, shift=0.4)
+    check = DriftCheck(PROFILE, num_rows=4_000)
+    for start in range(0, table.num_rows, size):
+        check.add(table.slice(start, size))
+    assert check.found() == find_drift(table, PROFILE, num_rows=4_000)

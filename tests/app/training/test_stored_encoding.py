@@ -17,6 +17,7 @@ from app.data_source import read_source
 from app.data_stage import prepare_data
 from app.evaluation.metrics import METRICS
 from app.large_data import prepare_large, write_large
+from app.read_rows import store_source
 from app.run_directory import RunDirectory
 from app.training import stored_encoding
 from app.training.declaration import declare
@@ -61,7 +62,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, placement: Any) -> Any:  # no
         patch.setattr(stored_encoding, "BLOCK_ROWS", 64)
         source = open_source(data.source)
         with large.staged() as staged:
-            write_large(prepare_large(source, config, folder=folder), config, directory=staged)
+            write_large(prepare_large(store_source(source, config, folder=folder), config), config, directory=staged)
         with small.staged() as staged:
             write_data(prepare_data(read_source(source, config), config), config, directory=staged)
         on_disk, in_memory = (load_trial_data(place, balance=Balance.AUTO) for place in (large, small))
