@@ -50,8 +50,7 @@ def read_rows(source: Source, config: ExperimentConfig, *, folder: Path) -> Read
         DataError: It cannot be read.
         RunDirectoryError: It is not what the lock file of the settings says.
     """
-    size = source.num_bytes()
-    if config.forecast.horizon or (size is not None and not is_large(source, config)):
+    if config.forecast.horizon or not (source.is_open_ended or is_large(source, config)):
         return ReadRows(source=read_source(source, config))
     rows = store_source(source, config, folder=folder)
     if rows.stored is None or rows.stored.num_bytes > config.data.in_memory:
@@ -65,7 +64,7 @@ def store_source(source: Source, config: ExperimentConfig, *, folder: Path) -> R
     options = read_options(config)
     with ThreadPoolExecutor(1) as pool:
         # What only reading tells is known after the one pass; files are hashed beside it.
-        prints = None if source.num_bytes() is None else pool.submit(source.prints)
+        prints = None if source.is_open_ended else pool.submit(source.prints)
         stored = store_rows(source, options, folder=folder)
         fingerprint, files = source.prints() if prints is None else prints.result()
     read = SourceTable(
@@ -94,7 +93,7 @@ def facts_of(source: Source, config: ExperimentConfig) -> SourceFacts:
     Raises:
         DataError: It cannot be read.
     """
-    if source.num_bytes() is not None and not is_large(source, config):
+    if not (source.is_open_ended or is_large(source, config)):
         return read_source(source, config).facts
     num_rows, names = 0, []
     for chunk in source.chunks(read_options(config), chunk_rows=CHUNK_ROWS):

@@ -55,6 +55,11 @@ class FeatureSource(Source):
         """Whether the rows are; the groups always are."""
         return self._source.is_stored
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether the rows are."""
+        return self._source.is_open_ended
+
     def num_bytes(self) -> int | None:
         """Return what the rows take with a row of each group beside each of them."""
         size = self._source.num_bytes()

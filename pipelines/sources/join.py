@@ -78,6 +78,11 @@ class JoinedSource(Source):
         """Whether all of them are."""
         return self._source.is_stored and all(join.source.is_stored for join in self._joins)
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether the rows are; the tables are held in memory."""
+        return self._source.is_open_ended
+
     def num_bytes(self) -> int | None:
         """Return what the rows take with a row of each table beside each of them."""
         size = self._source.num_bytes()

@@ -148,6 +148,11 @@ class Source(abc.ABC):
         """Whether ``prints`` says by files alone what the rows are, without reading them as rows."""
         return False
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether only reading tells how many rows there are, so that they may be more than memory holds."""
+        return False
+
     @abc.abstractmethod
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything.
@@ -175,13 +180,13 @@ class Source(abc.ABC):
         """
 
     def num_bytes(self) -> int | None:
-        """Return about how many bytes the rows take in memory, or None where only reading them would tell."""
+        """Return about how many bytes the rows take in memory, or None where nothing but reading them tells."""
         return None
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
         """Return the SHA-256 of the content and the files, as ``read`` would, without keeping the rows.
 
-        Where only reading tells (``num_bytes`` is None), those of the last pass over the rows, if there was one.
+        Of an open-ended source they are those of the last pass over the rows, if there was one.
 
         Raises:
             DataError: As for ``read``.

@@ -50,6 +50,11 @@ class SqlSource(Source):
         """The query."""
         return f"SQL {_short(self._query)!r}"
 
+    @property
+    def is_open_ended(self) -> bool:
+        """A query does not tell."""
+        return True
+
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
         """Return the SHA-256 of the rows; a database promises them in no order, so it has none either."""
         if self._seen is None:

@@ -375,5 +375,5 @@ def test_a_source_is_about_as_large_as_its_rows_or_tells_nothing(
 ) -> None:
     source, whole = sources(kind)
     size = source.num_bytes()
-    assert (size is None) == (kind == "sqlite")
+    assert (size is None) == source.is_open_ended == (kind == "sqlite")
     assert size is None or whole.table.nbytes / 10 < size < 10 * whole.table.nbytes
