@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
@@ -17,6 +18,7 @@ from pipelines.sources.stored_file import StoredFile
 
 # pandas stores its index as a column of this name; it numbers the rows and says nothing about them.
 _INDEX = "__index_level_"
+_FIRST_ROWS = 1 << 14
 
 
 @final
@@ -32,12 +34,25 @@ class ParquetFormat(FileFormat):
     def stream(
         self, file: StoredFile, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
     ) -> Iterator[pa.Table]:
-        """Yield the rows of one file in order."""
+        """Yield the rows of one file in order; text of few different values comes in dictionaries."""
         del options
-        with file.opened() as stored, _told(file.name, stored.seek(0, 2)), pq.ParquetFile(stored) as parquet:
-            names = [name for name in parquet.schema_arrow.names if not name.startswith(_INDEX)]
-            for batch in parquet.iter_batches(batch_size=chunk_rows, columns=wanted_columns(names, columns)):
-                yield pa.Table.from_batches([batch])
+        with file.opened() as stored, _told(file.name, stored.seek(0, 2)):
+            with pq.ParquetFile(stored) as parquet:
+                names = [name for name in parquet.schema_arrow.names if not name.startswith(_INDEX)]
+                wanted = wanted_columns(names, columns)
+                words = _with_few_words(parquet, wanted)
+            with pq.ParquetFile(stored, read_dictionary=words) as parquet:
+                for batch in parquet.iter_batches(batch_size=chunk_rows, columns=wanted):
+                    yield pa.Table.from_batches([batch])
+
+
+def _with_few_words(parquet: pq.ParquetFile, names: list[str]) -> list[str]:
+    """Return the columns of text whose first rows hold few different values: they are stored, and read, as such."""
+    texts = [name for name in names if parquet.schema_arrow.field(name).type == pa.string()]
+    first = next(parquet.iter_batches(batch_size=_FIRST_ROWS, columns=texts), None) if texts else None
+    if first is None:
+        return []
+    return [name for name in texts if 2 * pc.count_distinct(first.column(name)).as_py() <= first.num_rows]
 
 
 def _read(content: Content) -> pa.Table:
