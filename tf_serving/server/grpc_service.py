@@ -50,7 +50,7 @@ _PREDICTION_SERVICE = "/tensorflow.serving.PredictionService"
 _MODEL_SERVICE = "/tensorflow.serving.ModelService"
 Headers = dict[str, str]
 Method = Callable[[Any, GrpcCall, Headers], Any]
-"""A message of the method, the call and its headers to the answering message."""
+"""A message of the method, the call and its headers to the answering message, or to its bytes."""
 _NAME_OF = {code.value[0]: code.name for code in grpc.StatusCode}
 _IDS = itertools.count(1)
 
@@ -191,7 +191,8 @@ class GrpcServer:
             if request is MALFORMED:
                 raise invalid("The request is no message of this method")
             headers = self._headers(call, path) if self._reads_headers else {}
-            return 0, b"", method(request, call, headers).SerializeToString()
+            answer = method(request, call, headers)
+            return 0, b"", answer if type(answer) is bytes else answer.SerializeToString()
         except ServingError as error:
             code, text = int(error.code), error.message
         except Exception:
@@ -245,13 +246,15 @@ class GrpcServer:
             timeout=left if left < 1e6 else 0.0,
         )
         code, name, number = Code.OK, "", ""
+        is_predict = method == "predict"
         try:
             spec = _model_spec(request, method)
             name = spec.name
             version = self._acquire(spec, headers)
             number = version.version_text
             try:
-                return messages.answer(method, request, self._target(version, context))
+                target = self._target(version, context)
+                return messages.predict(request, target) if is_predict else messages.answer(method, request, target)
             finally:
                 version.release()
         except ServingError as error:

@@ -6,6 +6,7 @@ gRPC requests and warm-up records both come this way.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tensorflow_serving.apis import (
@@ -28,7 +29,7 @@ from tf_serving.server.signatures import (
     check_regress,
 )
 from tf_serving.server.status import Code, ServingError, invalid
-from tf_serving.server.tensor_protos import fill_proto, from_proto
+from tf_serving.server.tensor_protos import from_proto, output_entry
 
 Run = Callable[[ServedSignature, Arrays, tuple[str, ...]], Arrays]
 
@@ -69,19 +70,35 @@ def answer(method: str, request: Any, target: Target) -> Any:
     return _METHODS[method](request, target)
 
 
-def _predict(request: Any, target: Target) -> Any:
+def predict(request: Any, target: Target) -> bytes:
+    """Return the PredictResponse to a request, on the wire: making it a message first takes ten times as long.
+
+    Raises:
+        ServingError: With TensorFlow Serving's codes and words.
+    """
     key = request.model_spec.signature_name
     signature = target.model.signature(key)
     if signature is None:
         raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{key or SERVING_DEFAULT}" not found.')
-    inputs = {alias: from_proto(tensor, alias) for alias, tensor in request.inputs.items()}
+    tensors = request.inputs
+    inputs = {alias: from_proto(tensors[alias], alias) for alias in tensors}
     outputs = check_outputs(signature, request.output_filter)
     answers = target.run(signature, inputs, outputs)
+    entries = [output_entry(alias, answers[alias], as_content=target.as_content) for alias in outputs]
+    return b"".join((*entries, _spec_on_the_wire(target.name, target.number, signature.name)))
+
+
+@lru_cache(maxsize=256)
+def _spec_on_the_wire(name: str, number: int, signature: str) -> bytes:
     response = predict_pb2.PredictResponse()
-    _fill_spec(response.model_spec, target, signature)
-    for alias in outputs:
-        fill_proto(response.outputs[alias], answers[alias], as_content=target.as_content)
-    return response
+    response.model_spec.name = name
+    response.model_spec.version.value = number
+    response.model_spec.signature_name = signature
+    return bytes(response.SerializeToString())
+
+
+def _predict(request: Any, target: Target) -> Any:
+    return predict_pb2.PredictResponse.FromString(predict(request, target))
 
 
 def _classify(request: Any, target: Target) -> Any:

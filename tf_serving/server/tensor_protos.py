@@ -1,15 +1,18 @@
 """TensorProto to numpy and back, without a Python step for each element where the wire allows it.
 
-Packed floats and doubles are the bytes of the array, so they are written as wire format in one piece.
+Packed floats and doubles are the bytes of the array, so they are written as wire format in one piece, and what stands
+before them is kept: it says the type and the shape only.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tensorflow.core.framework import tensor_pb2
 
 from tf_serving.server import tensor_types as types
 from tf_serving.server.status import invalid
@@ -130,11 +133,7 @@ def fill_proto(proto: Any, array: NDArray[Any], *, as_content: bool = False) -> 
     array = np.asarray(array)
     number = types.number_of(array.dtype)
     proto.dtype = number
-    # Touched even where there are no dimensions: a scalar has a shape.
-    shape = proto.tensor_shape
-    shape.SetInParent()
-    for size in array.shape:
-        shape.dim.add().size = size
+    _fill_shape(proto.tensor_shape, array.shape)
     if number == types.STRING:
         proto.string_val.extend(
             value if isinstance(value, bytes) else str(value).encode() for value in array.reshape(-1).tolist()
@@ -148,6 +147,47 @@ def fill_proto(proto: Any, array: NDArray[Any], *, as_content: bool = False) -> 
         proto.half_val.extend(np.ascontiguousarray(array).reshape(-1).view(np.uint16).tolist())
     else:
         getattr(proto, _FIELDS[number]).extend(array.reshape(-1).tolist())
+
+
+def _fill_shape(proto: Any, shape: tuple[int, ...]) -> None:
+    # Touched even where there are no dimensions: a scalar has a shape.
+    proto.SetInParent()
+    for size in shape:
+        proto.dim.add().size = size
+
+
+def output_entry(alias: str, array: NDArray[Any], *, as_content: bool = False) -> bytes:
+    """Return an output as PredictResponse has it on the wire, an entry of its map from names to tensors.
+
+    Args:
+        alias: Of the output.
+        array: As in ``fill_proto``.
+        as_content: Likewise.
+    """
+    array = np.asarray(array)
+    number = types.number_of(array.dtype)
+    if number in _PACKED and not as_content:
+        content = array.tobytes()
+        return _entry_head(alias, number, array.shape, len(content)) + content
+    proto = tensor_pb2.TensorProto()
+    fill_proto(proto, array, as_content=as_content)
+    content = proto.SerializeToString()
+    return _in_entry(alias, content, len(content))
+
+
+@lru_cache(maxsize=1024)
+def _entry_head(alias: str, number: int, shape: tuple[int, ...], content_bytes: int) -> bytes:
+    proto = tensor_pb2.TensorProto(dtype=number)
+    _fill_shape(proto.tensor_shape, shape)
+    head = proto.SerializeToString() + bytes([_PACKED[number] << 3 | 2]) + _varint(content_bytes)
+    return _in_entry(alias, head, len(head) + content_bytes)
+
+
+def _in_entry(alias: str, tensor: bytes, tensor_bytes: int) -> bytes:
+    """Return the beginning of a tensor behind what an entry has before it."""
+    name = alias.encode()
+    entry = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(tensor_bytes)
+    return b"\x0a" + _varint(len(entry) + tensor_bytes) + entry + tensor
 
 
 def _varint(value: int) -> bytes:

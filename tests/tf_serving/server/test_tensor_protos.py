@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from tf_serving.server import tensor_types as types
 from tf_serving.server.status import ServingError
-from tf_serving.server.tensor_protos import fill_proto, from_proto
+from tf_serving.server.tensor_protos import fill_proto, from_proto, output_entry
 
 DTYPES = ["f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8", "c16"]
 shapes = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
@@ -28,6 +28,32 @@ def test_tensorflow_reads_what_is_written_and_the_other_way(array: Any, as_conte
         assert got.dtype == array.dtype
         assert got.shape == array.shape
         assert got.tobytes() == array.tobytes()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    array=st.sampled_from(DTYPES).flatmap(lambda dtype: arrays.arrays(dtype, shapes)),
+    alias=st.text(max_size=200),
+    as_content=st.booleans(),
+)
+def test_an_output_on_the_wire_is_the_entry_of_a_response(array: Any, alias: str, as_content: bool) -> None:
+    from tensorflow_serving.apis import predict_pb2
+
+    expected = predict_pb2.PredictResponse()
+    fill_proto(expected.outputs[alias], array, as_content=as_content)
+    found = predict_pb2.PredictResponse.FromString(output_entry(alias, array, as_content=as_content))
+    # NaN is not equal to itself, its bytes are.
+    assert found.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+def test_an_output_of_text_on_the_wire() -> None:
+    import numpy as np
+    from tensorflow_serving.apis import predict_pb2
+
+    array = np.array([[b"a", b"\x00"], [b"", b"\xff"]], dtype=object)
+    found = predict_pb2.PredictResponse.FromString(output_entry("text", array)).outputs["text"]
+    assert list(found.string_val) == [b"a", b"\x00", b"", b"\xff"]
+    assert [size.size for size in found.tensor_shape.dim] == [2, 2]
 
 
 @settings(deadline=None, max_examples=200)
