@@ -122,7 +122,7 @@ def finish_reading(
         DataError: An image cannot be read.
         RunDirectoryError: The table is not what the lock file of the settings says.
     """
-    table = with_images(table, kinds=image_kinds(config, schema=schema))
+    table = with_images(table, kinds=image_kinds(config, schema=schema), in_memory=config.data.in_memory)
     if config.data.lock and schema is None:
         check_lock(table.facts, Path(config.data.lock))
     return table

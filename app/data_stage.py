@@ -214,7 +214,10 @@ def _folds(
     open_rows = splits != Split.TEST
     if image_column(table) is not None:
         if asked > 1:
-            raise DataError(f"Expected one validation part to judge images on, received --folds {asked}; leave it out.")
+            raise DataError(
+                f"Expected one validation part to judge images on, received --folds {asked}: leave it out, or judge by "
+                f"more images (validation_share in the [data] of --config is {data.validation_share})."
+            )
         reason = "networks for images are judged on one validation part"
         return np.full(table.num_rows, ALWAYS_TRAINS, np.int8), FoldChoice(
             number=1, reason=reason, is_worth_saying=False

@@ -22,7 +22,7 @@ def save_encoded(rows: EncodedRows, folder: Path) -> None:
         np.save(temporary / file, getattr(rows, name), allow_pickle=False)
     if rows.weights is not None:
         np.save(temporary / _WEIGHTS, rows.weights, allow_pickle=False)
-    if rows.images is not None and rows.images.dtype != object:
+    if rows.images is not None and rows.images.dtype == np.uint8:
         np.save(temporary / _IMAGES, rows.images, allow_pickle=False)
     temporary.rename(folder)
 

@@ -203,6 +203,7 @@ class SearchLoop:
                 leave_above=self._algorithm.leave_limits(),
                 # Limits that nothing keeps would leave nothing to finish with: the nearest is better than that.
                 past_limits=bool(unmet_limits(self._algorithm.history, self._algorithm.recipe.limits)),
+                has_to_answer=self._record.progress.best is None,
             )
             for suggestion in pack
         )

@@ -29,19 +29,49 @@ def learned(request: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, list[st
     return train["images"][order], ids[order], [str(name) for name in classes], test["images"]
 
 
-def out_of_time(seconds: float) -> Any:
-    """Returns a callback that ends a training when the time is over."""
-    import keras
+class Clock:
+    """The time of a search; `spent` from its seconds on.
 
-    start = time.monotonic()
+    Args:
+        seconds: Time for the trials; a final training after them has as much again at most.
+    """
 
-    class OutOfTime(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            del epoch, logs
-            if time.monotonic() - start > seconds:
-                self.model.stop_training = True
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
 
-    return OutOfTime()
+    @property
+    def spent(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self.end
+
+    def callback(self) -> Any:
+        """Returns a callback that ends a training when the time is over."""
+        import keras
+
+        clock = self
+
+        class OutOfTime(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                del epoch, logs
+                self.model.stop_training = self.model.stop_training or clock.spent
+
+        return OutOfTime()
+
+    def limit(self, oracle: Any) -> None:
+        """Lets an oracle of KerasTuner say that it is done when the time is over."""
+        import keras_tuner
+        from keras_tuner.engine import trial as trials
+
+        create = oracle.create_trial
+
+        def create_in_time(tuner_id: str) -> Any:
+            if not self.spent:
+                return create(tuner_id)
+            self.end = time.monotonic() + self.seconds
+            return trials.Trial(keras_tuner.HyperParameters(), status=trials.TrialStatus.STOPPED)
+
+        oracle.create_trial = create_in_time
 
 
 def kerastuner(request: Mapping[str, Any]) -> Answers:
@@ -50,7 +80,6 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
     import keras_tuner
     from keras import layers
 
-    start = time.monotonic()
     images, ids, classes, test = learned(request)
 
     def build(hp: Any) -> Any:
@@ -71,20 +100,8 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
         model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
-    class InTime(keras_tuner.Hyperband):  # type: ignore[misc]
-        def run_trial(self, trial: Any, *arguments: Any, **settings: Any) -> Any:
-            result = super().run_trial(trial, *arguments, **settings)
-            if time.monotonic() - start > request["seconds"]:
-                self.oracle.create_trial = lambda _: _stopped()
-            return result
-
-    def _stopped() -> Any:
-        from keras_tuner.engine import trial as trial_module
-
-        return trial_module.Trial(keras_tuner.HyperParameters(), status=trial_module.TrialStatus.STOPPED)
-
     with tempfile.TemporaryDirectory() as folder:
-        tuner = InTime(
+        tuner = keras_tuner.Hyperband(
             build,
             objective="val_accuracy",
             max_epochs=50,
@@ -92,12 +109,14 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
             directory=folder,
             seed=request["seed"],
         )
+        clock = Clock(request["seconds"])
+        clock.limit(tuner.oracle)
         tuner.search(
             images,
             ids,
             validation_split=0.2,
             batch_size=64,
-            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=10), out_of_time(request["seconds"])],
+            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=10), clock.callback()],
             verbose=0,
         )
         model = tuner.get_best_models(1)[0]
@@ -105,15 +124,16 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
 
 
 def autokeras(request: Mapping[str, Any]) -> Answers:
-    """AutoKeras' image classifier, stopped when its time is over."""
+    """AutoKeras' image classifier; no trial starts after its time, and its final training has as much again."""
     import autokeras as ak
 
     images, ids, classes, test = learned(request)
 
     with tempfile.TemporaryDirectory() as folder:
         model = ak.ImageClassifier(max_trials=100, directory=folder, seed=request["seed"], overwrite=True)
-        stop = out_of_time(request["seconds"])
-        model.fit(images, ids, callbacks=[stop], verbose=0)
+        clock = Clock(request["seconds"])
+        clock.limit(model.tuner.oracle)
+        model.fit(images, ids, callbacks=[clock.callback()], verbose=0)
         best = model.export_model()
         found = np.asarray(model.predict(test, verbose=0)).reshape(-1).astype(int)
         return np.eye(len(classes))[found], classes, best.count_params()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -11,7 +12,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.image_encoding import ImageEncoding, Resize
-from pipelines.image_headers import MAX_PIXELS
+from pipelines.image_headers import EXIF_BYTES, EXIF_PLACES, MAX_PIXELS, ORIENTATION_TAG, TURNED
+from pipelines.image_references import file_paths, is_image_file
 
 # TensorFlow publishes no types; this is the edge at which its tensors are Any.
 Tensor = Any
@@ -49,6 +51,16 @@ class ImageDecoder:
         spec = tf.TensorSpec(shape, tf.uint8)
         return tf.map_fn(self.decode_one, data, fn_output_signature=spec, parallel_iterations=_PARALLEL)
 
+    def decode_files(self, paths: Tensor) -> Tensor:
+        """Return as ``__call__`` the images in files; never in an exported graph, which reads no files.
+
+        Args:
+            paths: (batch,) string.
+        """
+        shape = (self.encoding.height, self.encoding.width, self.encoding.channels)
+        spec = tf.TensorSpec(shape, tf.uint8)
+        return tf.map_fn(self._decode_file, paths, fn_output_signature=spec, parallel_iterations=_PARALLEL)
+
     def decode_one(self, data: Tensor) -> Tensor:
         """Return uint8 of shape ``(height, width, channels)``.
 
@@ -68,40 +80,104 @@ class ImageDecoder:
             resized = tf.image.resize_with_pad(pixels, *size, antialias=True)
         else:
             resized = tf.image.resize(pixels, size, antialias=True)
-        resized = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+        # Means of pixels: none is above 255 by more than rounding, so the nearest whole number needs no bounds.
+        resized = tf.cast(resized + 0.5, tf.uint8)
         return tf.ensure_shape(resized, (*size, encoding.channels))
 
     def decode_column(self, column: pa.ChunkedArray) -> NDArray[np.uint8]:
         """Return a whole column decoded, ``(num_rows, height, width, channels)``, on all cores.
 
         Args:
-            column: Encoded images, as Arrow's binary type.
+            column: Encoded images, as Arrow's binary type, or images that stay in their files.
 
         Raises:
             tf.errors.InvalidArgumentError: One cannot be decoded.
+            tf.errors.NotFoundError: A file is no longer there.
+        """
+        if is_image_file(column.type):
+            return self.decode_all(file_paths(column).tolist(), are_paths=True)
+        return self.decode_all(column, are_paths=False)
+
+    def decode_all(self, images: Sequence[bytes] | pa.ChunkedArray, *, are_paths: bool) -> NDArray[np.uint8]:
+        """Return images decoded, ``(num_images, height, width, channels)``, on all cores.
+
+        Args:
+            images: Encoded images, or paths of their files.
+            are_paths: Which of both.
+
+        Raises:
+            tf.errors.InvalidArgumentError: One cannot be decoded.
+            tf.errors.NotFoundError: A file is no longer there.
         """
         encoding = self.encoding
-        found = np.empty((len(column), encoding.height, encoding.width, encoding.channels), np.uint8)
-        decode = tf.function(self.decode_one, autograph=False, input_signature=[tf.TensorSpec((), tf.string)])
-        for start in range(0, len(column), _ROWS_AT_ONCE * 16):
-            part = column.slice(start, _ROWS_AT_ONCE * 16)
-            data = tf.data.Dataset.from_tensor_slices(tf.constant(part.to_pylist(), tf.string))
+        found = np.empty((len(images), encoding.height, encoding.width, encoding.channels), np.uint8)
+        decode_one = self._decode_file if are_paths else self.decode_one
+        decode = tf.function(decode_one, autograph=False, input_signature=[tf.TensorSpec((), tf.string)])
+        for start in range(0, len(images), _ROWS_AT_ONCE * 16):
+            part = images[start : start + _ROWS_AT_ONCE * 16]
+            given = part.to_pylist() if isinstance(part, pa.ChunkedArray) else part
+            data = tf.data.Dataset.from_tensor_slices(tf.constant(given, tf.string))
             batches = data.map(decode, num_parallel_calls=os.cpu_count(), deterministic=True).batch(_ROWS_AT_ONCE)
             for batch in batches:
                 found[start : start + len(batch)] = batch.numpy()
                 start += len(batch)
         return found
 
+    def _decode_file(self, path: Tensor) -> Tensor:
+        return self.decode_one(tf.io.read_file(path))
+
     def _jpeg(self, data: Tensor) -> Tensor:
-        """Return a JPEG decoded at the largest reduction that leaves twice the pixels that are needed."""
+        """Return a JPEG upright, decoded at the largest reduction that leaves twice the pixels that are needed."""
         shape = tf.io.extract_jpeg_shape(data)
         data = _small_enough(data, height=shape[0], width=shape[1])
-        needed = tf.constant([2 * self.encoding.height, 2 * self.encoding.width])
+        orientation = jpeg_orientation(data)
+        height, width = self.encoding.height, self.encoding.width
+        needed = tf.where(orientation >= TURNED, [2 * width, 2 * height], [2 * height, 2 * width])
         enough = [tf.reduce_all(shape[:2] // ratio >= needed) for ratio in _RATIOS[1:]]
-        return tf.switch_case(
+        pixels = tf.switch_case(
             tf.add_n([tf.cast(one, tf.int32) for one in enough]),
             [lambda ratio=ratio: tf.io.decode_jpeg(data, channels=3, ratio=ratio) for ratio in _RATIOS],
         )
+        return tf.cond(orientation > 1, lambda: _upright(pixels, orientation), lambda: pixels)
+
+
+def jpeg_orientation(data: Tensor) -> Tensor:
+    """Return what `image_headers.jpeg_orientation` does, () int32, in the graph.
+
+    Args:
+        data: () string, a JPEG.
+    """
+    head = tf.io.decode_raw(data, tf.uint8, fixed_length=EXIF_PLACES[-1] + 4)
+    begins = [tf.reduce_all(head[place : place + 4] == tuple(b"Exif")) for place in EXIF_PLACES]
+    place = tf.where(begins[0], EXIF_PLACES[0], EXIF_PLACES[1]) + 6
+    return tf.cond(begins[0] | begins[1], lambda: _told_orientation(data, place), lambda: tf.constant(1))
+
+
+def _told_orientation(data: Tensor, place: Tensor) -> Tensor:
+    """Return the orientation in the Exif block that begins at a place; 1 where it has none."""
+    # Zeros behind the end: no entry there is that of the orientation.
+    head = tf.concat([tf.io.decode_raw(data, tf.uint8, fixed_length=EXIF_BYTES), tf.zeros(12, tf.uint8)], axis=0)
+    head = tf.cast(head, tf.int32)[place:]
+    is_little = tf.reduce_all(head[:2] == ord("I"))
+    is_known = is_little | tf.reduce_all(head[:2] == ord("M"))
+    order = tf.where(is_little, tf.range(4), tf.range(4)[::-1])
+    powers = tf.bitwise.left_shift(tf.ones(4, tf.int32), 8 * order)
+    first = tf.clip_by_value(tf.reduce_sum(head[4:8] * powers), 0, EXIF_BYTES - 2 - place)
+    pair = tf.where(is_little, [1, 256], [256, 1])
+    num_entries = tf.minimum(tf.reduce_sum(head[first : first + 2] * pair), (EXIF_BYTES - place - first - 2) // 12)
+    entries = tf.reshape(head[first + 2 : first + 2 + 12 * num_entries], (-1, 12))
+    tags = tf.reduce_sum(entries[:, :2] * pair, axis=1)
+    values = tf.reduce_sum(entries[:, 8:10] * pair, axis=1)
+    told = tf.concat([values[tags == ORIENTATION_TAG], [1]], axis=0)[0]
+    return tf.where(is_known & (told >= 1) & (told <= 8), told, 1)
+
+
+def _upright(pixels: Tensor, orientation: Tensor) -> Tensor:
+    """Return pixels (height, width, channels) as they are to be seen (Exif 3.0, tag 0x0112)."""
+    pixels = tf.cond(orientation >= TURNED, lambda: tf.transpose(pixels, (1, 0, 2)), lambda: pixels)
+    axes = tf.constant([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0], [0, 1], [1, 1], [1, 0]])[orientation - 1]
+    pixels = tf.cond(axes[0] == 1, lambda: tf.reverse(pixels, [0]), lambda: pixels)
+    return tf.cond(axes[1] == 1, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def _other(data: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from pipelines.image_headers import ImageFormat, ImageHeader, read_header
+from pipelines.image_headers import ImageFormat, ImageHeader
+from pipelines.image_references import image_headers
 from pipelines.schema import FeatureSpec, checked_fields
 
 MIN_SIDE, MAX_SIDE = 32, 128
@@ -114,7 +115,7 @@ def fit_image(table: pa.Table, feature: FeatureSpec, request: ImageRequest) -> I
         feature: The column.
         request: What is wanted.
     """
-    headers = [read_header(data.as_py()) for data in table.column(feature.name)]
+    headers = image_headers(table.column(feature.name))
     heights, widths = (np.array([getattr(one, side) for one in headers]) for side in ("height", "width"))
     height, width = int(np.median(heights)), int(np.median(widths))
     same = bool((heights == height).all() and (widths == width).all())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,16 @@ from numpy.typing import NDArray
 
 from pipelines.column_values import is_bytes, require_column
 from pipelines.errors import DataError, list_names
-from pipelines.image_headers import BrokenImageError, looks_like_image, read_header
-from pipelines.sources.image_folder import IMAGE_ENDINGS
+from pipelines.image_headers import BrokenImageError, ImageHeader, looks_like_image, read_header
+from pipelines.image_references import (
+    READ_THREADS,
+    ImageFile,
+    content_digest,
+    content_digests,
+    image_file_column,
+    is_image_file,
+)
+from pipelines.sources.image_folder import names_image
 from pipelines.sources.source import SourceTable
 
 PATH_COLUMN = "__tamiz_path__"
@@ -25,30 +35,60 @@ PATH_COLUMN = "__tamiz_path__"
 BROKEN_SHARE = 0.01
 """Images that cannot be decoded are left out up to this share; more are an error."""
 
-_THREADS = 8
 _LOOK_AT = 200
 _MOST = 0.9
 
 
 @dataclass(frozen=True, slots=True)
+class _Image:
+    """One image that was looked at; it has a header unless it has a problem, and its bytes where they are kept."""
+
+    sha256: bytes
+    digest: int = 0
+    header: ImageHeader | None = None
+    content: bytes = b""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
-    """A column of images: its bytes, where each came from, and why one has none."""
+    """A column of images, where each came from, and the files that they stay in; none where their bytes are held."""
 
     name: str
-    contents: list[bytes]
+    images: list[_Image]
     places: list[str]
-    problems: dict[int, str]
+    files: list[str] | None = None
+
+    @property
+    def broken(self) -> list[int]:
+        """Rows whose image cannot be decoded."""
+        return [row for row, image in enumerate(self.images) if image.header is None]
+
+    def column(self, rows: Sequence[int]) -> pa.Array:
+        """Return the images of rows that are not broken."""
+        if self.files is None:
+            return pa.array([self.images[row].content for row in rows], pa.large_binary())
+        headers = [(row, self.images[row].header) for row in rows]
+        return image_file_column(
+            [
+                ImageFile(path=self.files[row], digest=self.images[row].digest, header=header)
+                for row, header in headers
+                if header is not None
+            ]
+        )
 
 
-def with_images(source: SourceTable, *, kinds: Mapping[str, str]) -> SourceTable:
-    """Return a table whose column of images, if it has one, holds their bytes.
+def with_images(source: SourceTable, *, kinds: Mapping[str, str], in_memory: float = math.inf) -> SourceTable:
+    """Return a table whose column of images, if it has one, holds their bytes, or says where they are.
 
     A column holds images when it is bytes that begin as one does, or text that names image files in the folder of the
-    table. Images that are absent or cannot be decoded are left out, up to `BROKEN_SHARE`.
+    table. Images that are absent or cannot be decoded are left out, up to `BROKEN_SHARE`. Every image is read once,
+    however many there are.
 
     Args:
         source: What was read.
         kinds: What the user says of columns: ``image`` for a column of images, any other kind for one that is none.
+        in_memory: Bytes of image files beyond which images stay in their files; see `pipelines.image_references`.
 
     Raises:
         DataError: There are several columns of images, paths leave the folder, or too many images are broken.
@@ -61,16 +101,17 @@ def with_images(source: SourceTable, *, kinds: Mapping[str, str]) -> SourceTable
         )
     if not names:
         return source
-    found = _loaded(source, names[0])
-    _read_headers(found)
+    found = _looked_at(source, names[0], in_memory=in_memory)
     notes = _checked_problems(found)
-    kept = np.setdiff1d(np.arange(source.table.num_rows), list(found.problems))
-    images = pa.array([found.contents[row] for row in kept], pa.large_binary())
+    kept = np.setdiff1d(np.arange(source.table.num_rows), found.broken)
     table = source.table.take(pa.array(kept))
-    table = table.set_column(table.column_names.index(found.name), found.name, images)
+    table = table.set_column(table.column_names.index(found.name), found.name, found.column(kept.tolist()))
     table = table.append_column(PATH_COLUMN, pa.array([found.places[row] for row in kept], pa.string()))
     return replace(
-        source, table=table, fingerprint=_fingerprint(source, found.contents), notes=(*source.notes, *notes)
+        source,
+        table=table,
+        fingerprint=_fingerprint(source, found.images),
+        notes=(*source.notes, *notes, *_animations(found)),
     )
 
 
@@ -86,17 +127,16 @@ def with_image_bytes(table: pa.Table, name: str, *, folder: str) -> pa.Table:
         DataError: The column is absent, a path leaves the folder, or an image cannot be decoded.
     """
     require_column(table, name, role="column")
-    found = _loaded(SourceTable(table=table, description="", fingerprint="", folder=folder), name)
-    _read_headers(found)
-    if found.problems:
-        row = min(found.problems)
+    source = SourceTable(table=table, description="", fingerprint="", folder=folder)
+    found = _looked_at(source, name, in_memory=math.inf)
+    if found.broken:
+        row = found.broken[0]
         raise DataError(
-            f"Expected images that can be decoded in column {name!r}, but {len(found.problems):,} of "
-            f"{table.num_rows:,} cannot, the first {found.places[row]!r} in row {row + 1:,}: {found.problems[row]}; "
-            "mend or remove them."
+            f"Expected images that can be decoded in column {name!r}, but {len(found.broken):,} of "
+            f"{table.num_rows:,} cannot, the first {found.places[row]!r} in row {row + 1:,}: "
+            f"{found.images[row].problem}; mend or remove them."
         )
-    images = pa.array(found.contents, pa.large_binary())
-    return table.set_column(table.column_names.index(name), name, images)
+    return table.set_column(table.column_names.index(name), name, found.column(range(table.num_rows)))
 
 
 def image_column(table: pa.Table) -> str | None:
@@ -108,8 +148,13 @@ def image_column(table: pa.Table) -> str | None:
     if PATH_COLUMN not in table.column_names:
         return None
     before: list[str] = table.column_names[: table.column_names.index(PATH_COLUMN)]
-    found = [name for name in before if pa.types.is_large_binary(table.schema.field(name).type)]
-    return next(name for name in found if looks_like_image(table.column(name)[0].as_py() or b""))
+    for name in before:
+        column = table.column(name)
+        if is_image_file(column.type):
+            return name
+        if pa.types.is_large_binary(column.type) and looks_like_image(column[0].as_py() or b""):
+            return name
+    return None
 
 
 def split_content(table: pa.Table, image: str, *, roles: Sequence[str | None]) -> pa.Table:
@@ -133,8 +178,7 @@ def image_hashes(table: pa.Table, name: str) -> NDArray[np.uint64]:
         table: The rows.
         name: The column of images.
     """
-    digests = (hashlib.blake2b(value.as_py(), digest_size=8).digest() for value in table.column(name))
-    return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
+    return content_digests(table.column(name))
 
 
 def kept_together(
@@ -218,7 +262,7 @@ def _holds_images(source: SourceTable, name: str, kind: str | None) -> bool:
         return bool(present) and all(map(looks_like_image, present))
     if not _is_text(column.type) or not present:
         return False
-    named = sum(Path(text).suffix.lower() in IMAGE_ENDINGS for text in present)
+    named = sum(map(names_image, present))
     return named >= _MOST * len(present)
 
 
@@ -226,18 +270,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _loaded(source: SourceTable, name: str) -> _Found:
+def _looked_at(source: SourceTable, name: str, *, in_memory: float) -> _Found:
+    """Read every image of a column once."""
     column = source.table.column(name)
     if _is_text(column.type):
-        return _from_files(source, name)
+        return _from_files(source, name, in_memory=in_memory)
     places = [f"row {row + 1:,}" for row in range(len(column))]
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
-    contents = [value.as_py() or b"" for value in column]
-    return _Found(name, contents, places, {})
+    return _Found(name, [_image(value.as_py() or b"") for value in column], places)
 
 
-def _from_files(source: SourceTable, name: str) -> _Found:
+def _from_files(source: SourceTable, name: str, *, in_memory: float) -> _Found:
     """Read the files that a column names; a path that leaves the folder is refused before any is read."""
     root = Path(source.folder or ".").resolve()
     texts = source.table.column(name).to_pylist()
@@ -248,40 +292,43 @@ def _from_files(source: SourceTable, name: str) -> _Found:
                 f"Expected images in the folder {str(root)!r}, but {text!r} in row {row + 1:,} of column {name!r} "
                 "leads out of it; copy the images into the folder."
             )
-    problems: dict[int, str] = {}
-    contents: list[bytes] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for row, (content, problem) in enumerate(_in_order(pool, paths)):
-            contents.append(content)
-            if problem:
-                problems[row] = problem
     places = [f"row {row + 1:,}" if text is None else text for row, text in enumerate(texts)]
-    return _Found(name, contents, places, problems)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        stay = sum(pool.map(_num_bytes, paths)) > in_memory
+        read = partial(_read, keep=not stay)
+        images = list(pool.map(read, paths))
+    return _Found(name, images, places, list(map(str, paths)) if stay else None)
 
 
-def _in_order(pool: ThreadPoolExecutor, paths: Sequence[Path | None]) -> Iterator[tuple[bytes, str]]:
-    yield from pool.map(_read, paths)
-
-
-def _read(path: Path | None) -> tuple[bytes, str]:
-    if path is None:
-        return b"", "no path is given"
+def _num_bytes(path: Path | None) -> int:
     try:
-        return path.read_bytes(), ""
+        return 0 if path is None else path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _read(path: Path | None, *, keep: bool) -> _Image:
+    if path is None:
+        return _nothing("no path is given")
+    try:
+        image = _image(path.read_bytes())
     except FileNotFoundError:
-        return b"", "there is no such file"
+        return _nothing("there is no such file")
     except OSError as error:
-        return b"", f"it cannot be read: {error.strerror}"
+        return _nothing(f"it cannot be read: {error.strerror}")
+    return image if keep else replace(image, content=b"")
 
 
-def _read_headers(found: _Found) -> None:
-    """Add what is wrong with the images that were read to their problems."""
-    for row, content in enumerate(found.contents):
-        if row not in found.problems:
-            try:
-                read_header(content)
-            except BrokenImageError as error:
-                found.problems[row] = str(error)
+def _nothing(problem: str) -> _Image:
+    return _Image(hashlib.sha256().digest(), problem=problem)
+
+
+def _image(content: bytes) -> _Image:
+    sha256 = hashlib.sha256(content).digest()
+    try:
+        return _Image(sha256, content_digest(content), read_header(content), content)
+    except BrokenImageError as error:
+        return _Image(sha256, problem=str(error))
 
 
 def _checked_problems(found: _Found) -> list[str]:
@@ -290,11 +337,13 @@ def _checked_problems(found: _Found) -> list[str]:
     Raises:
         DataError: It is more than may be.
     """
-    broken, total = len(found.problems), len(found.contents)
+    broken, total = len(found.broken), len(found.images)
     if not broken:
         return []
-    rows = sorted(found.problems)
-    first = "; ".join(f"{found.places[row]!r}: {found.problems[row]}" for row in rows[:3])
+    told: dict[str, list[str]] = {}
+    for row in found.broken[:3]:
+        told.setdefault(found.images[row].problem, []).append(repr(found.places[row]))
+    first = "; ".join(f"{', '.join(names)}: {problem}" for problem, names in told.items())
     if broken > BROKEN_SHARE * total:
         raise DataError(
             f"Expected images that can be decoded, but {broken:,} of {total:,} in column {found.name!r} cannot, such "
@@ -303,9 +352,18 @@ def _checked_problems(found: _Found) -> list[str]:
     return [f"{broken:,} of {total:,} images cannot be decoded and are left out: {first}."]
 
 
-def _fingerprint(source: SourceTable, contents: Sequence[bytes]) -> str:
+def _animations(found: _Found) -> list[str]:
+    """Return a sentence on images of several frames."""
+    headers = [(row, image.header) for row, image in enumerate(found.images)]
+    moving = [found.places[row] for row, header in headers if header is not None and header.is_animated]
+    if not moving:
+        return []
+    return [f"{len(moving):,} images are animations, such as {moving[0]!r}; the first frame counts."]
+
+
+def _fingerprint(source: SourceTable, images: Sequence[_Image]) -> str:
     """Return a SHA-256 of the table and of all images, in their order."""
     digest = hashlib.sha256(source.fingerprint.encode())
-    for content in contents:
-        digest.update(hashlib.sha256(content).digest())
+    for image in images:
+        digest.update(image.sha256)
     return digest.hexdigest()

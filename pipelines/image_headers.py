@@ -9,14 +9,28 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 MAX_PIXELS = 1 << 26
 """Pixels of the largest image that is decoded, 67 million: 200 MB of memory while it is made smaller."""
 
 _PNG, _GIF, _BMP, _JPEG = b"\x89PNG\r\n\x1a\n", (b"GIF87a", b"GIF89a"), b"BM", b"\xff\xd8\xff"
-_OTHERS: Mapping[str, tuple[bytes, ...]] = {"TIFF": (b"II*\x00", b"MM\x00*"), "WebP": (b"RIFF",)}
+_OTHERS: Mapping[str, tuple[bytes, ...]] = {
+    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "WebP": (b"RIFF",),
+    "HEIC or AVIF": tuple(b"\x00\x00\x00" + bytes([size]) + b"ftyp" for size in range(16, 64, 4)),
+}
+EXIF_BYTES = 4096
+"""First bytes of a JPEG in which its orientation is looked for."""
+
+EXIF_PLACES = (6, 24)
+"""Where ``Exif`` stands in a JPEG: in its first segment, or in the second behind the usual one of JFIF."""
+
+ORIENTATION_TAG = 0x0112
+TURNED = 5
+"""Orientations from this one on exchange width and height."""
+
 _CHUNK = struct.Struct(">I4s")
 _GREY_PNG = (0, 4)
 _PALETTE_PNG = 3
@@ -43,7 +57,7 @@ class ImageHeader:
 
     Attributes:
         format: How it is encoded.
-        width: Columns of pixels.
+        width: Columns of pixels, as the image is to be seen.
         height: Rows of pixels.
         is_grey: Whether it has no colour.
         is_animated: Whether there is more than one frame; the first one counts.
@@ -85,8 +99,10 @@ def read_header(data: bytes) -> ImageHeader:
             break
     else:
         other = next((name for name, begins in _OTHERS.items() if data.startswith(begins)), "")
-        what = f"it is {other}" if other else "it is no image"
-        raise BrokenImageError(f"{what}; expected JPEG, PNG, GIF or BMP")
+        if other:
+            # The exported model decodes what it is sent, and TensorFlow cannot decode these.
+            raise BrokenImageError(f"it is {other}, which a served model cannot decode: convert it to PNG or JPEG")
+        raise BrokenImageError("it is no image; expected JPEG, PNG, GIF or BMP")
     if min(header.width, header.height) < 1:
         raise BrokenImageError("it has no pixels")
     if header.width * header.height > MAX_PIXELS:
@@ -134,16 +150,60 @@ def _jpeg(data: bytes) -> ImageHeader:
     # A preview in the header ends with the same marker; what counts is the end of the pixels.
     if data.rfind(b"\xff\xd9") < place:
         raise BrokenImageError("the file is cut off")
+    if jpeg_orientation(data) >= TURNED:
+        return replace(header, width=header.height, height=header.width)
     return header
+
+
+def jpeg_orientation(data: bytes) -> int:
+    """Return how a camera was held, 1 (upright) to 8 (Exif 3.0, tag 0x0112); 1 where nothing says so.
+
+    Args:
+        data: A JPEG.
+    """
+    head = data[:EXIF_BYTES]
+    place = next((place + 6 for place in EXIF_PLACES if head[place : place + 4] == b"Exif"), len(head))
+    order = {b"II": "<", b"MM": ">"}.get(head[place : place + 2], "")
+    if not order:
+        return 1
+    try:
+        (first,) = struct.unpack_from(f"{order}I", head, place + 4)
+        (num_entries,) = struct.unpack_from(f"{order}H", head, place + first)
+        for entry in range(place + first + 2, place + first + 2 + 12 * num_entries, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", head, entry)
+            if tag == ORIENTATION_TAG:
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
 
 
 def _gif(data: bytes) -> ImageHeader:
     width, height, packed = struct.unpack_from("<HHB", data, 6)
     if not data.rstrip(b"\x00").endswith(b";"):
         raise BrokenImageError("the file is cut off")
-    palette = data[13 : 13 + 3 * 2 ** ((packed & 7) + 1)] if packed & 0x80 else b"\x00\x01\x02"
-    frames = data.count(b"\x00\x21\xf9\x04")
-    return ImageHeader(ImageFormat.GIF, width, height, _has_grey_palette(palette), frames > 1)
+    size = _palette_bytes(packed)
+    palette = data[13 : 13 + size] if size else b"\x00\x01\x02"
+    return ImageHeader(ImageFormat.GIF, width, height, _has_grey_palette(palette), _num_frames(data, 13 + size) > 1)
+
+
+def _num_frames(data: bytes, place: int) -> int:
+    """Return how many pictures a GIF has from a block on; two stand for more."""
+    found = 0
+    while found < 2 and data[place : place + 1] in (b"!", b","):
+        if data[place] == ord("!"):
+            place += 2
+        else:
+            found += 1
+            place += 11 + _palette_bytes(data[place + 9])
+        while data[place]:
+            place += 1 + data[place]
+        place += 1
+    return found
+
+
+def _palette_bytes(packed: int) -> int:
+    return 3 * 2 ** ((packed & 7) + 1) if packed & 0x80 else 0
 
 
 def _bmp(data: bytes) -> ImageHeader:

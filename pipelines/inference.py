@@ -32,6 +32,7 @@ from pipelines.column_values import (
 from pipelines.datetime_text import ISO_8601, recognise_format
 from pipelines.errors import DataError
 from pipelines.image_headers import looks_like_image
+from pipelines.image_references import is_image_file
 from pipelines.preprocessing import MAX_VOCABULARY
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, Override, RawType, TargetSpec
 from pipelines.survey import ColumnFacts
@@ -236,7 +237,7 @@ def _overridden(column: _Column, override: Override) -> _Guess:
             raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
         return _Guess(override, f"set by the user: {column.facts}; {_AS_NGRAMS}")
     if override is FeatureKind.IMAGE:
-        if not is_bytes(column.whole.type):
+        if not is_bytes(column.whole.type) and not is_image_file(column.whole.type):
             raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
         return _Guess(override, f"set by the user: {len(column.whole):,} images")
     if override not in _TABLE_KINDS:
@@ -274,6 +275,8 @@ def _guess_kind_only(column: _Column) -> FeatureKind:
 
 def _guess(column: _Column) -> _Guess:
     kind = column.train.type
+    if is_image_file(kind):
+        return _Guess(FeatureKind.IMAGE, f"images in {len(column.train):,} rows, which stay in their files")
     if is_bytes(kind):
         return _guess_bytes(column)
     if kind not in PLAIN_TYPES:

@@ -20,6 +20,7 @@ from pipelines.column_values import (
     truth_of,
 )
 from pipelines.errors import DataError, list_names
+from pipelines.image_references import file_contents, is_image_file
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
 
 RawColumns = dict[str, NDArray[np.generic]]
@@ -85,6 +86,8 @@ def text_bytes(array: pa.Array) -> NDArray[np.generic]:
 
 
 def _image_bytes(array: pa.Array, feature: FeatureSpec) -> NDArray[np.generic]:
+    if is_image_file(array.type):
+        return file_contents(array)
     if not is_bytes(array.type):
         raise DataError(
             f"Expected encoded images in column {feature.name!r}, received {array.type}; give the paths of images in "

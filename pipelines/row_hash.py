@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.column_values import TIMESTAMP, is_bytes, numbers_of, stored_array
+from pipelines.image_references import content_digests, is_image_file
 
 # A date, and perhaps a time, without a zone: what a database or a CSV file makes of a timestamp.
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)?$"
@@ -145,8 +145,8 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _hash_text(array: pa.Array) -> NDArray[np.uint64]:
-    if is_bytes(array.type):
-        return np.array([_hash_bytes(value.as_py()) for value in array], np.uint64)
+    if is_bytes(array.type) or is_image_file(array.type):
+        return content_digests(array)
     if array.type != pa.string():
         array = pa.array([None if value is None else repr(value) for value in array.to_pylist()], pa.string())
     encoded = array.dictionary_encode()
@@ -158,11 +158,6 @@ def _hash_text(array: pa.Array) -> NDArray[np.uint64]:
     if dates.any():
         hashes[dates] = _hash_dates(encoded.dictionary.filter(pa.array(dates)), hashes[dates])
     return np.asarray(hashes[np.asarray(encoded.indices.fill_null(0))], dtype=np.uint64)
-
-
-def _hash_bytes(content: bytes | None) -> int:
-    # Images by the million must not meet in one hash, which a checksum of 32 bits would let them.
-    return int.from_bytes(hashlib.blake2b(content or b"", digest_size=8).digest(), "little")
 
 
 def _hash_dates(text: pa.Array, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -21,6 +21,9 @@ from pipelines.schema import Task
 from pipelines.seasonality import seasonal_lag
 from pipelines.windows import WindowSpec, lag_name
 
+IMAGE_PATH = "image_path"
+"""Kind of the features that are paths of images; "image" are images themselves."""
+
 MAX_ROWS = 50_000
 _CHECKED_ROWS = 1 << 18
 _ANSWERED_ROWS = 1 << 16
@@ -41,7 +44,8 @@ class EncodedRows:
         categorical: `(num_rows, num_categorical)` ids, each in [0, cardinality); the width may be 0.
         y: `(num_rows,)` class ids, or values in the target's units.
         weights: `(num_rows,)` how much each row counts; None for all alike.
-        images: `(num_rows, height, width, channels)` uint8, or `(num_rows,)` encoded images; None without images.
+        images: `(num_rows, height, width, channels)` uint8, `(num_rows,)` objects that are encoded images, or
+            `(num_rows,)` fixed-width bytes that are paths of their files; None without images.
 
     Raises:
         ValueError: the arrays do not have the same number of rows, or a numeric feature is not finite.
@@ -78,8 +82,10 @@ class EncodedRows:
     @property
     def features(self) -> dict[str, NDArray[np.generic]]:
         """The features by kind, as networks take them."""
-        images = {} if self.images is None else {"image": self.images}
-        return {"numeric": self.numeric, "categorical": self.categorical, **images}
+        found: dict[str, NDArray[Any]] = {"numeric": self.numeric, "categorical": self.categorical}
+        if self.images is not None:
+            found[IMAGE_PATH if self.images.dtype.kind == "S" else "image"] = self.images
+        return found
 
     def take(self, rows: NDArray[np.integer] | slice) -> EncodedRows:
         """The rows of these numbers; those of a slice stay where they are, in memory or on disk."""

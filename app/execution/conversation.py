@@ -66,19 +66,25 @@ class Conversation:
             )
         )
 
-    def asker(self, trial: int | None, deadline: float) -> Callable[[], Verdict]:
+    def asker(
+        self, trial: int | None, deadline: float, *, has_to_answer: bool = False
+    ) -> Callable[[], Verdict]:
         """Returns what a trainer asks between two epochs: whether the trial goes on.
 
         Args:
             trial: Its number; None for the final training.
             deadline: When it has to end, in seconds since the epoch of `time.time`.
+            has_to_answer: Whether it comes to an answer when its time is over, however little it was.
         """
         from app.training.trainer import Verdict
 
         def ask() -> Verdict:
             stopped = self.stopped_trials()
-            is_over = None in stopped or trial in stopped or time.time() >= deadline
-            return Verdict.STOP if is_over else Verdict.GO_ON
+            if None in stopped or trial in stopped:
+                return Verdict.STOP
+            if time.time() < deadline:
+                return Verdict.GO_ON
+            return Verdict.ANSWER if has_to_answer else Verdict.STOP
 
         return ask
 

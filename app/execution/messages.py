@@ -81,6 +81,7 @@ class RunTrial:
         deadline: Time (seconds since the epoch) at which to stop; infinity for none.
         leave_above: Mean losses after the first, second ... fold above which the trial is pruned; () for never.
         past_limits: Train it even if its network breaks a limit, because no network has kept them.
+        has_to_answer: Judge it at the deadline even in the middle of its first epoch, because no trial has a result.
     """
 
     number: int
@@ -90,6 +91,7 @@ class RunTrial:
     deadline: float
     leave_above: tuple[float, ...] = ()
     past_limits: bool = False
+    has_to_answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

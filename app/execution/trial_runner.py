@@ -131,7 +131,9 @@ class TrialRunner:
                 seed=derive_seed(self._request.seed, "trial", request.number),
                 state=self._directory.trial_state(request.number),
                 report=self._reporter(request.number, epochs),
-                ask=self._conversation.asker(request.number, request.deadline),
+                ask=self._conversation.asker(
+                    request.number, request.deadline, has_to_answer=request.has_to_answer
+                ),
             )
         except (EOFError, ConnectionError):
             raise

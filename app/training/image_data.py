@@ -13,12 +13,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from app.errors import TamizError
-from app.evaluation.baselines import EncodedRows
+from app.evaluation.baselines import IMAGE_PATH, EncodedRows
 from app.image_config import ImageCache, MirrorImages
 from app.memory import total_memory
 from pipelines.encoder import Encoder
 from pipelines.image_decoder import ImageDecoder
 from pipelines.image_files import PATH_COLUMN
+from pipelines.image_references import file_paths, is_image_file
 from pipelines.raw_columns import raw_column
 from pipelines.schema import DatasetSchema, FeatureKind
 
@@ -28,6 +29,7 @@ MEMORY_SHARE = 0.15
 SAMPLE_IMAGES = 2_000
 """Images that mean and deviation of the pixels are measured on."""
 
+_UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
 _SYMBOL = re.compile(r"(?i:left|right|links|rechts|[a-z]|\d+|digit.?\d|(?:upper|lower|letter|number).?\w)")
 
 
@@ -64,7 +66,8 @@ def encode_with_images(
         cache: Whether images are decoded now or stay encoded.
 
     Returns:
-        ``numeric``, ``categorical``, and ``image``: (num_rows, height, width, channels) uint8, or (num_rows,) bytes.
+        ``numeric``, ``categorical``, and ``image``: (num_rows, height, width, channels) uint8, or what `encoded_images`
+        returns.
 
     Raises:
         TamizError: An image cannot be decoded.
@@ -86,8 +89,10 @@ def encode_with_images(
 
 
 def encoded_images(table: pa.Table, encoder: Encoder) -> NDArray[Any]:
-    """Returns the images of a table as they are stored, (num_rows,) bytes."""
+    """Returns the images of a table as they are stored, (num_rows,): objects of bytes, or fixed-width paths."""
     (name,) = encoder.images
+    if is_image_file(table.schema.field(name).type):
+        return file_paths(table.column(name))
     return np.asarray(table.column(name).combine_chunks().to_numpy(zero_copy_only=False), dtype=object)
 
 
@@ -100,11 +105,11 @@ def decoded_column(decoder: ImageDecoder, table: pa.Table) -> NDArray[np.uint8]:
     column = table.column(decoder.encoding.name)
     try:
         return decoder.decode_column(column)
-    except tf.errors.InvalidArgumentError:
+    except _UNREADABLE:
         for row in range(table.num_rows):
             try:
-                decoder.decode_one(tf.constant(column[row].as_py(), tf.string))
-            except tf.errors.InvalidArgumentError as error:
+                decoder.decode_column(column.slice(row, 1))
+            except _UNREADABLE as error:
                 place = table.column(PATH_COLUMN)[row].as_py()
                 reason = str(error.message).rpartition("}} ")[2].splitlines()[0]
                 raise TamizError(
@@ -129,8 +134,8 @@ def image_facts(
     (decoder,) = encoder.images.values()
     chosen = np.linspace(0, training.num_rows - 1, min(SAMPLE_IMAGES, training.num_rows)).astype(np.intp)
     sample = training.images[chosen]
-    if sample.dtype == object:
-        sample = decoder.decode_column(pa.chunked_array([pa.array(sample.tolist(), pa.large_binary())]))
+    if sample.dtype != np.uint8:
+        sample = decoder.decode_all(sample.tolist(), are_paths=sample.dtype != object)
     pixels = sample.reshape(-1, sample.shape[-1]).astype(np.float64)
     encoding = decoder.encoding
     return ImageFacts(
@@ -158,6 +163,10 @@ def may_be_mirrored(mirror: MirrorImages, classes: Sequence[str]) -> bool:
 
 def decoded(features: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
     """Returns features whose images are pixels, whatever they were; in the graph."""
+    if IMAGE_PATH in features:
+        (decoder,) = encoder.images.values()
+        others = {name: tensor for name, tensor in features.items() if name != IMAGE_PATH}
+        return {**others, "image": decoder.decode_files(features[IMAGE_PATH])}
     image = features.get("image")
     if image is None or image.dtype != tf.string:
         return features

@@ -51,6 +51,8 @@ class Verdict(StrEnum):
 
     GO_ON = "go on"
     STOP = "stop"
+    ANSWER = "answer"
+    """End, but come to an answer: of the first epoch, what is trained by now is judged as if it were whole."""
 
 
 class NonFiniteError(Exception):
@@ -192,13 +194,21 @@ class Network:
         self._seed, self._iterator = seed, None
 
     def train_epoch(self, epoch: int, ask: Ask) -> float | None:
-        """Trains epoch `epoch` (from 0); returns its mean loss, or None if told to stop before its end."""
+        """Trains epoch `epoch` (from 0); returns its mean loss, or None if told to stop before its end.
+
+        The first epoch ends early, after some steps, where an answer is wanted.
+        """
         if self._iterator is None:
             self._iterator = self._batches_from(epoch)
         self.model.reset_metrics()
         left = self._steps
         while left:
-            if ask() is Verdict.STOP:
+            verdict = ask()
+            if verdict is Verdict.ANSWER and epoch == 0:
+                if left < self._steps:
+                    self._iterator = None
+                    break
+            elif verdict is not Verdict.GO_ON:
                 self._iterator = None
                 return None
             steps = min(left, self._steps_per_call)

@@ -16,6 +16,9 @@ from pipelines.sources.source import Loaded, Parsed, Source, wanted_columns
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".gif", ".bmp"})
 """Endings of image files, in small letters."""
 
+FOREIGN_ENDINGS = frozenset({".webp", ".tif", ".tiff", ".heic", ".avif"})
+"""Endings of images that TensorFlow cannot decode: read as images, so that their headers are told of."""
+
 IMAGE, LABEL = "image", "label"
 """Columns of a folder of images."""
 
@@ -37,10 +40,19 @@ def is_image_folder(place: str) -> bool:
         ending = path.suffix.lower()
         if ending in _TABLE_ENDINGS:
             return False
-        images += ending in IMAGE_ENDINGS
+        images += names_image(path)
         if number >= _LOOK_AT:
             break
     return images > 0
+
+
+def names_image(path: str | Path) -> bool:
+    """Return whether a path ends as that of an image does, be it one that can be decoded or not.
+
+    Args:
+        path: A path.
+    """
+    return Path(path).suffix.lower() in IMAGE_ENDINGS | FOREIGN_ENDINGS
 
 
 @final
@@ -68,7 +80,7 @@ class ImageFolderSource(Source):
         """Return a row for each image."""
         del options
         names = [path.relative_to(self._folder).as_posix() for path in _files_below(self._folder)]
-        images = [name for name in names if Path(name).suffix.lower() in IMAGE_ENDINGS]
+        images = [name for name in names if names_image(name)]
         if not images:
             raise DataError(
                 f"Expected images ({', '.join(sorted(IMAGE_ENDINGS))}) in the folder {self.name!r}, but there are none."

@@ -84,7 +84,7 @@ def test_one_class_is_refused(digits: Path) -> None:
 
 def test_folds_are_refused_and_not_taken_by_themselves(digit_folder: Path) -> None:
     config = config_of(search=SearchConfig(folds=3))
-    with pytest.raises(DataError, match="one validation part to judge images on, received --folds 3; leave it out"):
+    with pytest.raises(DataError, match="one validation part to judge images on, received --folds 3: leave it out, or"):
         prepared(digit_folder, config)
 
 

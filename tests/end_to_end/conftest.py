@@ -20,7 +20,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -119,34 +118,13 @@ def from_database(folder: Path, data: Path) -> tuple[Finished, Finished]:
 
 
 def pictures(folder: Path, images: Path) -> tuple[Finished, Finished]:
-    """A search on a folder of images, and answers to them."""
+    """A search on a folder of images, as if they were too many for memory, and answers to them."""
     run = folder / "digits"
     options = ("--trials", 2, "--epochs", 3, "--run", run, "--config", folder / "cnn.toml")
-    (folder / "cnn.toml").write_text("[search]\nensemble = 1\n")
+    (folder / "cnn.toml").write_text("[search]\nensemble = 1\n[data]\nin_memory = 1000\n")
     searched = Command("search", images, *options, run=run).finish()
     output = folder / "answers.csv"
     return searched, Command("predict", run, images, "--key", "image", "--output", output, run=run).finish()
-
-
-def forecasting(folder: Path) -> tuple[Finished, Finished]:
-    """A search that forecasts the sales of two shops, and answers about the days that follow."""
-    rng, days = np.random.default_rng(0), np.arange(150)
-    parts = [
-        pd.DataFrame(
-            {
-                "day": pd.date_range("2022-01-01", periods=150),
-                "shop": shop,
-                "sold": (50 + 10 * np.sin(days * 2 * np.pi / 7) + rng.normal(0, 1, 150)).round(2),
-            }
-        )
-        for shop in "ab"
-    ]
-    pd.concat(parts).to_csv(folder / "sales.csv", index=False)
-    run, data = folder / "sales", folder / "sales.csv"
-    series = ("--time-column", "day", "--series-id", "shop", "--horizon", 2, "--context", 14, "--season", 7)
-    options = ("--target", "sold", "--trials", 2, "--epochs", 2, *SPACE, "--run", run)
-    searched = Command("search", data, *series, *options, run=run).finish()
-    return searched, Command("predict", run, data, "--output", folder / "answers.csv", run=run).finish()
 
 
 def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
@@ -248,7 +226,6 @@ def scenarios(
     every: dict[str, Callable[[Path], Any]] = {
         "finished": lambda folder: finished(folder, data),
         "from_database": lambda folder: from_database(folder, data),
-        "forecast": forecasting,
         "pictures": lambda folder: pictures(folder, digit_folder),
         "killed": lambda folder: killed(folder, data),
         "folded": lambda folder: folded(folder, data),
@@ -275,12 +252,6 @@ def finished_fixture(scenarios: Scenarios) -> Finished:
 @pytest.fixture(scope="session", name="from_database")
 def from_database_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
     result: tuple[Finished, Finished] = scenarios["from_database"].result()
-    return result
-
-
-@pytest.fixture(scope="session", name="forecast")
-def forecast_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
-    result: tuple[Finished, Finished] = scenarios["forecast"].result()
     return result
 
 

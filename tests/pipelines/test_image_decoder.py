@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipelines.image_decoder import ImageDecoder
+from pipelines.image_decoder import jpeg_orientation as orientation_in_graph
 from pipelines.image_encoding import ImageEncoding, Resize
+from pipelines.image_headers import jpeg_orientation
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
@@ -88,6 +91,29 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
         decoded(bytes(header))
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+def test_a_photograph_is_turned_upright(orientation: int) -> None:
+    blocks = Image.fromarray(np.kron(COLOURS[:3, :4], np.ones((16, 16, 1), np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(blocks, "JPEG", exif=exif.tobytes())
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))).astype(int)
+    found = decoded(data, height=upright.shape[0], width=upright.shape[1])
+    # Two decoders of JPEG round differently; a pixel of another block is far away.
+    np.testing.assert_allclose(found, upright, atol=4)
+
+
+@pytest.mark.parametrize("changed", [None, 24, 31, 33, 36, 38, 39, 40, 41])
+def test_the_graph_reads_the_orientation_that_the_header_has(changed: int | None) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bytearray(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif.tobytes()))
+    if changed is not None:
+        data[changed] ^= 0x85
+    for part in (bytes(data), bytes(data[:45]), b""):
+        assert int(orientation_in_graph(tf.constant(part))) == jpeg_orientation(part)
+
+
 @pytest.mark.parametrize("data", [b"", b"x", b"no image at all", encoded(Image.fromarray(COLOURS))[:-30]])
 def test_what_is_no_image_is_an_error_of_the_graph(data: bytes) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -104,3 +130,17 @@ def test_a_batch_is_its_images_in_whatever_company() -> None:
     column = pa.chunked_array([pa.array(files, pa.large_binary())])
     np.testing.assert_array_equal(decode.decode_column(column), together)
     assert decode(tf.constant([], tf.string)).shape == (0, 12, 16, 3)
+
+
+def test_files_are_decoded_as_their_bytes_are(tmp_path: Path) -> None:
+    files = [encoded(Image.fromarray(np.roll(COLOURS, shift, axis=1)), "JPEG") for shift in range(3)]
+    paths = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+    decode, names = decoder(8, 8), [str(path).encode() for path in paths]
+    together = tf.function(decode.decode_files)(tf.constant(names)).numpy()
+    np.testing.assert_array_equal(together, decode(tf.constant(files)).numpy())
+    np.testing.assert_array_equal(decode.decode_all(names, are_paths=True), together)
+    paths[1].unlink()
+    with pytest.raises(tf.errors.NotFoundError, match=r"1\.jpg"):
+        decode.decode_all(names, are_paths=True)

@@ -18,7 +18,9 @@ from pipelines.image_files import (
     with_image_bytes,
     with_images,
 )
-from pipelines.sources import SourceTable, open_source
+from pipelines.image_references import file_contents, file_paths, image_headers, is_image_file
+from pipelines.row_hash import hash_rows
+from pipelines.sources import Origin, SourceTable, open_source
 from pipelines.splits import Split
 
 
@@ -33,6 +35,10 @@ def written(folder: Path, images: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
+
+
+def read_large(folder: Path) -> SourceTable:
+    return with_images(open_source(folder).read(), kinds={}, in_memory=100)
 
 
 def read(folder: Path, **kinds: str) -> SourceTable:
@@ -185,3 +191,68 @@ def test_a_model_leaves_no_row_out(tmp_path: Path) -> None:
         with_image_bytes(table, "photo", folder=str(tmp_path))
     found = with_image_bytes(table.slice(0, 1), "photo", folder=str(tmp_path))
     assert found.column("photo").to_pylist() == [png()]
+
+
+def test_images_beyond_the_limit_stay_in_their_files_and_are_the_same_rows(tmp_path: Path) -> None:
+    written(tmp_path, {**many(), "a/zz.png": b""})
+    held, large = read(tmp_path), read_large(tmp_path)
+    assert is_image_file(large.table.schema.field("image").type)
+    assert (large.fingerprint, large.notes) == (held.fingerprint, held.notes)
+    assert image_column(large.table) == "image"
+    images, files = held.table.column("image"), large.table.column("image")
+    assert image_headers(files) == image_headers(images)
+    np.testing.assert_array_equal(image_hashes(large.table, "image"), image_hashes(held.table, "image"))
+    np.testing.assert_array_equal(*(hash_rows(one.table, columns=["image", "label"]) for one in (held, large)))
+    assert file_contents(files.slice(3, 2)).tolist() == images.slice(3, 2).to_pylist()
+    assert file_paths(files)[0] == str(tmp_path / "a" / "000.png").encode()
+    assert files.nbytes < 200 * len(files)
+
+
+def test_an_image_that_is_gone_when_it_is_read_is_told(tmp_path: Path) -> None:
+    found = read_large(written(tmp_path, many())).table
+    (tmp_path / "a" / "000.png").unlink()
+    with pytest.raises(DataError, match=r"a/000.png', which the run reads from its file, but .* put it back, or start"):
+        file_contents(found.column("image").slice(0, 1))
+
+
+def test_an_animation_is_told(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (10, 200)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    notes = read(written(tmp_path, {**many(6), "a/moving.gif": buffer.getvalue()})).notes
+    assert "1 images are animations, such as 'a/moving.gif'; the first frame counts." in notes
+
+
+def test_a_folder_in_a_format_that_cannot_be_decoded_says_what_to_do(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(buffer, "WEBP")
+    written(tmp_path, {f"{'ab'[number % 2]}/{number}.webp": buffer.getvalue() for number in range(6)})
+    message = r"6 of 6 in column 'image' cannot, such as 'a/0.webp', 'a/2.webp', 'a/4.webp': it is WebP, .* convert it"
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def test_a_dataset_that_tfds_itself_wrote_has_its_images(tmp_path: Path) -> None:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1), dtype=np.uint8)
+    rows = {"image": pixels, "file": [f"{row}.png" for row in range(12)], "label": [row % 3 for row in range(12)]}
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(4, 4, 1)),
+            "file": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["zero", "one", "two"]),
+        }
+    )
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="scans", version="1.0.0", data_dir=tmp_path, features=features, disable_shuffling=True,
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices(rows)},
+    )  # fmt: skip
+    found = with_images(open_source(Origin(places=("tfds:scans",), data_dir=str(tmp_path))).read(), kinds={})
+    assert image_column(found.table) == "image"
+    # Names of files whose bytes stand beside them are no second column of images.
+    assert "file" not in found.table.column_names
+    assert found.table.column("label").to_pylist() == ["zero", "one", "two"] * 4
+    decoded = [np.asarray(Image.open(io.BytesIO(value.as_py()))) for value in found.table.column("image")]
+    np.testing.assert_array_equal(decoded, pixels[..., 0])

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.image_headers import MAX_PIXELS, BrokenImageError, ImageFormat, looks_like_image, read_header
+from pipelines.image_headers import (
+    MAX_PIXELS,
+    BrokenImageError,
+    ImageFormat,
+    jpeg_orientation,
+    looks_like_image,
+    read_header,
+)
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -83,8 +90,8 @@ def test_an_empty_file_is_told() -> None:
     ("data", "message"),
     [
         (b"a,b\n1,2\n", "it is no image; expected JPEG, PNG, GIF or BMP"),
-        (encoded(Image.fromarray(COLOURS), "TIFF"), "it is TIFF; expected JPEG, PNG, GIF or BMP"),
-        (encoded(Image.fromarray(COLOURS), "WEBP"), "it is WebP; expected JPEG, PNG, GIF or BMP"),
+        (encoded(Image.fromarray(COLOURS), "TIFF"), "it is TIFF, which a served model cannot decode: convert it"),
+        (encoded(Image.fromarray(COLOURS), "WEBP"), "it is WebP, which a served model cannot decode: convert it"),
         (encoded(Image.fromarray(GREY).convert("1"), "BMP"), "a BMP of 1 bits a pixel; expected 8, 24 or 32"),
         (encoded(Image.fromarray(COLOURS).convert("P"), "BMP"), "a BMP with a palette"),
     ],
@@ -92,6 +99,25 @@ def test_an_empty_file_is_told() -> None:
 def test_another_format_is_told(data: bytes, message: str) -> None:
     with pytest.raises(BrokenImageError, match=message):
         read_header(data)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_how_the_camera_was_held_is_read(orientation: int, order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010F], exif[0x0112] = "a maker", orientation
+    data = encoded(Image.fromarray(COLOURS), "JPEG", exif=exif.tobytes())
+    assert jpeg_orientation(data) == (orientation if 1 <= orientation <= 8 else 1)
+    header = read_header(data)
+    assert (header.width, header.height) == ((5, 7) if 5 <= orientation <= 8 else (7, 5))
+
+
+@pytest.mark.parametrize("length", [0, 3, 30, 36, 40, 49])
+def test_an_orientation_that_is_cut_off_is_none(length: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert jpeg_orientation(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif.tobytes())[:length]) == 1
 
 
 def test_what_announces_more_pixels_than_memory_is_meant_for_is_refused() -> None:

@@ -69,6 +69,20 @@ def encoded_data(directory: RunDirectory, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
+def filed_data(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialData:
+    """The same rows, whose images stay in their files."""
+    config = ExperimentConfig(
+        name="digits",
+        data=DataConfig(source=str(digit_folder), target="label", in_memory=1_000),
+        search=SearchConfig(space="cnn"),
+    )
+    other = RunDirectory(tmp_path_factory.mktemp("filed") / "digits")
+    other.path.mkdir()
+    write_data(prepare_data(read_source(digit_folder, config), config), config, directory=other)
+    return load_trial_data(other, balance=Balance.AUTO, images=ImageConfig(cache=ImageCache.ENCODED))
+
+
+@pytest.fixture(scope="module")
 def train(placement: Any) -> Callable[..., list[float]]:
     """Trains to so many epochs, from the state if there is one; returns the losses of all epochs."""
 
@@ -110,14 +124,30 @@ def test_a_space_is_told_of_the_pixels_and_that_digits_have_no_mirror_image(deco
 
 
 def test_a_trial_that_pauses_sees_the_pictures_that_it_would_have_seen(
-    decoded_data: TrialData, encoded_data: TrialData, train: Callable[..., list[float]], tmp_path: Path
+    decoded_data: TrialData,
+    encoded_data: TrialData,
+    filed_data: TrialData,
+    train: Callable[..., list[float]],
+    tmp_path: Path,
 ) -> None:
     whole = train(decoded_data, tmp_path / "whole", epochs=2)
-    # Images that stay encoded in memory are decoded in the pipeline, to the same pixels.
-    assert encoded_data.training.images is not None
-    assert encoded_data.training.images.dtype == object
+    # Images that stay encoded in memory, or in their files, are decoded in the pipeline, to the same pixels.
+    for data, kind in ((encoded_data, "O"), (filed_data, "S")):
+        assert data.training.images is not None
+        assert data.training.images.dtype.kind == kind
     assert train(encoded_data, tmp_path / "paused", epochs=1) == whole[:2]
-    assert train(decoded_data, tmp_path / "paused", epochs=2) == whole
+    assert train(filed_data, tmp_path / "paused", epochs=2) == whole
+
+
+def test_images_in_their_files_are_decoded_once_to_the_same_pixels(
+    decoded_data: TrialData, filed_data: TrialData, directory: RunDirectory
+) -> None:
+    table = read_arrow(directory.development_file)
+    decoder = filed_data.encoder.images["image"]
+    assert filed_data.validation.images is not None
+    found = decoder.decode_all(filed_data.validation.images.tolist(), are_paths=True)
+    np.testing.assert_array_equal(found, decoded_data.validation.images)
+    assert decoded_column(decoder, table).shape == (table.num_rows, 8, 8, 1)
 
 
 def test_an_image_that_cannot_be_decoded_after_all_is_named(directory: RunDirectory, decoded_data: TrialData) -> None:

@@ -185,6 +185,27 @@ def test_a_stop_in_the_middle_of_an_epoch_leaves_the_last_whole_one(
     assert resumed.curve == six_epochs("adamw").curve
 
 
+def test_a_trial_that_has_to_answer_is_judged_in_the_middle_of_its_first_epoch(
+    make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
+) -> None:
+    curve: list[EpochResult] = []
+    trainer = make_trainer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.training.network.SECONDS_PER_CALL", 0.0)
+        result = trainer.train_trial(
+            network_values(),
+            known=declare(trainer.space()),
+            budget=6,
+            seed=7,
+            state=tmp_path,
+            report=curve.append,
+            ask=lambda: Verdict.ANSWER,
+        )
+    assert (result.end, result.epoch, len(curve)) == (End.STOPPED, 1, 1)
+    assert np.isfinite([curve[0].objective, curve[0].scalars["train/loss"]]).all()
+    assert (tmp_path / "best").exists()
+
+
 def test_a_diverging_trial_ends_with_a_non_finite_error(
     make_trainer: MakeTrainer, network_values: Values, tmp_path: Path
 ) -> None:
