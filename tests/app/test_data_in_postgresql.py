@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from app.arguments import DataArguments, SearchArguments, experiment_config
+from app.config import DataConfig, ExperimentConfig
 from app.data_files import write_data
 from app.data_source import read_source, source_of
 from app.data_stage import prepare_data
+from app.read_rows import read_rows
 from app.run_directory import RunDirectory
 from pipelines.errors import DataError
 from pipelines.sources import Origin, open_source
@@ -40,6 +43,18 @@ def test_rows_are_those_of_the_file(birds: str, penguins_csv: Path) -> None:
     assert set(found.table.column("share").to_pylist()) == {"10%:x"}
     other = open_source(Origin(sql=f"{query} order by random()", url=birds)).read()
     assert other.fingerprint == found.fingerprint
+
+
+def test_rows_come_through_a_cursor_of_the_server_and_may_stay_on_disk(birds: str, tmp_path: Path) -> None:
+    query = "select *, (select count(*) from pg_cursors) as cursors from birds"
+    config = ExperimentConfig(data=DataConfig(target="species", in_memory=1))
+    source = open_source(Origin(sql=query, url=birds))
+    rows = read_rows(source, config, folder=tmp_path)
+    assert rows.stored is not None
+    assert set(rows.source.table.column("cursors").to_pylist()) == {1}
+    held = source.read()
+    assert pa.concat_tables(rows.parts()).equals(held.table)
+    assert rows.source.facts == held.facts
 
 
 def test_no_file_of_a_run_holds_the_password(birds: str, tmp_path: Path) -> None:
