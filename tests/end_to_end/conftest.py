@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -127,6 +128,27 @@ def pictures(folder: Path, images: Path) -> tuple[Finished, Finished]:
     return searched, Command("predict", run, images, "--key", "image", "--output", output, run=run).finish()
 
 
+def forecasting(folder: Path) -> tuple[Finished, Finished]:
+    """A search that forecasts the sales of two shops, and answers about the days that follow."""
+    rng, days = np.random.default_rng(0), np.arange(150)
+    parts = [
+        pd.DataFrame(
+            {
+                "day": pd.date_range("2022-01-01", periods=150),
+                "shop": shop,
+                "sold": (50 + 10 * np.sin(days * 2 * np.pi / 7) + rng.normal(0, 1, 150)).round(2),
+            }
+        )
+        for shop in "ab"
+    ]
+    pd.concat(parts).to_csv(folder / "sales.csv", index=False)
+    run, data = folder / "sales", folder / "sales.csv"
+    series = ("--time-column", "day", "--series-id", "shop", "--horizon", 2, "--context", 14, "--season", 7)
+    options = ("--target", "sold", "--trials", 2, "--epochs", 2, *SPACE, "--run", run)
+    searched = Command("search", data, *series, *options, run=run).finish()
+    return searched, Command("predict", run, data, "--output", folder / "answers.csv", run=run).finish()
+
+
 def killed(folder: Path, data: Path) -> tuple[Finished, Finished]:
     """The same search, killed in the middle of its second trial, and resumed."""
     run = folder / "killed"
@@ -226,6 +248,7 @@ def scenarios(
     every: dict[str, Callable[[Path], Any]] = {
         "finished": lambda folder: finished(folder, data),
         "from_database": lambda folder: from_database(folder, data),
+        "forecast": forecasting,
         "pictures": lambda folder: pictures(folder, digit_folder),
         "killed": lambda folder: killed(folder, data),
         "folded": lambda folder: folded(folder, data),
@@ -252,6 +275,12 @@ def finished_fixture(scenarios: Scenarios) -> Finished:
 @pytest.fixture(scope="session", name="from_database")
 def from_database_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
     result: tuple[Finished, Finished] = scenarios["from_database"].result()
+    return result
+
+
+@pytest.fixture(scope="session", name="forecast")
+def forecast_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
+    result: tuple[Finished, Finished] = scenarios["forecast"].result()
     return result
 
 
