@@ -125,6 +125,7 @@ def in_own_process(job: Callable[..., None], *arguments: Any) -> tuple[float, Pe
     ours, theirs = context.Pipe()
     process = context.Process(target=_timed, args=(theirs, job, arguments))
     process.start()
+    theirs.close()  # a job that fails is seen by the end of its connection
     pid = int(process.pid or 0)
     with watched_memory(lambda: {pid: "job"}) as peaks:
         seconds = float(ours.recv())

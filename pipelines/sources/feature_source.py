@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -62,6 +63,10 @@ class FeatureSource(Source):
 
     def num_bytes(self) -> int | None:
         """Return what the rows take with a row of each group beside each of them."""
+        return self._num_bytes
+
+    @cached_property
+    def _num_bytes(self) -> int | None:
         size = self._source.num_bytes()
         if not size:
             return size

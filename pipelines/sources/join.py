@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import final
 
 import pyarrow as pa
@@ -85,6 +85,10 @@ class JoinedSource(Source):
 
     def num_bytes(self) -> int | None:
         """Return what the rows take with a row of each table beside each of them."""
+        return self._num_bytes
+
+    @cached_property
+    def _num_bytes(self) -> int | None:
         size = self._source.num_bytes()
         if not size:
             return size
