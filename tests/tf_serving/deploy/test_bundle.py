@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -214,6 +216,64 @@ def test_a_canary_is_tried_and_promoted_or_rolled_back(canary: Path) -> None:
         assert read_served(config) == served
         parsed_models(config)
     assert sh(canary, "status").stdout == "stable 2\ncanary none\n"
+
+
+def test_the_files_start_a_server_of_the_same_interface(canary: Path, tmp_path: Path) -> None:
+    from tf_serving.server.app import Server
+    from tf_serving.server.config_files import read_model_config
+    from tf_serving.server.flags import parse_flags
+
+    folder, moved = canary.parent, tmp_path / "models.config"
+    sample = (folder / "models" / "penguins" / "1" / "assets.extra" / "sample_request.json").read_bytes()
+    ports = {"8500": free_port(), "8501": free_port()}
+
+    def move() -> Path:
+        text = (folder / "serving" / "models.config").read_text()
+        moved.write_text(text.replace('"/models/', f'"{folder}/models/'))
+        return moved
+
+    # Only places and ports are others than in the container.
+    command = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["serving"]["command"]
+    flags = [flag.replace("/serving/models.config", str(move())) for flag in command]
+    flags = [flag.replace("=/serving/", f"={folder}/serving/") for flag in flags]
+    flags = [re.sub("port=(850[01])$", lambda match: f"port={ports[match[1]]}", flag) for flag in flags]
+    server = Server(parse_flags([*flags, "--enable_preflight=false"]).settings)
+
+    def ask(method: str, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", ports["8501"], timeout=60)
+        try:
+            connection.request(method, path, sample if method == "POST" else None)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def asked() -> dict[str, int]:
+        labels = ("stable", "canary")
+        return {label: ask("POST", f"/v1/models/penguins/labels/{label}:predict")[0] for label in labels}
+
+    server.start()
+    try:
+        assert asked() == {"stable": 200, "canary": 400}
+        for step, versions, answers in [
+            (("try", "2"), (2, 1), {"stable": 200, "canary": 200}),
+            (("promote",), (2,), {"stable": 200, "canary": 400}),
+        ]:
+            assert sh(canary, *step).returncode == 0
+            assert server.reload(read_model_config(move())) == []
+            assert server.models.available("penguins") == versions
+            assert asked() == answers
+        (scrape,) = yaml.safe_load((folder / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+        status, page = ask("GET", scrape["metrics_path"])
+        assert (status, b":tensorflow:serving:request_count{" in page) == (200, True)
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize(
