@@ -240,18 +240,34 @@ class WorkerPool(Executor):
         post = self._posts[0]
         self._send_open(post)
         while True:
-            for reply in self._next_replies(post, doing="the worker could not start"):
+            for reply in self._replies_to_opening(post):
                 if isinstance(reply, RequestFailed | RunOpened):
                     post.awaited -= 1
                 if post.awaited or isinstance(reply, StillWorking):
                     continue  # an answer to an earlier request
-                post.state = _State.IDLE
+                post.state, post.failed_starts = _State.IDLE, 0
                 if isinstance(reply, RequestFailed):
                     raise WorkerError(reply.reason)
                 if not isinstance(reply, RunOpened):
                     raise WorkerError(f"the worker answered {type(reply).__name__}: expected RunOpened")
                 self._check_memory(reply.memory)
                 return reply
+
+    def _replies_to_opening(self, post: _Post) -> list[Reply]:
+        """Waits for a worker that opens the experiment; once, another takes the place of one that dies of it.
+
+        The first may have been killed for what it had no part in; two that die have a reason to.
+        """
+        name = post.handle.name
+        try:
+            return self._next_replies(post, doing="the worker could not start")
+        except WorkerError as error:
+            post.failed_starts += 1
+            if post.failed_starts > 1:
+                post.failed_starts = 0
+                raise
+            self._told.append(WorkerReplaced(worker=name, reason=str(error)))
+            return []
 
     def _check_memory(self, memory: int) -> None:
         if self._recycle_at and memory > self._recycle_at and self._memory:

@@ -78,11 +78,11 @@ class ScriptedWorker(WorkerHandle):
 
 
 class ScriptedPool(WorkerPool):
-    """A pool of such workers; each opens at once unless told what else to answer."""
+    """A pool of such workers; each opens at once unless told what else to answer, or that it is dead from the start."""
 
     def __init__(
         self,
-        *answers: Reply | None,
+        *answers: Reply | type[EOFError] | None,
         num_workers: int = 1,
         worker_memory: int | None = None,
         usual_memory: int | None = None,
@@ -96,7 +96,8 @@ class ScriptedPool(WorkerPool):
 
     def _launch(self, number: int) -> ScriptedWorker:
         answer = self.answers.pop(0) if self.answers else OPENED
-        self.launched.append(ScriptedWorker(number, says=[] if answer is None else [answer]))
+        says: list[Reply] = [] if answer is None or isinstance(answer, type) else [answer]
+        self.launched.append(ScriptedWorker(number, says=says, dead=answer is EOFError))
         return self.launched[-1]
 
     def _wait(self, handles: Collection[WorkerHandle], timeout: float) -> None:
@@ -305,6 +306,23 @@ def test_a_worker_that_cannot_start_again_is_given_up_and_the_others_go_on() -> 
     pool.answers = [broken, broken, broken]
     with pytest.raises(WorkerError, match="no worker is left, and none can be started: no file"):
         events_for(pool, 0.5)
+
+
+def test_a_worker_that_dies_while_it_opens_the_experiment_is_replaced_once() -> None:
+    pool = ScriptedPool(EOFError)
+    assert pool.open(OPEN) == OPENED
+    assert pool.events(timeout=0.0) == [
+        WorkerReplaced(worker="worker 0", reason="the worker could not start: it died")
+    ]
+    pool.submit(trial(0))
+    assert [type(request) for request in pool.launched[1].heard] == [OpenRun, RunTrial]
+
+
+def test_an_experiment_that_two_workers_die_of_is_not_opened() -> None:
+    pool = ScriptedPool(EOFError, EOFError)
+    with pytest.raises(WorkerError, match="the worker could not start: it died"):
+        pool.open(OPEN)
+    assert len(pool.launched) == 3
 
 
 def test_a_request_waits_for_the_worker_that_is_getting_ready() -> None:
