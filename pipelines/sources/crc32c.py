@@ -25,7 +25,21 @@ def masked_crc32c(messages: Sequence[bytes]) -> NDArray[np.uint32]:
     Args:
         messages: The bytes of each.
     """
-    crc = crc32c(messages)
+    return _masked(crc32c(messages))
+
+
+def masked_crc32c_of_rows(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return the masked checksum of each of some messages of one length.
+
+    Args:
+        rows: Their bytes, ``(num_messages, length)``; the length is even and at least 4.
+    """
+    rows = rows.copy()
+    rows[:, :4] ^= np.uint8(0xFF)
+    return _masked(~_registers(rows))
+
+
+def _masked(crc: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(_MASK_DELTA)
 
 

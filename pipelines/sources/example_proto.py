@@ -1,13 +1,20 @@
-"""tf.train.Example messages without TensorFlow: protobuf's own parser, told what the message looks like."""
+"""tf.train.Example messages without TensorFlow.
+
+All at once where they are of the usual form, else by protobuf's own parser, told what the message looks like.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.sources.example_wire import OtherFormError, list_contents, read_features
 
 _PACKAGE = "tamiz.example"
 # Field numbers of tensorflow/core/example/{example,feature}.proto.
@@ -52,31 +59,84 @@ def example_class() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Example"))
 
 
-def parse_examples(records: Sequence[bytes]) -> dict[str, list[tuple[str, Any]]]:
-    """Return the features of messages: name to kind and values, a pair for each record, ``("", ())`` where absent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureValues:
+    """One feature of some messages.
+
+    Attributes:
+        kinds: Its kind in each message, a place in ``KINDS`` from 1; 0 where it is absent; ``(num_messages,)``.
+        column: Its values; None where they are of several kinds, or no message says of which.
+    """
+
+    kinds: NDArray[np.uint8]
+    column: pa.Array | None
+
+
+def parse_examples(records: Sequence[bytes]) -> dict[str, FeatureValues]:
+    """Return the features of messages by name.
 
     Args:
-        records: Serialized messages.
+        records: Serialized messages, at least one.
 
     Raises:
         ValueError: A record is no such message; its number is the error's argument.
     """
+    try:
+        return _side_by_side(records)
+    except OtherFormError:
+        return _one_by_one(records)
+
+
+def _side_by_side(records: Sequence[bytes]) -> dict[str, FeatureValues]:
+    data, features = read_features(records)
+    columns = {}
+    for name, lists in features.items():
+        kinds = np.zeros(len(records), np.uint8)
+        kinds[lists.rows] = lists.kinds
+        kind = _only_kind(kinds)
+        if kind is None:
+            columns[name] = FeatureValues(kinds=kinds, column=None)
+            continue
+        values, list_counts = list_contents(data, lists, kind)
+        counts = np.zeros(len(records), np.int64)
+        counts[lists.rows] = list_counts
+        if counts.max() <= 1:
+            places = np.where(counts == 1, np.cumsum(counts) - 1, 0)
+            column = _plain(kind, values).take(pa.array(places, mask=counts == 0))
+        else:
+            offsets = np.append(0, np.cumsum(counts))
+            column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _plain(kind, values))
+        columns[name] = FeatureValues(kinds=kinds, column=column)
+    return columns
+
+
+def _only_kind(kinds: NDArray[np.uint8]) -> str | None:
+    found = np.unique(kinds[kinds > 0])
+    return list(KINDS)[int(found[0]) - 1] if len(found) == 1 else None
+
+
+def _one_by_one(records: Sequence[bytes]) -> dict[str, FeatureValues]:
     from google.protobuf.message import DecodeError
 
     message = example_class()()
-    columns: dict[str, list[tuple[str, Any]]] = {}
+    places = {kind: place for place, kind in enumerate(KINDS, 1)}
+    kinds: dict[str, NDArray[np.uint8]] = {}
+    values: dict[str, list[Any]] = {}
     for number, record in enumerate(records):
         try:
             message.ParseFromString(record)
         except DecodeError as error:
             raise ValueError(number) from error
         for name, feature in message.features.feature.items():
+            if name not in kinds:
+                kinds[name], values[name] = np.zeros(len(records), np.uint8), [()] * len(records)
             kind = feature.WhichOneof("kind")
-            column = columns.setdefault(name, [("", ())] * number)
-            column.append((kind, list(getattr(feature, kind).value)) if kind else ("", ()))
-        for column in columns.values():
-            if len(column) == number:
-                column.append(("", ()))
+            if kind:
+                kinds[name][number], values[name][number] = places[kind], list(getattr(feature, kind).value)
+    columns = {}
+    for name, found in kinds.items():
+        only = _only_kind(found)
+        columns[name] = FeatureValues(kinds=found, column=None if only is None else column_of(only, values[name]))
     return columns
 
 
@@ -94,16 +154,17 @@ def column_of(kind: str, values: Sequence[Any]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
 
 
-def _plain(kind: str, values: list[Any]) -> pa.Array:
+def _plain(kind: str, values: Sequence[Any] | pa.Array) -> pa.Array:
+    type_ = {"int64_list": pa.int64(), "float_list": pa.float32(), "bytes_list": pa.binary()}[kind]
+    array = values if isinstance(values, pa.Array) else pa.array(values, type_)
     if kind == "int64_list":
-        return pa.array(values, pa.int64())
+        return array
     if kind == "float_list":
-        return shortest_doubles(pa.array(values, pa.float32()))
-    binary = pa.array(values, pa.binary())
+        return shortest_doubles(array)
     try:
-        return binary.cast(pa.string())
+        return array.cast(pa.string())
     except pa.ArrowInvalid:
-        return binary  # bytes that are no text; no table reads them
+        return array  # bytes that are no text; no table reads them
 
 
 def shortest_doubles(array: pa.Array) -> pa.Array:

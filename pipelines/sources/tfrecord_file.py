@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, final
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import DataError
-from pipelines.sources.crc32c import masked_crc32c, masked_crc32c_of
+from pipelines.sources.crc32c import masked_crc32c, masked_crc32c_of, masked_crc32c_of_rows
 from pipelines.sources.example_proto import KINDS, column_of, parse_examples
 from pipelines.sources.file_format import Content, FileFormat, unite
 from pipelines.sources.options import ReadOptions
@@ -23,9 +24,10 @@ from pipelines.sources.source import Parsed, wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
 _HEADER = struct.Struct("<QI")
+_LENGTH = struct.Struct("<Q")
 _FOOTER = struct.Struct("<I")
 _BATCH_RECORDS = 8_192
-_BATCH_BYTES = 1 << 26
+_BATCH_BYTES = 1 << 23
 _MAX_RECORD = 1 << 30
 
 
@@ -76,7 +78,7 @@ def example_tables(file: IO[bytes], name: str) -> Iterator[pa.Table]:
         DataError: A checksum does not fit, the file is cut off, a record is no tf.train.Example, or a feature is of
             different kinds.
     """
-    kinds: dict[str, str] = {}
+    names, kinds = list(KINDS), dict[str, str]()
     for records in _batches(file, name):
         try:
             features = parse_examples(records.data)
@@ -88,14 +90,20 @@ def example_tables(file: IO[bytes], name: str) -> Iterator[pa.Table]:
             ) from error
         columns = {}
         for column in sorted(features):
-            for number, (kind, _) in enumerate(features[column]):
-                if kind and kinds.setdefault(column, kind) != kind:
-                    raise DataError(
-                        f"Expected {KINDS[kinds[column]]} values of the feature {column!r} in every record, as in "
-                        f"those before, but record {records.first + number + 1:,} of {name!r} at byte "
-                        f"{records.offsets[number]:,} has {KINDS[kind]}."
-                    )
-            columns[column] = column_of(kinds.get(column, "bytes_list"), [values for _, values in features[column]])
+            found = features[column]
+            if column not in kinds and found.kinds.any():
+                kinds[column] = names[found.kinds[found.kinds > 0][0] - 1]
+            expected = names.index(kinds.get(column, names[0])) + 1
+            other = np.flatnonzero((found.kinds > 0) & (found.kinds != expected))
+            if other.size:
+                number = int(other[0])
+                raise DataError(
+                    f"Expected {KINDS[kinds[column]]} values of the feature {column!r} in every record, as in "
+                    f"those before, but record {records.first + number + 1:,} of {name!r} at byte "
+                    f"{records.offsets[number]:,} has {KINDS[names[found.kinds[number] - 1]]}."
+                )
+            none = found.column is None
+            columns[column] = column_of(names[expected - 1], [()] * len(records.data)) if none else found.column
         yield pa.table(columns)
 
 
@@ -117,44 +125,62 @@ def _stacked(tables: list[pa.Table], name: str) -> pa.Table:
 
 
 def _batches(file: IO[bytes], name: str) -> Iterator[_Records]:
-    offset, number = 0, 0
-    ended = False
-    while not ended:
-        batch = _Records([], number, [])
-        expected: list[int] = []
-        size = 0
-        while len(batch.data) < _BATCH_RECORDS and size < _BATCH_BYTES:
-            record = _next_record(file, name, offset)
-            if record is None:
-                ended = True
-                break
-            data, crc = record
-            batch.data.append(data)
-            batch.offsets.append(offset)
-            expected.append(crc)
-            size += len(data)
-            offset += _HEADER.size + len(data) + _FOOTER.size
-        if batch.data:
-            _check(batch, expected, name)
-            yield batch
-        number += len(batch.data)
+    offset, number, block = 0, 0, b""
+    wanted = _BATCH_BYTES
+    while True:
+        more = _exactly(file, max(0, wanted - len(block)))
+        block += more
+        if not block:
+            return
+        starts, ends = _whole_records(block)
+        if not starts:
+            # The checksum comes before the length is believed, for it says how much to read.
+            wanted = _length_of_first(block, name, offset) + _HEADER.size + _FOOTER.size
+            if len(block) < wanted and not more:
+                raise _cut_off(name, offset)
+            continue
+        _check_lengths(block, starts, name, offset)
+        records = [block[start + _HEADER.size : end] for start, end in zip(starts, ends, strict=True)]
+        batch = _Records(records, number, [offset + start for start in starts])
+        _check(batch, [_FOOTER.unpack_from(block, end)[0] for end in ends], name)
+        yield batch
+        read = ends[-1] + _FOOTER.size
+        block, wanted = block[read:], _BATCH_BYTES
+        offset, number = offset + read, number + len(records)
 
 
-def _next_record(file: IO[bytes], name: str, offset: int) -> tuple[bytes, int] | None:
-    """Return the message at an offset and its checksum; None at the end of the file."""
-    header = _exactly(file, _HEADER.size)
-    if not header:
-        return None
-    if len(header) < _HEADER.size:
+def _whole_records(block: bytes) -> tuple[list[int], list[int]]:
+    """Return where the records begin that a block holds whole, and where their messages end, if lengths are right."""
+    starts: list[int] = []
+    ends: list[int] = []
+    start, last, length_at = 0, len(block) - _HEADER.size, _LENGTH.unpack_from
+    for _ in range(_BATCH_RECORDS):
+        if start > last:
+            break
+        end = start + _HEADER.size + length_at(block, start)[0]
+        if end + _FOOTER.size > len(block):
+            break
+        starts.append(start)
+        ends.append(end)
+        start = end + _FOOTER.size
+    return starts, ends
+
+
+def _length_of_first(block: bytes, name: str, offset: int) -> int:
+    if len(block) < _HEADER.size:
         raise _cut_off(name, offset)
-    length, length_crc = _HEADER.unpack(header)
-    # The checksum comes before the length is believed, for it says how much to read.
-    if length > _MAX_RECORD or masked_crc32c_of(header[:8]) != length_crc:
+    length, crc = _HEADER.unpack_from(block)
+    if length > _MAX_RECORD or masked_crc32c_of(block[: _LENGTH.size]) != crc:
         raise _damaged(name, offset, "its length")
-    rest = _exactly(file, length + _FOOTER.size)
-    if len(rest) < length + _FOOTER.size:
-        raise _cut_off(name, offset)
-    return rest[:length], _FOOTER.unpack(rest[length:])[0]
+    return int(length)
+
+
+def _check_lengths(block: bytes, starts: list[int], name: str, offset: int) -> None:
+    headers = np.frombuffer(block, np.uint8)[np.array(starts)[:, np.newaxis] + np.arange(_HEADER.size)]
+    found = masked_crc32c_of_rows(headers[:, : _LENGTH.size])
+    wrong = np.flatnonzero(found != np.ascontiguousarray(headers[:, _LENGTH.size :]).view("<u4")[:, 0])
+    if wrong.size:
+        raise _damaged(name, offset + starts[int(wrong[0])], "its length")
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.sources.crc32c import crc32c, masked_crc32c, masked_crc32c_of
+from pipelines.sources.crc32c import crc32c, masked_crc32c, masked_crc32c_of, masked_crc32c_of_rows
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,9 @@ def test_a_flipped_bit_shows_anywhere_in_a_long_message() -> None:
         message[place] ^= 1
         assert crc32c([bytes(message)])[0] != whole
         message[place] ^= 1
+
+
+def test_rows_of_one_length_have_the_checksums_of_messages() -> None:
+    rows = np.arange(240, dtype=np.uint8).reshape(30, 8)
+    expected = masked_crc32c([row.tobytes() for row in rows])
+    np.testing.assert_array_equal(masked_crc32c_of_rows(rows), expected)
