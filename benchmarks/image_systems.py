@@ -52,8 +52,9 @@ class Clock:
         clock = self
 
         class OutOfTime(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                del epoch, logs
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                # In the middle of an epoch, too: one of a large network takes longer than a whole search.
+                del batch, logs
                 self.model.stop_training = self.model.stop_training or clock.spent
 
         return OutOfTime()
