@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from app.epoch_choice import OBJECTIVE_ERROR, chosen_epoch
 from app.fold_choice import FOLD_BEST_EPOCH, FOLD_EPOCHS, FOLD_VALUE
 from app.run_directory import RunDirectory
 from app.search import journal
@@ -97,6 +98,7 @@ class Progress:
         retried: Trial -> why its worker was lost, for those that were tried again for it.
         wishes: Configurations that somebody wants tried first, in their order.
         portfolio: Configurations that are tried after those, because they did well elsewhere.
+        stopped: Trial -> why it was told to stop before its end, by its learning curve.
         added: Trials whose result was brought from elsewhere; they were not trained here.
     """
 
@@ -113,8 +115,10 @@ class Progress:
     retried: dict[int, str] = field(default_factory=dict)
     wishes: list[Configuration] = field(default_factory=list)
     portfolio: list[Configuration] = field(default_factory=list)
+    stopped: dict[int, str] = field(default_factory=dict)
     added: set[int] = field(default_factory=set)
     _ties: dict[int, dict[int, float]] = field(default_factory=dict)
+    _errors: dict[int, dict[int, float]] = field(default_factory=dict)
     _folds: dict[int, dict[int, Mapping[str, float]]] = field(default_factory=dict)
     _session: tuple[float, float] | None = None
     _ranking: list[Trial] | None = None
@@ -148,6 +152,9 @@ class Progress:
                 # NaN compares with nothing, and the journal holds null for it: both lose to every number.
                 finite = loss is not None and math.isfinite(loss)
                 self._ties.setdefault(fact.trial, {})[fact.epoch] = loss if finite else math.inf
+                error = record.get("scalars", {}).get(OBJECTIVE_ERROR)
+                if error is not None:
+                    self._errors.setdefault(fact.trial, {})[fact.epoch] = error
                 if FOLD_VALUE in record.get("scalars", {}):
                     self._folds.setdefault(fact.trial, {})[fact.epoch] = record["scalars"]
             if isinstance(fact, Ended):
@@ -169,6 +176,8 @@ class Progress:
         elif event == "retried":
             self.leases.pop(record["trial"], None)
             self.retried[record["trial"]] = record["reason"]
+        elif event == "stopped":
+            self.stopped[record["trial"]] = record["reason"]
         elif event == "enqueued":
             self.wishes.append(record["hyperparameters"])
         elif event == "portfolio":
@@ -207,14 +216,15 @@ class Progress:
         return self._ranking
 
     def best_epoch(self, trial: Trial) -> int:
-        """Returns the epoch (from 1) at which `trial` was best; equal objectives are told apart by the loss.
+        """Returns the epoch (from 1) at which `trial` was best (`app.epoch_choice`).
 
         Of a cross-validation it is the median of the folds' own best epochs.
         """
         if folds := self._folds.get(trial.number):
             return round(statistics.median(scalars[FOLD_BEST_EPOCH] for scalars in folds.values()))
-        ties = self._ties.get(trial.number, {})
-        return min((loss, ties.get(epoch, math.inf), epoch) for epoch, loss in trial.curve)[2]
+        ties, errors = self._ties.get(trial.number, {}), self._errors.get(trial.number, {})
+        place = chosen_epoch((loss, ties.get(epoch, math.inf), errors.get(epoch, 0.0)) for epoch, loss in trial.curve)
+        return trial.curve[place or 0][0]
 
     def epochs_trained(self, trial: Trial) -> int:
         """Returns the epochs that `trial` was trained for, over all its folds."""

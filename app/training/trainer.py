@@ -18,6 +18,7 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
+from app.epoch_choice import OBJECTIVE_ERROR, chosen_epoch, objective_error
 from app.evaluation.baselines import EncodedRows
 from app.evaluation.metrics import Metric, Needs
 from app.evaluation.predictions import Predictions
@@ -262,7 +263,6 @@ class Trainer:
         for result in curve:
             report(result)
         end = End.EARLY if self._is_exhausted(curve, network) else End.BUDGET
-        best = self.best_of(curve)
         while len(curve) < budget and end is End.BUDGET:
             loss = network.train_epoch(len(curve), ask)
             if loss is None:
@@ -271,8 +271,7 @@ class Trainer:
             result, predictions = self._judged(network, held_out, epoch=len(curve) + 1, loss=loss)
             curve.append(result)
             weights = network.weights()
-            if best is None or self._score(result) < self._score(best):
-                best = result
+            if self.best_of(curve) is result:
                 network.save(state / "best", weights=weights)
                 keep_predictions(state, predictions, class_weights=network.answers.class_weights)
             # The state is on disk before the coordinator hears of the epoch: what the journal has is never lost.
@@ -352,18 +351,20 @@ class Trainer:
             "val/loss": losses,
             **{f"val/{metric.name}": metric.value(predictions) for metric in self.also},
             f"val/{self.objective.name}": value,
+            **objective_error(self.objective, predictions),
             "learning_rate": network.learning_rate,
         }
         return EpochResult(epoch=epoch, objective=value, scalars=scalars), predictions
 
-    def _score(self, result: EpochResult) -> tuple[float, float]:
-        """Lower is better; the loss tells epochs apart that share the best accuracy, as many do on few rows."""
+    def _score(self, result: EpochResult) -> tuple[float, float, float]:
         loss = self.objective.to_loss(result.objective)
-        return (loss if math.isfinite(loss) else math.inf), result.scalars.get("val/loss", math.inf)
+        tie, error = result.scalars.get("val/loss", math.inf), result.scalars.get(OBJECTIVE_ERROR, 0.0)
+        return (loss if math.isfinite(loss) else math.inf), tie, error
 
-    def best_of(self, curve: list[EpochResult]) -> EpochResult | None:
-        """Returns the best epoch; None when there is none."""
-        return min(curve, key=self._score, default=None)
+    def best_of(self, curve: Sequence[EpochResult]) -> EpochResult | None:
+        """Returns the best epoch (`app.epoch_choice`); None when there is none."""
+        place = chosen_epoch(map(self._score, curve))
+        return None if place is None else curve[place]
 
     def _is_exhausted(self, curve: list[EpochResult], network: Network) -> bool:
         """Whether a training has nothing more to come, before all epochs are done."""

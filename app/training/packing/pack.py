@@ -12,6 +12,7 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
+from app.epoch_choice import objective_error
 from app.evaluation.predictions import Predictions
 from app.search.space import Parameter
 from app.training.checkpoint import CheckpointError, load_state, save_state
@@ -272,12 +273,13 @@ class PackTrainer:
                 "train/loss": float(losses[index]),
                 "val/loss": float(validation_losses[index]),
                 f"val/{objective.name}": value,
+                **objective_error(objective, predictions),
                 "learning_rate": float(rates[index]),
             }
             result = EpochResult(epoch=epoch, objective=value, scalars=scalars)
             member.curve.append(result)
             member.untold.append(result)
-            if member.best is None or self._trainer.best_of([member.best, result]) is result:
+            if self._trainer.best_of(member.curve) is result:
                 member.best, member.best_weights = result, live.snapshot(index)
                 member.best_predictions = predictions
 
