@@ -7,7 +7,7 @@ scales, vocabularies, mean targets, leaks) is learned from a uniform sample, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,18 @@ from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, RowsTold, imbalance_of,
 from app.data_stage import PreparedData, check_weight, kind_of
 from app.errors import ConfigError
 from app.fold_choice import FoldChoice
-from app.forecast_stage import without_embargo
+from app.forecast_stage import ahead_findings, without_embargo
 from app.read_rows import ReadRows
 from app.run_directory import RunDirectory
 from app.target_rows import rows_with_target, split_rows
 from pipelines.balance import Balance
 from pipelines.column_checks import check_survey
+from pipelines.data_report import Finding
 from pipelines.inference import infer_features
 from pipelines.preprocessing import fit_preprocessing
 from pipelines.row_hash import finish_sums
 from pipelines.row_weights import check_split_weights, row_weights
+from pipelines.schema import TargetSpec
 from pipelines.several_targets import target_columns
 from pipelines.sources import SourceTable
 from pipelines.splits import ALWAYS_TRAINS, Split
@@ -95,37 +97,71 @@ def prepare_large(rows: ReadRows, config: ExperimentConfig) -> LargeData:
     return _recognised(rows.source, rows.stored, config)
 
 
-def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig) -> LargeData:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """Which rows are used, and how.
+
+    Attributes:
+        used: The rows that are in a split, ``(num_rows,)``.
+        splits: ``Split`` of every row, ``LEFT_OUT`` for one that is not used, ``(num_rows,)``.
+        rows: Target, group, time and weight of the used rows.
+        names: The target columns.
+        target: What is predicted.
+        notes: How many rows are not used, and why.
+        findings: What is odd about their times.
+    """
+
+    used: NDArray[np.bool_]
+    splits: NDArray[np.int8]
+    rows: pa.Table
+    names: tuple[str, ...]
+    target: TargetSpec
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def _split(stored: StoredRows, config: ExperimentConfig) -> _Parts:
     data = config.data
-    overrides = {name: kind_of(name, kind) for name, kind in data.features.items()}
-    group, time_column, weight = data.group or None, data.time_column or None, data.weight or None
-    if weight is not None:
-        check_weight(stored.table, data.target, weight)
+    roles = [name for name in (data.group, data.time_column, data.weight) if name]
+    if data.weight:
+        check_weight(stored.table, data.target, data.weight)
     names = target_columns(stored.table, data.target)
-    narrow = stored.table.select(list(dict.fromkeys([*names, *filter(None, (group, time_column, weight))])))
-    found = rows_with_target(narrow, names, data)
-    narrow, known, target = found.table, found.known, found.target
+    found = rows_with_target(stored.table.select(list(dict.fromkeys([*names, *roles]))), names, data)
     splits = np.full(stored.num_rows, LEFT_OUT, np.int8)
-    identities = stored.identities(without=names, seed=config.search.seed)[known]
-    splits[known] = split_rows(narrow, target, config, identities=identities)
-    embargo_note = without_embargo(narrow, splits[known], data)[2]
-    notes = [*found.notes, *([embargo_note] if embargo_note else [])]
-    if weight is not None:
-        check_split_weights(row_weights(narrow, weight), splits[known], weight)
+    identities = stored.identities(without=names, seed=config.search.seed)[found.known]
+    splits[found.known] = split_rows(found.table, found.target, config, identities=identities)
+    rows, used, note = without_embargo(found.table, splits[found.known], data)
+    if data.weight:
+        check_split_weights(row_weights(rows, data.weight), used, data.weight)
+    return _Parts(
+        used=splits != LEFT_OUT,
+        splits=splits,
+        rows=rows,
+        names=names,
+        target=found.target,
+        notes=(*found.notes, *([note] if note else [])),
+        findings=ahead_findings(found.table, data.time_column or None),
+    )
+
+
+def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig) -> LargeData:
+    data, parts = config.data, _split(stored, config)
+    splits, used = parts.splits, parts.used
+    overrides = {name: kind_of(name, kind) for name, kind in data.features.items()}
     sampled = draw_sample(splits, seed=_SAMPLE_SEED, num_rows=data.sample_rows)
-    ignored = {*names, *([] if weight is None else [weight])}
+    ignored = {*parts.names, *([data.weight] if data.weight else [])}
     ignored |= {name for name, kind in overrides.items() if kind == "ignore"}
     survey = survey_rows(stored, splits, sampled=sampled, unjudged=ignored)
     check_survey(survey, overrides=overrides)
     training = survey.sample_splits == Split.TRAIN
     schema = infer_features(
         survey.sample,
-        target,
+        parts.target,
         rows=training,
         overrides=overrides,
-        group=group,
-        time_column=time_column,
-        weight=weight,
+        group=data.group or None,
+        time_column=data.time_column or None,
+        weight=data.weight or None,
         facts=None if survey.is_complete else survey.facts,
     )
     dropped = [feature.name for feature in schema.features if not feature.used]
@@ -133,14 +169,14 @@ def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig)
         survey,
         schema,
         identities=Identities(
-            features=stored.identities(without=[*dropped, *names], seed=0)[known],
-            rows=stored.identities(without=dropped, seed=0)[known],
-            splits=splits[known],
+            features=stored.identities(without=[*dropped, *parts.names], seed=0)[used],
+            rows=stored.identities(without=dropped, seed=0)[used],
+            splits=splits[used],
         ),
-        targets=narrow.select(list(names)),
+        targets=parts.rows.select(list(parts.names)),
         notes=(
             *read.notes,
-            *notes,
+            *parts.notes,
             sample_note(int(training.sum()), stored.num_rows, limit=data.in_memory, of="training "),
         ),
     )
@@ -149,7 +185,7 @@ def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig)
         table=survey.sample,
         schema=schema,
         splits=survey.sample_splits,
-        profile=profile,
+        profile=replace(profile, findings=(*parts.findings, *profile.findings)),
         preprocessing=fit_preprocessing(survey.sample, schema, rows=training),
         folds=np.full(survey.sample.num_rows, ALWAYS_TRAINS, np.int8),
         fold_choice=FoldChoice(
@@ -163,7 +199,7 @@ def _recognised(read: SourceTable, stored: StoredRows, config: ExperimentConfig)
         stored=stored,
         splits=splits,
         sampled=sampled,
-        told=_told(prepared, narrow.filter(pa.array(splits[known] == Split.TRAIN)), stored, splits),
+        told=_told(prepared, parts.rows.filter(pa.array(splits[used] == Split.TRAIN)), stored, splits),
     )
 
 

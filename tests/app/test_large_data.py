@@ -84,11 +84,11 @@ def both(path: Path, folder: Path, **data: object) -> tuple[LargeData, PreparedD
     [
         {},
         {"group": "city"},
-        {"time_column": "built"},
+        {"time_column": "built", "embargo": "3d"},
         {"features": {"zip": "ignore", "rooms": "categorical"}},
         {"weight": "price"},
     ],
-    ids=["stratified", "group", "time", "features", "weight"],
+    ids=["stratified", "group", "time with an embargo", "features", "weight"],
 )
 def test_a_table_on_disk_is_taken_for_what_it_is_in_memory(
     table: Path, tmp_path: Path, data: dict[str, object]
