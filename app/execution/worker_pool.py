@@ -105,10 +105,17 @@ class WorkerPool(Executor):
         worker_memory: Bytes past which a worker is replaced, even in the middle of a trial; None for no such limit.
         usual_memory: Bytes past which all workers together are recycled, each between two of its trials.
         lease: When a silent worker counts as hung.
+        clock: Tells the seconds by which silence is measured.
     """
 
     def __init__(
-        self, *, num_workers: int, worker_memory: int | None, usual_memory: int | None, lease: Lease | None
+        self,
+        *,
+        num_workers: int,
+        worker_memory: int | None,
+        usual_memory: int | None,
+        lease: Lease | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers is {num_workers}: expected at least 1")
@@ -117,7 +124,8 @@ class WorkerPool(Executor):
         self._memory = worker_memory
         self._usual_memory = usual_memory
         self._longest = {True: 0.0, False: 0.0}
-        self._looked = time.monotonic()
+        self._clock = clock
+        self._looked = clock()
         self._told: list[Event] = []
         self._num_seats, self._gathered = num_workers, ""
         self._posts = [_Post(number, self._launch(number)) for number in range(num_workers)]
@@ -179,7 +187,7 @@ class WorkerPool(Executor):
         awaited = [post for post in self._posts if post.state is not _State.IDLE]
         if awaited and not self._told:
             self._wait([post.handle for post in awaited], timeout)
-        now = time.monotonic()
+        now = self._clock()
         passed, self._looked = min(now - self._looked, MOST_UNSEEN_SECONDS), now
         for post in awaited:
             post.silence += passed
