@@ -10,6 +10,7 @@ The request names ``train`` and ``test`` (.npz with ``images`` (num_images, heig
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -30,7 +31,7 @@ def learned(request: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, list[st
 
 
 class Clock:
-    """The time of a search; `spent` from its seconds on.
+    """The time of a search, from its first trial on.
 
     Args:
         seconds: Time for the trials; a final training after them has as much again at most.
@@ -38,7 +39,7 @@ class Clock:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.end = time.monotonic() + seconds
+        self.end = math.inf
 
     @property
     def spent(self) -> bool:
@@ -67,6 +68,8 @@ class Clock:
         create = oracle.create_trial
 
         def create_in_time(tuner_id: str) -> Any:
+            if math.isinf(self.end):
+                self.end = time.monotonic() + self.seconds
             if not self.spent:
                 return create(tuner_id)
             self.end = time.monotonic() + self.seconds
