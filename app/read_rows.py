@@ -77,7 +77,7 @@ def store_source(source: Source, config: ExperimentConfig, *, folder: Path) -> R
     )
     if any(is_bytes(field.type) for field in stored.schema):
         # Images are looked at one by one, where they are on disk.
-        return ReadRows(source=finish_reading(read, config))
+        return ReadRows(source=finish_reading(replace(read, table=read.table.cast(stored.schema)), config))
     if config.data.lock:
         check_lock(read.facts, Path(config.data.lock))
     return ReadRows(source=read, stored=stored)

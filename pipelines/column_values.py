@@ -81,7 +81,7 @@ def stored_array(table: pa.Table, name: str) -> pa.Array:
     """
     column = table.column(require_column(table, name))
     if is_dictionary_of_text(column.type):
-        array = column.unify_dictionaries().combine_chunks()
+        array = column.unify_dictionaries().combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         if not isinstance(array, pa.ChunkedArray):
             return array
     return plain_array(table, name)
@@ -116,7 +116,9 @@ def require_column(table: pa.Table, name: str, *, role: str = "column") -> str:
 
 
 def _plain(column: pa.ChunkedArray | pa.Array, *, strip: bool) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = column
+    if isinstance(column, pa.ChunkedArray):  # one chunk is taken as it is: to combine would copy it
+        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunks, or of more than 2 GB of text
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_dictionary(array.type):

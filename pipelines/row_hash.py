@@ -15,6 +15,7 @@ from pipelines.image_references import content_digests, is_image_file
 
 # A date, and perhaps a time, without a zone: what a database or a CSV file makes of a timestamp.
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)?$"
+_DATE_LENGTH = len("2024-01-31")
 _MISSING = np.uint64(0x9E3779B97F4A7C15)
 _PART_ROWS = 1 << 14
 """Rows that are mixed together: what is read and written again and again stays in the cache of a core."""
@@ -58,7 +59,7 @@ def row_sums(table: pa.Table, *, columns: Sequence[str]) -> NDArray[np.uint64]:
             total += _mixed(hashes)
             continue
         # Different words are few: they are hashed, and their hashes are dealt out to the rows.
-        words = mix(hash_column(array.dictionary) ^ name_hash)
+        words = mix(_hash_words(array.dictionary) ^ name_hash)
         places, words = _with_missing(array, words, missing=mix(np.array([_MISSING ^ name_hash]))[0])
         total += words[places]
     return total
@@ -85,7 +86,7 @@ def hash_column(array: pa.Array) -> NDArray[np.uint64]:
         uint64 of shape ``(num_rows,)``.
     """
     if pa.types.is_dictionary(array.type):
-        places, words = _with_missing(array, hash_column(array.dictionary), missing=_MISSING)
+        places, words = _with_missing(array, _hash_words(array.dictionary), missing=_MISSING)
         return np.asarray(words[places], dtype=np.uint64)
     if array.type == TIMESTAMP:
         ticks = array.cast(pa.int64())
@@ -150,14 +151,24 @@ def _hash_text(array: pa.Array) -> NDArray[np.uint64]:
     if array.type != pa.string():
         array = pa.array([None if value is None else repr(value) for value in array.to_pylist()], pa.string())
     encoded = array.dictionary_encode()
-    words = np.array(encoded.dictionary.to_pylist(), object)
-    if words.size == 0:
+    if not len(encoded.dictionary):
         return np.zeros(len(array), np.uint64)
-    hashes = pd.util.hash_array(words, categorize=False)
-    dates = np.asarray(pc.match_substring_regex(encoded.dictionary, _ISO_DATE).to_numpy(zero_copy_only=False), bool)
+    return np.asarray(_hash_words(encoded.dictionary)[np.asarray(encoded.indices.fill_null(0))], dtype=np.uint64)
+
+
+def _hash_words(words: pa.Array) -> NDArray[np.uint64]:
+    """Return the hashes of different texts."""
+    if not len(words):
+        return np.zeros(0, np.uint64)
+    hashes = pd.util.hash_array(np.array(words.to_pylist(), object), categorize=False)
+    if words.null_count:
+        hashes[np.asarray(words.is_null())] = _MISSING
+    if (pc.max(pc.binary_length(words)).as_py() or 0) < _DATE_LENGTH:
+        return np.asarray(hashes)
+    dates = np.asarray(pc.match_substring_regex(words, _ISO_DATE).fill_null(False).to_numpy(zero_copy_only=False), bool)
     if dates.any():
-        hashes[dates] = _hash_dates(encoded.dictionary.filter(pa.array(dates)), hashes[dates])
-    return np.asarray(hashes[np.asarray(encoded.indices.fill_null(0))], dtype=np.uint64)
+        hashes[dates] = _hash_dates(words.filter(pa.array(dates)), hashes[dates])
+    return np.asarray(hashes)
 
 
 def _hash_dates(text: pa.Array, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -215,13 +215,19 @@ def _may_hold_codes(block: bytes, delimiter: str) -> bool:
     data = np.frombuffer(b"\n\n" + block + b"\n", np.uint8)
     borders, signs = np.zeros(256, bool), np.zeros(256, bool)
     borders[[ord(delimiter), ord("\n"), ord("\r"), _QUOTE]] = signs[[ord(sign) for sign in "+- \t"]] = True
+    digits = np.zeros(256, bool)
+    digits[[ord(digit) for digit in "0123456789xX"]] = True
     for start in range(0, len(data) - 3, _CACHED_BYTES):
-        # The two bytes before a zero are looked at, and the one behind it.
+        # The two bytes before a zero are looked at, and the one behind it: roughly all, and closely what is left.
         part = data[start : start + _CACHED_BYTES + 3]
-        before, after = part[1:-2], part[3:] - np.uint8(ord("0"))
-        suspects = (part[2:-1] == ord("0")) & ((before <= ord("-")) | (before == ord(delimiter)))
-        suspects &= (after < 10) | (after == ord("x") - ord("0")) | (after == ord("X") - ord("0"))
+        before = part[1:-2]
+        suspects = before <= ord("-")
+        if delimiter > "-":
+            suspects |= before == ord(delimiter)
+        suspects &= part[2:-1] == ord("0")
+        suspects &= part[3:] >= ord("0")
         places = np.flatnonzero(suspects)
+        places = places[digits[part[places + 3]]]
         nearest, next_to_it = part[places + 1], part[places]
         # Before a sign or a blank, a date as 2024-01-31 has a digit, and a number nothing.
         if (borders[nearest] | (signs[nearest] & (borders | signs)[next_to_it])).any():
