@@ -2,14 +2,21 @@
 
 The least of many noisy losses is partly luck. A Gaussian process over all trials tells how much of a loss its
 neighbours confirm; what they do not explain is partly noise and partly the configuration's own.
+
+To choose where to go on, ranks of losses serve best; to choose among what was tried, how much better matters too. So
+the process sees x / (x + 2 m) here, for a loss that is x above the least of all and a median that is m above it: nearly
+the loss itself among the good, and never far from 1 among the bad.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from app.search.matern_regression import Posterior
 from app.search.observations import Observations, observe
+from app.search.parameters import Array
 from app.search.sampler import UnitRows
 from app.search.space import Space
 from app.search.surrogate import Evidence
@@ -19,7 +26,7 @@ from app.search.trial import History, Resource
 # smooth away what sets the best apart; with 1 the least loss would win, lucky or not.
 _OWN_SHARE = 0.3
 
-_FEWEST = 20  # with fewer losses the process knows too little to overrule the best of them
+_FEWEST = 30  # with fewer losses the process knows too little to overrule the best of them
 
 
 def ranking(space: Space, history: History) -> list[int]:
@@ -37,9 +44,24 @@ def ranking(space: Space, history: History) -> list[int]:
     return [observed.trials[index].number for index in order]
 
 
-def _expected(observed: Observations, space: Space) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Expected targets (n,), in the units of the evidence."""
+def _expected(observed: Observations, space: Space) -> Array:
+    """Expected targets (n,), in the units of `_saturated`."""
     evidence = Evidence.of(observed, UnitRows(space).of(observed.trials), space)
+    targets = _saturated(observed.losses)
+    if targets is not None:
+        evidence = replace(evidence, targets=targets)
     posterior: Posterior = evidence.posterior()
     mean = posterior.mean(evidence.own_inputs)
-    return mean + _OWN_SHARE * (evidence.targets - mean)
+    return np.asarray(mean + _OWN_SHARE * (evidence.targets - mean))
+
+
+def _saturated(losses: Array) -> Array | None:
+    """Losses (n,) as x / (x + 2 m), with mean 0 and variance 1; None when half of them are the least."""
+    with np.errstate(over="ignore"):
+        above = losses - losses.min()
+        half_way = 2.0 * float(np.median(above))
+    if not 0.0 < half_way < np.inf:
+        return None
+    above = np.minimum(above, 1e9 * half_way)
+    shares = above / (above + half_way)
+    return np.asarray((shares - shares.mean()) / shares.std())

@@ -54,3 +54,28 @@ def test_trials_with_more_folds_come_first() -> None:
         news: list[Fact] = [Started(suggestion), Reported(number, folds, 1.0 + number), Ended(number, Completed(1.0))]
         history = history.applied(news)
     assert set(ranking(LINE, history)[:4]) == {0, 3, 6, 9}
+
+
+def noisy_line(seed: int) -> dict[float, float]:
+    rng = np.random.default_rng(seed)
+    return {float(x): (x - 0.3) ** 2 + 0.01 * rng.standard_normal() for x in np.linspace(0.0, 1.0, 41)}
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1e-6, 0.0), (1e6, -3.0), (1e300, 0.0)])
+def test_the_unit_of_losses_does_not_matter(factor: float, shift: float) -> None:
+    points = noisy_line(0)
+    others = {x: factor * loss + shift for x, loss in points.items()}
+    assert ranking(LINE, history_of(others))[:10] == ranking(LINE, history_of(points))[:10]
+
+
+def test_trials_that_diverged_do_not_blur_the_good_ones() -> None:
+    points = noisy_line(1)
+    diverged = {x: 1e12 if x > 0.7 else loss for x, loss in points.items()}
+    believed = history_of(diverged)[ranking(LINE, history_of(diverged))[0]].hyperparameters["x"]
+    assert abs(float(believed) - 0.3) < 0.1
+
+
+def test_a_crowd_of_equal_best_losses_is_ranked() -> None:
+    points = {x / 40: max(0.0, x / 40 - 0.7) for x in range(40)}
+    best = {number for number, loss in enumerate(points.values()) if loss == 0.0}
+    assert set(ranking(LINE, history_of(points))[: len(best) // 2]) <= best
