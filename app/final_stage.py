@@ -76,8 +76,13 @@ def train_final(executor: Answering, *, record: SearchRecord, budget: TimeBudget
         raise SearchError("there is no trial with a result to train the final model from")
     epochs = record.progress.best_epoch(best)
     deadline = budget.end - FINAL_SHARE * budget.finishing
+    target = DatasetSchema.from_json(read_json(record.directory.schema_file)).target
     # The networks of several folds are not one network that could be exported as it is.
-    if best.resource is Resource.FOLDS or budget.refits(record.progress.refit_seconds(best)):
+    by_folds = best.resource is Resource.FOLDS
+    if target.quantiles and not by_folds:
+        view.say(f"\nThe winner, trial {best.number}, stays as it is: the validation rows widen its intervals.")
+        deadline = min(deadline, time.time())
+    elif by_folds or budget.refits(record.progress.refit_seconds(best)):
         view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
     else:
         view.say(f"\nThe winner, trial {best.number}, stays as it is: training it again would take too long.")

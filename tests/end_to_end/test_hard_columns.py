@@ -12,6 +12,7 @@ import pytest
 
 import tamiz
 from app.run_directory import read_json
+from app.search_progress import read_progress
 
 NUM_ROWS = 600
 WORDS = ("quiet", "sunny", "garden", "balcony", "station", "noisy", "renovated", "cellar", "harbour")
@@ -85,6 +86,11 @@ def test_the_sealed_test_states_and_measures_the_coverage(experiment: tamiz.Expe
     assert "Intervals should hold 80% of the rows and held" in notes
     assert "Metrics and intervals count each row by its 'count'" in notes
     assert report.objective == "pinball"
+
+
+def test_the_winner_is_not_trained_again_on_the_same_rows(experiment: tamiz.Experiment) -> None:
+    stages = read_progress(experiment.directory).stages
+    assert stages["final"]["of_trial"]
 
 
 def test_answers_have_both_ends(experiment: tamiz.Experiment) -> None:
