@@ -5,8 +5,9 @@
 
 Both sides learn from the same training rows, choose their best epoch by the same validation rows (15 %) and metric, and
 are judged on the same other rows (25 %); no search, no ensemble, no second training. RealMLP has its paper's 256 epochs
-and, as its authors advise for AUC, no label smoothing. TabM has the size that tamiz starts with and bins for its numbers,
-against pytabkit's three layers of 32 members and width 512 without them, so that the price of the smaller one is seen.
+and, as its authors advise for AUC, no label smoothing. TabM has the size that tamiz starts with and bins for its
+numbers, against pytabkit's three layers of 32 members and width 512 without bins, so that the price of the smaller one
+is seen.
 
 pytabkit runs in a virtual environment of its own, made in --environments at its first use. Printed for each table: the
 mean of both sides over the seeds, and the mean of the differences with its standard error; a difference within two of
