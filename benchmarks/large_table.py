@@ -119,8 +119,23 @@ def watched_memory(pids: Callable[[], dict[int, str]]) -> Iterator[dict[str, Pea
         thread.join()
 
 
-def in_own_process(job: Callable[..., None], *arguments: Any) -> tuple[float, Peak]:
-    """Runs a job in a fresh process; returns its seconds, without the start of the interpreter, and its peak."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a job took, without the start of the interpreter.
+
+    Attributes:
+        seconds: Of the clock.
+        cpu: Of all processors together; a busy machine changes them less.
+        peak: Its memory.
+    """
+
+    seconds: float
+    cpu: float
+    peak: Peak
+
+
+def in_own_process(job: Callable[..., None], *arguments: Any) -> Cost:
+    """Runs a job in a fresh process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_timed, args=(theirs, job, arguments))
@@ -128,17 +143,15 @@ def in_own_process(job: Callable[..., None], *arguments: Any) -> tuple[float, Pe
     theirs.close()  # a job that fails is seen by the end of its connection
     pid = int(process.pid or 0)
     with watched_memory(lambda: {pid: "job"}) as peaks:
-        seconds = float(ours.recv())
+        seconds, cpu = ours.recv()
         process.join()
-    return seconds, peaks["job"]
+    return Cost(seconds, cpu, peaks["job"])
 
 
 def _timed(connection: Any, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     start, cpu = time.perf_counter(), time.process_time()
     job(*arguments)
-    seconds = time.perf_counter() - start
-    print(f"    {seconds:.1f} s, {time.process_time() - cpu:.1f} s of CPU time", flush=True)
-    connection.send(seconds)
+    connection.send((time.perf_counter() - start, time.process_time() - cpu))
 
 
 def one_pass(path: Path, folder: Path) -> None:
@@ -216,12 +229,15 @@ def children_of(pid: int) -> set[int]:
     return found
 
 
-def told(name: str, seconds: float, peak: Peak, *, megabytes: float = 0.0) -> None:
+def told(name: str, cost: Cost, *, megabytes: float = 0.0) -> None:
     """Prints one line."""
-    speed = megabytes / seconds
-    fast = f"   {speed:6.0f} MB/s ({verdict(reached=speed >= TARGET_SPEED)})" if megabytes else ""
-    bounded = verdict(reached=peak.anonymous <= TARGET_BYTES)
-    print(f"{name:<28} {seconds:8.1f} s   {peak} ({bounded}){fast}", flush=True)
+    fast = ""
+    if megabytes:
+        speed = megabytes / cost.seconds
+        reached = verdict(reached=speed >= TARGET_SPEED)
+        fast = f"   {speed:.0f} MB/s ({reached}), {megabytes / cost.cpu:.0f} MB a CPU second"
+    bounded = verdict(reached=cost.peak.anonymous <= TARGET_BYTES)
+    print(f"{name:<22} {cost.seconds:8.1f} s {cost.cpu:8.1f} CPU s   {cost.peak} ({bounded}){fast}", flush=True)
 
 
 def main() -> None:
@@ -240,9 +256,9 @@ def main() -> None:
             megabytes = path.stat().st_size / 1e6
             print(f"{ending}: {arguments.rows:,} rows, 20 columns, {megabytes:,.0f} MB")
             with tempfile.TemporaryDirectory(dir=folder) as work:
-                told("one pass", *in_own_process(one_pass, path, Path(work)), megabytes=megabytes * (ending == "csv"))
-                told("profile, splits, files", *in_own_process(profile_and_split, path, Path(work)))
-                told("encode (worker)", *in_own_process(encode, Path(work) / f"run-{ending}"))
+                told("one pass", in_own_process(one_pass, path, Path(work)), megabytes=megabytes * (ending == "csv"))
+                told("profile, splits, files", in_own_process(profile_and_split, path, Path(work)))
+                told("encode (worker)", in_own_process(encode, Path(work) / f"run-{ending}"))
                 if arguments.time:
                     search(path, Path(work), arguments.time)
 
