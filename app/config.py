@@ -83,7 +83,7 @@ class SearchConfig:
     Attributes:
         space: Name of a space (`search_spaces.catalogue.SPACES`), or ``module:build``.
         algorithm: ``auto``, ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``hyperband``, ``asha``,
-            ``bohb``, or a scheduler and a sampler such as ``asha+random``.
+            ``bohb``, ``one-shot``, or a scheduler and a sampler such as ``asha+random``.
         objective: Validation metric to select by; ``auto`` takes the task's own. More after commas (metrics,
             ``latency``, ``num_parameters``, ``size``) are minimised or maximised beside it.
         limits: Constraints such as ``latency_ms<=5`` or ``num_parameters<=2e6``.

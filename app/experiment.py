@@ -30,6 +30,7 @@ from app.execution.executors import make_executor, workers_warning
 from app.feature_record import write_feature_record
 from app.final_stage import evaluate, export, train_final
 from app.interrupts import Interrupts
+from app.one_shot_stage import rank_cells
 from app.overview import overview_of
 from app.prediction import BatchSettings, Predictor
 from app.report_stage import board_of, read_begun, report
@@ -176,6 +177,7 @@ def run(
         keep_encoded(directory, config, view=view)
         algorithm = open_search(directory, config, opened=opened, record=record, view=view)
         budget = time_budget(directory, config, record=record, started=started)
+        rank_cells(executor, algorithm=algorithm, config=config, opened=opened, record=record, view=view)
         # From here on there is something to finish with: the first Ctrl-C asks for that.
         stack.enter_context(interrupts.caught())
         loop = SearchLoop(
@@ -214,7 +216,8 @@ def removed_unless_begun(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if not read_progress(directory).facts:
+        # Shared weights may have been trained for long, and are taken up again.
+        if not read_progress(directory).facts and not directory.supernet.is_dir():
             directory.remove()
         raise
 

@@ -12,8 +12,10 @@ from typing import final
 from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text
 from app.search.importance import importance
+from app.search.rank_agreement import RankAgreement
 from app.search.trial import Failed, History, Paused, Trial
 from app.search_progress import Lease, Progress
+from app.shared_scores import agreement_of, scalars_of_agreement
 from app.tensorboard import TrialEventWriter
 
 SHOWN_PARAMETERS = 6
@@ -51,6 +53,8 @@ class Overview:
         rungs: By bracket and rung; empty when every trial trains to its end.
         importance: Parameter -> share of the differences between trials, largest first; empty with few trials.
         leases: Running trial -> who runs it.
+        agreement: How far shared weights rank cells as training each does; None where cells were not ranked so, or too
+            few of them have been trained.
     """
 
     metric: Metric
@@ -59,6 +63,7 @@ class Overview:
     rungs: tuple[RungCount, ...]
     importance: Mapping[str, float]
     leases: Mapping[int, Lease]
+    agreement: RankAgreement | None = None
 
 
 def overview_of(progress: Progress, *, with_importance: bool = True) -> Overview:
@@ -81,6 +86,7 @@ def overview_of(progress: Progress, *, with_importance: bool = True) -> Overview
         rungs=_rungs(progress.history),
         importance=_told_apart(importance(progress.space, progress.history)) if with_importance else {},
         leases=progress.leases,
+        agreement=agreement_of(progress),
     )
 
 
@@ -102,6 +108,7 @@ def scalars_of(overview: Overview) -> dict[str, float]:
     scalars = {f"trials/{status}": float(number) for status, number in overview.counts.items()}
     if overview.best and math.isfinite(overview.best[-1]):
         scalars[f"best/{overview.metric.name}"] = overview.best[-1]
+    scalars |= scalars_of_agreement(overview.agreement)
     return scalars | {f"importance/{name}": share for name, share in overview.importance.items()}
 
 

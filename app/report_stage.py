@@ -33,6 +33,7 @@ from app.search.objectives import Goals
 from app.search.trial import Failed, Resource, Trial
 from app.search_progress import Progress, read_progress
 from app.search_record import SearchRecord
+from app.shared_scores import agreement_of, agreement_told, agreement_warning, shared_values
 from app.summary import test_result, what_next
 from app.view import View
 from pipelines.addresses import is_path
@@ -96,7 +97,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
     if search is None:
         raise ValueError("the search has not begun: expected a journal with a search")
     metric = METRICS[search.objective]
-    weights = ensemble_weights(progress)
+    weights, shared = ensemble_weights(progress), shared_values(progress)
     front = Goals(objectives=search.others, limits=search.limits).front(progress.history) if search.others else ()
     rows = [
         TrialRow(
@@ -111,7 +112,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
             weight=weights.get(trial.number, 0.0) if weights else None,
             folds=trial.epochs if progress.history.resource is Resource.FOLDS else 0,
             spread=progress.spread(trial),
-            measures=measures_of(trial),
+            measures=measures_of(trial) | ({"shared": shared[trial.number]} if trial.number in shared else {}),
             broken=violation(trial, search.limits) or 0.0,
             front=trial.number in front if search.others else None,
         )
@@ -172,12 +173,15 @@ def _content(
             folds=search.folds if search else 1,
         ),
         objective=metric,
-        algorithm=f"{search.algorithm}: {search.reason}" if search else "",
+        algorithm=_algorithm(record.progress),
         seconds=seconds,
         leaderboard=board_of(directory),
         progress=values,
         importance=overview_of(record.progress).importance,
-        findings=[ReportFinding(severity=f.severity.value, message=f.message) for f in profile.findings],
+        findings=[
+            *(ReportFinding(severity=f.severity.value, message=f.message) for f in profile.findings),
+            *_of_shared_weights(record.progress),
+        ],
         winner=ReportWinner(
             trial=final["trial"],
             hyperparameters=record.history[final["trial"]].hyperparameters,
@@ -189,6 +193,20 @@ def _content(
         test=tested,
         commands=next_commands(directory, config),
     )
+
+
+def _algorithm(progress: Progress) -> str:
+    """Returns how it was searched and why, and how far shared weights were right where cells were ranked by them."""
+    if progress.search is None:
+        return ""
+    agreement = agreement_of(progress)
+    told = "" if agreement is None else f"; {agreement_told(agreement)}"
+    return f"{progress.search.algorithm}: {progress.search.reason}{told}"
+
+
+def _of_shared_weights(progress: Progress) -> list[ReportFinding]:
+    warning = agreement_warning(agreement_of(progress))
+    return [ReportFinding(severity="warning", message=warning)] if warning else []
 
 
 def _fronts(record: SearchRecord) -> list[FrontPicture]:

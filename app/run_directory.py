@@ -45,6 +45,7 @@ class RunDirectory:
         self.test_file = self.data / "test.arrow"
         self.encoded = self.data / "encoded"
         self.backbone = self.path / "backbone"
+        self.supernet = self.path / "supernet"
         self.trials = self.path / "trials"
         self.search_board = self.path / "search"
         self.best = self.path / "best"

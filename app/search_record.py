@@ -22,6 +22,7 @@ from app.search.trial import (
     Suggestion,
 )
 from app.search_progress import Search, replay_progress
+from app.shared_scores import shared_values
 from app.tensorboard import TrialEventWriter, write_experiment_summary
 
 
@@ -97,6 +98,9 @@ class SearchRecord:
         trial = self.history[event.trial]
         metrics = {} if trial.loss is None else {self.objective.name: self.objective.from_loss(trial.loss)}
         board = self._board(event.trial)
+        shared = shared_values(self.progress).get(event.trial)
+        if shared is not None:
+            board.scalars(0, {f"shared/{self.objective.name}": shared}, wall_time=time.time())
         board.hparams_end(trial.outcome or event.outcome, metrics=metrics)
         board.close()
         del self._boards[event.trial]

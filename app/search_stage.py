@@ -19,6 +19,7 @@ from app.execution.messages import OpenRun, RunOpened
 from app.fold_choice import FoldChoice
 from app.goals import SearchGoals, read_goals, read_limit, shown_unmet
 from app.interrupts import Interrupts
+from app.one_shot_stage import check_one_shot, with_cells
 from app.overview import overview_of
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
@@ -31,6 +32,7 @@ from app.search.warm_start import filled
 from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_progress import Search
 from app.search_record import SearchRecord
+from app.shared_scores import ONE_SHOT, agreement_told, agreement_warning
 from app.summary import search_begins, search_ended
 from app.time_budget import TimeBudget
 from app.view import View
@@ -55,6 +57,7 @@ def check_settings(config: ExperimentConfig) -> None:
         RunDirectoryError: There is no earlier run to start from.
     """
     check_space_name(config.search.space)
+    check_one_shot(config)
     with told_as_config_error():
         if config.search.algorithm != "auto":
             check_algorithm_name(config.search.algorithm)
@@ -71,6 +74,7 @@ def suited_config(config: ExperimentConfig, schema: DatasetSchema) -> Experiment
         SpaceError: The space that was chosen builds networks for another kind of data.
     """
     has_images = any(feature.kind is FeatureKind.IMAGE for feature in schema.used_features)
+    config = with_cells(config)
     space = config.search.space
     if has_images and space == SearchConfig().space:
         return replace(config, search=replace(config.search, space=IMAGE_SPACE))
@@ -212,7 +216,9 @@ def open_search(
     if record.progress.search != search:
         record.begin(search, space)
     if is_new:
-        known_good = (*earlier_configurations(settings.start_from, space=space), *opened.portfolio)
+        # Where cells are ranked first, these are what is known to be good.
+        recipes = () if search.algorithm == ONE_SHOT else opened.portfolio
+        known_good = (*earlier_configurations(settings.start_from, space=space), *recipes)
         if known_good:
             record.portfolio([filled(configuration, space=space) for configuration in known_good])
         if warning := space_warning(settings.space, num_rows=num_rows(directory)):
@@ -272,6 +278,9 @@ def search(
     overview = overview_of(record.progress)
     board = board_of(record.directory)
     view.show(search_ended(reason, board=board, metric=record.objective, importance=overview.importance))
+    if overview.agreement is not None:
+        warning = agreement_warning(overview.agreement)
+        view.say(f"warning: {warning}" if warning else f"The {agreement_told(overview.agreement)}.")
 
 
 def _telling_of_limits(

@@ -20,6 +20,7 @@ from app.overview import Overview, RungCount, best_text, importance_text, overvi
 from app.report_stage import board_of_progress
 from app.run_directory import RunDirectory
 from app.search_progress import Lease, Progress, read_progress
+from app.shared_scores import agreement_told, agreement_warning
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SHARE_OF_LOOKING = 0.2
@@ -68,6 +69,9 @@ def picture(progress: Progress, *, config: ExperimentConfig, live: bool) -> Rend
     facts.add_row("time", Text(_time(progress, config=config)))
     if overview.importance:
         facts.add_row("importance", Text(importance_text(overview.importance)))
+    if overview.agreement is not None:
+        told = agreement_warning(overview.agreement) or agreement_told(overview.agreement)
+        facts.add_row("one-shot", Text(told))
     for number, lease in overview.leases.items() if live else ():
         trial = progress.history[number]
         told = f"{lease.worker}: trial {number}, epoch {trial.epochs} of {trial.budget}, {_age(lease)}"

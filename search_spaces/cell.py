@@ -9,7 +9,7 @@ The edges are parameters ``edge_<from>_<to>``: by that name the Gaussian process
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, final
 
@@ -19,6 +19,7 @@ from search_spaces.catalogue import SpaceError
 from search_spaces.cnn import MIN_MAP
 from search_spaces.cnn_blocks import BlockShape, activated, convolution, normalised, residual_block
 from search_spaces.image import ImageSpace, declare_resolution, resized
+from search_spaces.image_context import ImageContext
 from search_spaces.tabular import HyperParameters
 
 NUM_NODES = 4
@@ -58,7 +59,7 @@ class CellSpace(ImageSpace):
         declare_resolution(hp, self.context)
         for source, target in EDGES:
             default = _DEFAULT[source, target].value
-            hp.Choice(f"edge_{source}_{target}", [operation.value for operation in Operation], default=default)
+            hp.Choice(edge_name((source, target)), [operation.value for operation in Operation], default=default)
         hp.Int("cells_per_stage", 1, 5, default=1)
         hp.Choice("width", [8, 16, 24, 32], default=16, ordered=True)
         hp.Float("dropout", 0.0, 0.5, default=0.1)
@@ -69,22 +70,44 @@ class CellSpace(ImageSpace):
         Raises:
             SpaceError: No path of the cell leads from its first node to its last.
         """
-        operations = {edge: Operation(hp.get(f"edge_{edge[0]}_{edge[1]}")) for edge in EDGES}
+        operations = operations_of(hp.values)
         if not reaches_the_end(operations):
             raise SpaceError(
                 "no path leads from the first node of the cell to its last: expected at least one way along edges "
                 "whose operation is not 'none'; the network would answer the same for every image"
             )
-        shape = BlockShape(width=hp.get("width"), kernel=3, activation="relu", normalisation="batch")
-        x = normalised(convolution(resized(pixels, hp, self.context), shape.width, kernel=3), shape)
-        for stage in range(NUM_STAGES):
-            if stage:
-                stride = 2 if min(x.shape[1:3]) >= MIN_MAP else 1
-                x = residual_block(x, shape.at(width=shape.width * 2**stage, stride=stride, drop_rate=0.0))
-            for _ in range(hp.get("cells_per_stage")):
-                x = _cell(x, operations, shape)
-        x = layers.GlobalAveragePooling2D()(activated(normalised(x, shape), shape))
-        return layers.Dropout(hp.get("dropout"))(x) if hp.get("dropout") > 0 else x
+        return stacked(pixels, hp, self.context, cell=lambda x, shape: _cell(x, operations, shape))
+
+
+def stacked(pixels: Any, hp: HyperParameters, context: ImageContext, *, cell: Callable[[Any, BlockShape], Any]) -> Any:
+    """Returns the pooled map of the last of many cells, (batch, num_features).
+
+    Args:
+        pixels: (batch, height, width, channels).
+        hp: Has what `CellSpace.declare` declared, the edges aside.
+        context: The images.
+        cell: Puts a cell on top of a map.
+    """
+    shape = BlockShape(width=hp.get("width"), kernel=3, activation="relu", normalisation="batch")
+    x = normalised(convolution(resized(pixels, hp, context), shape.width, kernel=3), shape)
+    for stage in range(NUM_STAGES):
+        if stage:
+            stride = 2 if min(x.shape[1:3]) >= MIN_MAP else 1
+            x = residual_block(x, shape.at(width=shape.width * 2**stage, stride=stride, drop_rate=0.0))
+        for _ in range(hp.get("cells_per_stage")):
+            x = cell(x, shape)
+    x = layers.GlobalAveragePooling2D()(activated(normalised(x, shape), shape))
+    return layers.Dropout(hp.get("dropout"))(x) if hp.get("dropout") > 0 else x
+
+
+def edge_name(edge: tuple[int, int]) -> str:
+    """Returns the name of the parameter with the operation of an edge."""
+    return f"edge_{edge[0]}_{edge[1]}"
+
+
+def operations_of(values: Mapping[str, Any]) -> dict[tuple[int, int], Operation]:
+    """Returns the operation of every edge of a configuration."""
+    return {edge: Operation(values[edge_name(edge)]) for edge in EDGES}
 
 
 def reaches_the_end(operations: Mapping[tuple[int, int], Operation]) -> bool:

@@ -44,7 +44,7 @@ def declare_fine_tuning(hp: HyperParameters, context: TrainingContext) -> None:
     declare_epoch_share(hp)
     hp.Choice("fine_tuning", ["frozen", "staged"], default="staged")
     with hp.conditional_scope("fine_tuning", ["staged"]):
-        hp.Float("backbone_rate", 0.01, 0.3, sampling="log", default=0.1)
+        hp.Float("backbone_rate", 0.01, 1.0, sampling="log", default=0.1)
         hp.Choice("frozen_share", [0.05, 0.1, 0.2], default=0.1, ordered=True)
     hp.Float("learning_rate", 1e-4, 1e-2, sampling="log", default=1e-3)
     hp.Float("weight_decay", 1e-6, 1e-1, sampling="log", default=1e-2)

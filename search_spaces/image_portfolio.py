@@ -84,6 +84,14 @@ _PRETRAINED: tuple[Recipe, ...] = (
     {"learning_rate": 1e-3, "mixing": "cutmix", "mixing_alpha": 1.0, "backbone_rate": 0.3},
 )
 
+_TRAINED: tuple[Recipe, ...] = (
+    {"learning_rate": 4e-3, "backbone_rate": 1.0, "frozen_share": 0.05},
+    {"learning_rate": 4e-3, "backbone_rate": 0.4, "frozen_share": 0.05},
+    {"fine_tuning": "frozen", "learning_rate": 1e-2},
+)
+"""For a network of an earlier search: it has learned from thousands of images and not from a million, so what it knows
+is worth more as a start than as it is."""
+
 IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {
     "cell": _CELL,
     "cnn": _CNN,
@@ -111,7 +119,10 @@ def image_portfolio(space_name: str, context: ImageContext, *, seconds: float) -
         context: The images.
         seconds: Time for everything; 0 for no limit.
     """
-    return tuple(_fitted(recipe, context, seconds) for recipe in IMAGE_RECIPES.get(space_name, ()))
+    recipes = IMAGE_RECIPES.get(space_name, ())
+    if space_name == "pretrained" and context.backbone.endswith(".keras"):
+        recipes = _TRAINED
+    return tuple(_fitted(recipe, context, seconds) for recipe in recipes)
 
 
 def _fitted(recipe: Recipe, context: ImageContext, seconds: float) -> Recipe:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.evaluation.predictions import Predictions
 from app.search.limits import Limit
+from app.search.ranked_cell import RankedCell
 from app.search.space import Parameter, Space, Value
 from app.search.trial import Outcome
 from app.training.devices import Seat
@@ -125,6 +126,42 @@ class RunPack:
     """
 
     trials: tuple[RunTrial, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankCells:
+    """Train a supernet and rank cells by it; answered by `EpochEnded` for every epoch and one `CellsRanked`.
+
+    Attributes:
+        hyperparameters: A cell's parameters; all but its edges are those of the supernet.
+        space: The space of cells.
+        epochs: Epochs to train the supernet.
+        train_seconds: Seconds to train it for at most; infinity for no limit.
+        rank_seconds: Seconds to rank cells for at most; infinity for no limit.
+        most: Most cells.
+    """
+
+    hyperparameters: Mapping[str, Value]
+    space: Space
+    epochs: int
+    train_seconds: float
+    rank_seconds: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsRanked:
+    """Cells were ranked by shared weights.
+
+    Attributes:
+        cells: The best first.
+        epochs: Epochs that the supernet was trained.
+        seconds: Wall time.
+    """
+
+    cells: tuple[RankedCell, ...]
+    epochs: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,9 +410,9 @@ class RequestFailed:
 
 
 Trainings = RunTrial | RunPack | StopTrial | TrainFinal
-Request = OpenRun | Trainings | SaveEnsemble | OpenTest | ExportModel | MeasureExport | Predict
+Request = OpenRun | Trainings | RankCells | SaveEnsemble | OpenTest | ExportModel | MeasureExport | Predict
 Progress = StillWorking | EpochEnded | TrialEnded
-Finished = FinalTrained | EnsembleSaved | TestOpened | ModelExported | ExportMeasured
+Finished = CellsRanked | FinalTrained | EnsembleSaved | TestOpened | ModelExported | ExportMeasured
 Reply = RunOpened | Progress | Finished | Predicted | RequestFailed
 
 

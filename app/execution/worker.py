@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from app.errors import DISK_FULL, RunDirectoryError, TamizError, disk_full_messa
 from app.execution.conversation import Channel, Conversation
 from app.execution.machine import resident_memory
 from app.execution.messages import (
+    CellsRanked,
     EnsembleSaved,
     ExportMeasured,
     ExportModel,
@@ -26,6 +28,7 @@ from app.execution.messages import (
     OpenTest,
     Predict,
     Predicted,
+    RankCells,
     Reply,
     Request,
     RequestFailed,
@@ -91,6 +94,8 @@ class Worker:
                     return self._opened()[0].run_trial(request)
                 case RunPack():
                     return self._opened()[0].run_pack(request)
+                case RankCells():
+                    return self._rank_cells(request)
                 case TrainFinal():
                     return self._train_final(request)
                 case SaveEnsemble():
@@ -152,6 +157,38 @@ class Worker:
             gather=gather,
             portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
         )
+
+    def _rank_cells(self, request: RankCells) -> CellsRanked:
+        from app.training.network import forget_graphs
+        from app.training.shared_weights import SharedWeights
+        from app.training.trainer import Verdict
+
+        runner, directory = self._opened()
+        start = time.perf_counter()
+        ask = self._conversation.asker(None, math.inf)
+
+        def is_stopped() -> bool:
+            return ask() is Verdict.STOP
+
+        try:
+            shared = SharedWeights(
+                runner.trainer,
+                values=request.hyperparameters,
+                state=directory.supernet / "state",
+                seed=derive_seed(self._seed, "supernet"),
+            )
+            epochs = shared.train(
+                epochs=request.epochs,
+                seconds=request.train_seconds,
+                report=lambda result: self._conversation.tell_epoch(None, result, loss=result.objective),
+                is_stopped=is_stopped,
+            )
+            cells = shared.rank(
+                request.space, most=request.most, seconds=request.rank_seconds, is_stopped=is_stopped
+            )
+        finally:
+            forget_graphs()
+        return CellsRanked(cells=tuple(cells), epochs=epochs, seconds=time.perf_counter() - start)
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
         from app.training.final_model import train_final_model

@@ -151,6 +151,8 @@ ALGORITHMS: dict[str, tuple[str, str]] = {
     "bayesian": ("full", "bayesian"),
     "tpe": ("full", "tpe"),
     "evolution": ("full", "evolution"),
+    # Evolution, after what a supernet ranked first, which is wished for.
+    "one-shot": ("full", "evolution"),
     "hyperband": ("hyperband", "bayesian"),
     "bohb": ("hyperband", "tpe"),
     "asha": ("asha", "bayesian"),

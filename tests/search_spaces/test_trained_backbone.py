@@ -38,7 +38,7 @@ LABELS = tf.constant(RNG.integers(0, 3, (8, 1)).astype(np.int32))
 @pytest.fixture(name="earlier", scope="module")
 def earlier_fixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, keras.Model]:
     """A small network on images joined with two numbers, and its file."""
-    values = {"block": "plain", "num_stages": 2, "width": 8, "squeeze_excite": True, "dropout": 0.2, "pooling": "max"}
+    values: dict[str, Any] = {"block": "plain", "num_stages": 2, "width": 8, "squeeze_excite": True, "dropout": 0.2}
     model = CNNSpace(EARLIER).build(hyperparameters(values))
     model.train_step(({"image": IMAGES, "numeric": NUMBERS}, LABELS))
     file = tmp_path_factory.mktemp("earlier") / "model.keras"

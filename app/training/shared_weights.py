@@ -1,0 +1,195 @@
+"""The supernet of a search with shared weights: trained once, and asked what each cell is worth (TensorFlow)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import tensorflow as tf
+
+from app.search.algorithm import create
+from app.search.ranked_cell import RankedCell
+from app.search.space import Configuration, Space, Value
+from app.search.trial import Completed, Ended, Fact, Failed, Reported, Started
+from app.training.network import EpochResult, Network, Report, Verdict
+from app.training.trainer import HeldOut, Trainer
+from app.training.trial_data import tensors
+from search_spaces.cell import EDGES, edge_name
+from search_spaces.supernet import SupernetSpace, path_of
+from search_spaces.user_space import arrange, input_form
+
+CALIBRATION_IMAGES = 256
+"""Training images that the statistics of batches are measured on for every path: those of another path do not fit."""
+
+RANKING_IMAGES = 1_000
+"""Validation images that cells are ranked on."""
+
+NUM_DRAWN = 50
+"""Cells that are drawn at random before evolution begins; they show what cells of all kinds are worth."""
+
+_BATCH = 10
+"""Cells that evolution is asked for at once."""
+
+_EDGE_NAMES = tuple(edge_name(edge) for edge in EDGES)
+
+
+@final
+class SharedWeights:
+    """Trains a supernet and ranks cells by it.
+
+    Args:
+        trainer: Where the data and the objective are.
+        values: Hyperparameters of a cell; all of them but the edges are those of the supernet.
+        state: Folder of the resumable state.
+        seed: Seed of weights, data order, paths and evolution.
+    """
+
+    def __init__(self, trainer: Trainer, *, values: Mapping[str, Value], state: Path, seed: int) -> None:
+        data = trainer.data
+        context = trainer.context(rows=data.balance.epoch_rows(data.training.num_rows, data.balance.of(values)))
+        self._trainer, self._state, self._seed = trainer, state, seed
+        self._peak = float(values["learning_rate"])
+        self._network = Network(
+            SupernetSpace(context, seed=seed),
+            # The rate follows the time, which no schedule in the graph can.
+            values={**values, "optimizer": "adamw", "schedule": "constant"},
+            part=trainer.part,
+            context=context,
+            strategy=tf.distribute.get_strategy(),
+            seed=seed,
+        )
+        self._paths = self._network.model.get_layer("paths")
+        rows = data.validation
+        if rows.num_rows > RANKING_IMAGES:
+            chosen = np.sort(np.random.default_rng(seed).permutation(rows.num_rows)[:RANKING_IMAGES])
+            rows = rows.take(chosen)
+        self._held_out = HeldOut(rows=rows, features=tensors(rows.features))
+        self._calibrate: Callable[[], None] | None = None
+        self._known: dict[tuple[int, ...], tuple[float, float]] = {}
+
+    def train(self, *, epochs: int, seconds: float, report: Report, is_stopped: Callable[[], bool]) -> int:
+        """Trains the supernet, from its saved state if it has one; returns the epochs trained.
+
+        The learning rate falls from its peak to nothing as a cosine of the epochs, or of the time where that is
+        shorter.
+
+        Args:
+            epochs: Most epochs.
+            seconds: Most seconds of training behind the first epoch, those of earlier sessions included; infinity for
+                no limit.
+            report: Receives every epoch.
+            is_stopped: Asked between calls; true ends the training.
+        """
+        path = self._state / "current"
+        curve = self._network.restore(path) if path.is_file() else []
+        before = curve[-1].scalars["seconds"] if curve else 0.0
+        # The first epoch of a session also pays for the graph: without it there would be nothing to rank by.
+        start: float | None = None
+
+        def spent() -> float:
+            return before if start is None else before + time.monotonic() - start
+
+        def ask() -> Verdict:
+            is_late = start is not None and spent() >= seconds
+            return Verdict.STOP if is_stopped() or is_late else Verdict.GO_ON
+
+        while len(curve) < epochs and spent() < seconds:
+            done = max(len(curve) / epochs, spent() / seconds)
+            rate = 0.5 * self._peak * (1.0 + math.cos(math.pi * done))
+            self._network.model.optimizer.learning_rate = rate
+            loss = self._network.train_epoch(len(curve), ask)
+            if loss is None:
+                break
+            start = time.monotonic() if start is None else start
+            scalars = {"train/loss": loss, "learning_rate": rate, "seconds": spent()}
+            curve.append(EpochResult(epoch=len(curve) + 1, objective=loss, scalars=scalars))
+            self._network.save(path, weights=self._network.weights(), curve=curve)
+            report(curve[-1])
+        return len(curve)
+
+    def rank(
+        self, space: Space, *, most: int, seconds: float, is_stopped: Callable[[], bool]
+    ) -> list[RankedCell]:
+        """Returns cells, the best first: some drawn at random, the others found by regularised evolution.
+
+        Args:
+            space: The space of cells.
+            most: Most cells.
+            seconds: Most seconds; infinity for no limit.
+            is_stopped: Asked after every cell; true ends the ranking.
+        """
+        end = math.inf
+        edges = Space([replace(one, conditions=()) for one in space.parameters if one.name in _EDGE_NAMES])
+        search = create("evolution", space=edges, seed=self._seed, max_epochs=1, max_trials=most)
+        rng = np.random.default_rng(self._seed)
+        search.enqueue([edges.default(), *(edges.sample(rng) for _ in range(NUM_DRAWN))])
+        ranked: list[RankedCell] = []
+        while suggestions := search.suggest(_BATCH):
+            for suggestion in suggestions:
+                if is_stopped() or (ranked and time.monotonic() >= end):
+                    return _in_order(ranked, self._trainer)
+                facts: list[Fact] = [Started(suggestion)]
+                value = self.value(suggestion.hyperparameters)
+                # The first cell also pays for the graph.
+                end = time.monotonic() + seconds if math.isinf(end) else end
+                if value is None or not all(map(math.isfinite, value)):
+                    facts.append(Ended(suggestion.trial, Failed("the cell answers nothing, or nothing finite")))
+                else:
+                    loss = self._trainer.objective.to_loss(value[0])
+                    facts += [Reported(suggestion.trial, 1, loss), Ended(suggestion.trial, Completed(loss))]
+                    ranked.append(
+                        RankedCell(
+                            edges=dict(suggestion.hyperparameters),
+                            objective=value[0],
+                            loss=value[1],
+                            is_drawn=suggestion.trial <= NUM_DRAWN,
+                        )
+                    )
+                search.update(facts)
+        return _in_order(ranked, self._trainer)
+
+    def value(self, edges: Configuration) -> tuple[float, float] | None:
+        """Returns objective and loss of a cell with the shared weights; None where no path leads through it."""
+        path = path_of(edges)
+        if not any(path):
+            return None
+        if path not in self._known:
+            self._paths.fix(path)
+            self._calibrated()
+            judged = self._trainer.judge(self._network, self._held_out, epoch=1, loss=0.0)
+            self._known[path] = (judged.objective, judged.scalars["val/loss"])
+        return self._known[path]
+
+    def _calibrated(self) -> None:
+        """Measures the statistics of batches along the path that is fixed, on unchanged training images."""
+        if self._calibrate is None:
+            self._calibrate = self._calibration()
+        self._calibrate()
+
+    def _calibration(self) -> Callable[[], None]:
+        data, model = self._trainer.data, self._network.model
+        for layer in model._flatten_layers(include_self=False):
+            if hasattr(layer, "momentum"):
+                # The statistics are those of the images at hand, with nothing of what was before.
+                layer.momentum = 0.0
+        rows = data.training
+        chosen = np.sort(np.random.default_rng(self._seed).permutation(rows.num_rows)[:CALIBRATION_IMAGES])
+        taken = tensors({name: array[chosen] for name, array in rows.features.items()})
+        inputs = arrange(data.decoded(taken), input_form(model), self._trainer.context(rows=rows.num_rows))
+
+        @tf.function(autograph=False)
+        def calibrate() -> None:
+            model(inputs, training=True)
+
+        return lambda: calibrate()
+
+
+def _in_order(ranked: list[RankedCell], trainer: Trainer) -> list[RankedCell]:
+    """Returns cells, the best first; of those that compute the same, the first one."""
+    paths = {path_of(cell.edges): cell for cell in reversed(ranked)}
+    return sorted(paths.values(), key=lambda cell: (trainer.objective.to_loss(cell.objective), cell.loss))
