@@ -130,8 +130,8 @@ class Bench:
 
     def record(self) -> Record:
         """Draws a configuration and trains it in all ways."""
+        from app.training.epochs import Verdict
         from app.training.fold_trainer import FoldTrainer
-        from app.training.trainer import Verdict
 
         values = self.space.sample(self.draw)
         go_on = lambda: Verdict.GO_ON  # noqa: E731
@@ -172,8 +172,8 @@ class Bench:
 
     def _refit(self, values: Mapping[str, Any], *, seed: int, epochs: Sequence[int]) -> dict[int, float]:
         """Trains on all rows; returns the loss on the unseen ones after each number of epochs."""
+        from app.training.epochs import Verdict
         from app.training.network import TrainingPart, forget_graphs
-        from app.training.trainer import Verdict
         from app.training.trial_data import tensors
 
         rows = self.trainer.data.development

@@ -111,10 +111,11 @@ def compare(directory: RunDirectory, *, num_trials: int, epochs: int, seed: int)
         The packs, one by one, and the number of trials by width.
     """
     from app.training.declaration import declare
+    from app.training.epochs import EpochResult, Verdict
     from app.training.packing.live import PackMember
     from app.training.packing.pack import MemberEnded, PackTrainer
     from app.training.strategy import prepare_devices
-    from app.training.trainer import EpochResult, Trainer, Verdict
+    from app.training.trainer import Trainer
     from app.training.trial_data import load_trial_data
 
     trainer = Trainer(

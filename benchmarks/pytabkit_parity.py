@@ -128,7 +128,7 @@ def _trained(directory: Any, config: Any, *, seed: int, state: Path) -> dict[str
     from app.data_files import read_arrow
     from app.evaluation.metrics import METRICS
     from app.training.declaration import declare
-    from app.training.network import Verdict
+    from app.training.epochs import Verdict
     from app.training.strategy import prepare_devices
     from app.training.trainer import Trainer
     from app.training.trial_data import encode_rows, load_trial_data

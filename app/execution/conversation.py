@@ -10,7 +10,7 @@ from app.execution.machine import resident_memory
 from app.execution.messages import EpochEnded, Reply, Request, StillWorking, StopTrial
 
 if TYPE_CHECKING:
-    from app.training.trainer import EpochResult, Verdict
+    from app.training.epochs import EpochResult, Verdict
 
 SIGN_OF_LIFE_SECONDS = 1.0
 
@@ -76,7 +76,7 @@ class Conversation:
             deadline: When it has to end, in seconds since the epoch of `time.time`.
             has_to_answer: Whether it comes to an answer when its time is over, however little it was.
         """
-        from app.training.trainer import Verdict
+        from app.training.epochs import Verdict
 
         def ask() -> Verdict:
             stopped = self.stopped_trials()

@@ -21,6 +21,7 @@ from app.search.limits import PARAMETERS
 from app.search.space import Space
 from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
 from app.training.checkpoint import CheckpointError, DiskFullError
+from app.training.epochs import EpochResult, NonFiniteError
 from app.training.fold_data import load_folds
 from app.training.fold_packs import FoldPackTrainer
 from app.training.fold_trainer import FoldTrainer
@@ -30,7 +31,7 @@ from app.training.packing.live import PackMember
 from app.training.packing.pack import MemberEnded, PackTrainer
 from app.training.seeding import derive_seed
 from app.training.strategy import Placement
-from app.training.trainer import End, EpochResult, NonFiniteError, Trainer
+from app.training.trainer import End, Trainer
 from app.training.trial_data import TrialData
 from pipelines.balance import Balance
 from search_spaces.catalogue import SpaceError

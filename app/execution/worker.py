@@ -51,8 +51,8 @@ from search_spaces.portfolio import portfolio_of
 if TYPE_CHECKING:
     from app.execution.ensemble_builder import EnsembleBuilder
     from app.execution.trial_runner import TrialRunner
+    from app.training.epochs import EpochResult, Verdict
     from app.training.final_model import FinalModel
-    from app.training.trainer import EpochResult, Verdict
     from tf_serving.predictor import SavedModelPredictor
 
 
@@ -159,9 +159,9 @@ class Worker:
         )
 
     def _rank_cells(self, request: RankCells) -> CellsRanked:
+        from app.training.epochs import Verdict
         from app.training.network import forget_graphs
         from app.training.shared_weights import SharedWeights
-        from app.training.trainer import Verdict
 
         runner, directory = self._opened()
         start = time.perf_counter()
@@ -191,8 +191,8 @@ class Worker:
         return CellsRanked(cells=tuple(cells), epochs=epochs, seconds=time.perf_counter() - start)
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
+        from app.training.epochs import Verdict
         from app.training.final_model import train_final_model
-        from app.training.trainer import Verdict
 
         runner, directory = self._opened()
         start = time.perf_counter()

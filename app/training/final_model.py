@@ -24,10 +24,11 @@ from app.evaluation.predictions import Predictions
 from app.run_directory import RunDirectory, read_json, write_json
 from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks, Encodings, WeightedNetwork
+from app.training.epochs import Ask, Report
 from app.training.fold_data import fold_state_file
 from app.training.fold_encoder import FoldEncoder
 from app.training.prediction_batches import as_predictions, feature_specs, prediction_batch
-from app.training.trainer import Ask, Report, Trainer
+from app.training.trainer import Trainer
 from app.training.trial_data import encode_rows, tensors
 from app.training.trial_network import network_of_trial
 from pipelines.encoder import Encoder

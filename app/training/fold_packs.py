@@ -11,8 +11,8 @@ from typing import final
 
 from app.search.parameters import Parameter
 from app.training.checkpoint import CheckpointError
+from app.training.epochs import EpochResult, NonFiniteError
 from app.training.fold_tally import FoldTally, finish_fold, finished_fold, fold_folder
-from app.training.network import EpochResult, NonFiniteError
 from app.training.packing.live import PackMember
 from app.training.packing.pack import Ask, Ended, MemberEnded, PackTrainer, Report
 from app.training.seeding import derive_seed

@@ -10,7 +10,7 @@ from typing import final
 
 from app.fold_choice import FOLD_BEST_EPOCH, FOLD_EPOCHS, FOLD_VALUE
 from app.training.checkpoint import load_state, save_state
-from app.training.network import EpochResult, NonFiniteError
+from app.training.epochs import EpochResult, NonFiniteError
 from app.training.trainer import End, Trainer
 
 

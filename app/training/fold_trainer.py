@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from app.search.space import Parameter, Space
 from app.search.space import Value as ParameterValue
 from app.training.declaration import revealed
+from app.training.epochs import Ask, EpochResult, Report
 from app.training.fold_tally import FoldTally, finish_fold, finished_fold, fold_folder
-from app.training.network import Ask, EpochResult, Network, Report, TrainingPart, forget_graphs
+from app.training.network import Network, TrainingPart, forget_graphs
 from app.training.seeding import derive_seed
 from app.training.trainer import End, HeldOut, Trainer, TrainingResult
 from app.training.trial_data import TrialData, tensors

@@ -22,8 +22,9 @@ from app.search.limits import FLOPS, MEMORY, MODEL_MEASURES, PARAMETERS
 from app.search.space import Value
 from app.training.averaged_networks import AveragedNetworks
 from app.training.declaration import hyperparameters
+from app.training.epochs import EpochResult
 from app.training.final_model import Encoders, encoded_by
-from app.training.network import DEFAULT_BATCH_SIZE, EpochResult, forget_graphs
+from app.training.network import DEFAULT_BATCH_SIZE, forget_graphs
 from app.training.trainer import Trainer
 from app.training.trial_data import tensors
 from pipelines.raw_columns import raw_columns

@@ -9,9 +9,8 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -27,6 +26,7 @@ from app.evaluation.baselines import EncodedRows
 from app.search.space import Value as ParameterValue
 from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters
+from app.training.epochs import Ask, EpochResult, NonFiniteError, Verdict
 from app.training.prediction_batches import batches_of, feature_specs, prediction_batch
 from app.training.seeding import seed_everything
 from app.training.stored_encoding import shards_of
@@ -44,41 +44,6 @@ from search_spaces.user_space import answers_logits, arrange, checked_model, inp
 DEFAULT_BATCH_SIZE = 64
 SECONDS_PER_CALL = 0.5
 """Training time between two looks at the clock and at the coordinator's messages."""
-
-
-class Verdict(StrEnum):
-    """What the coordinator wants of a trial after an epoch, or in the middle of one."""
-
-    GO_ON = "go on"
-    STOP = "stop"
-    ANSWER = "answer"
-    """End, but come to an answer: of the first epoch, what is trained by now is judged as if it were whole."""
-
-
-class NonFiniteError(Exception):
-    """The loss or the predictions became NaN or infinite."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochResult:
-    """What one epoch brought.
-
-    Attributes:
-        epoch: Number of epochs trained so far, from 1.
-        objective: Value of the objective on the validation rows; NaN when there are none to select on.
-        scalars: Tag -> value for TensorBoard.
-        fold: The fold, from 1, of which this is an epoch; 0 where there are no folds, and for a whole fold, whose
-            number is `epoch` then.
-    """
-
-    epoch: int
-    objective: float
-    scalars: Mapping[str, float]
-    fold: int = 0
-
-
-Report = Callable[[EpochResult], None]
-Ask = Callable[[], Verdict]
 
 
 @dataclass(frozen=True, kw_only=True)

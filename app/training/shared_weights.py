@@ -16,7 +16,8 @@ from app.search.algorithm import create
 from app.search.ranked_cell import RankedCell
 from app.search.space import Configuration, Space, Value
 from app.search.trial import Completed, Ended, Fact, Failed, Reported, Started
-from app.training.network import EpochResult, Network, Report, Verdict
+from app.training.epochs import EpochResult, Report, Verdict
+from app.training.network import Network
 from app.training.trainer import HeldOut, Trainer
 from app.training.trial_data import tensors
 from search_spaces.cell import EDGES, edge_name

@@ -25,17 +25,9 @@ from app.evaluation.predictions import Predictions
 from app.search.space import Parameter, Space
 from app.search.space import Value as ParameterValue
 from app.training.declaration import hyperparameters, revealed
+from app.training.epochs import Ask, EpochResult, NonFiniteError, Report
 from app.training.kept_predictions import keep_predictions
-from app.training.network import (
-    Ask,
-    EpochResult,
-    Network,
-    NonFiniteError,
-    Report,
-    TrainingPart,
-    Verdict,
-    forget_graphs,
-)
+from app.training.network import Network, TrainingPart, forget_graphs
 from app.training.prediction_batches import as_predictions, batches_of, prediction_batch, prediction_function
 from app.training.strategy import Placement
 from app.training.trial_data import TrialData, tensors
@@ -45,17 +37,6 @@ from search_spaces.context import TableContext
 from search_spaces.image_context import ImageContext
 from search_spaces.schedules import runs_in_cycles
 from search_spaces.user_space import checked_model, load_space
-
-__all__ = [
-    "Ask",
-    "End",
-    "EpochResult",
-    "NonFiniteError",
-    "Report",
-    "Trainer",
-    "TrainingResult",
-    "Verdict",
-]
 
 
 class End(StrEnum):

@@ -46,8 +46,9 @@ def test_a_trial_begins_with_the_network_of_the_earlier_run(
 
     from app.config import TrainingConfig
     from app.training.declaration import declare
+    from app.training.epochs import Verdict
     from app.training.strategy import prepare_devices
-    from app.training.trainer import Trainer, Verdict
+    from app.training.trainer import Trainer
     from app.training.trial_data import load_trial_data
 
     config = config_of(pictures[0].run)

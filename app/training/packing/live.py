@@ -14,7 +14,7 @@ import tensorflow as tf
 from app.evaluation.predictions import Predictions
 from app.search.space import Space
 from app.search.space import Value as ParameterValue
-from app.training.network import EpochResult
+from app.training.epochs import EpochResult
 from app.training.packing.graph import PackGraph, TableTensors, Tensors
 from app.training.packing.layers import ACTIVATIONS, NORMALISATIONS
 from app.training.packing.plan import BIAS, Array, MemberPlan, Named, variables_of

@@ -17,6 +17,7 @@ from app.evaluation.predictions import Predictions
 from app.search.space import Parameter
 from app.training.checkpoint import CheckpointError, load_state, save_state
 from app.training.declaration import hyperparameters, revealed
+from app.training.epochs import EpochResult, NonFiniteError
 from app.training.kept_predictions import keep_predictions
 from app.training.packing.graph import PackGraph, TableTensors
 from app.training.packing.live import LivePack, Member, PackMember
@@ -29,7 +30,7 @@ from app.training.packing.plan import (
     variables_of,
 )
 from app.training.seeding import derive_seed
-from app.training.trainer import End, EpochResult, NonFiniteError, Trainer
+from app.training.trainer import End, Trainer
 from app.training.trial_data import tensors
 from pipelines.balance import balanced_rows
 from search_spaces.context import TableContext

@@ -32,11 +32,12 @@ def bagged(placement: Any, make_frame: Any, network_values: Any, tmp_path_factor
     """A trial of two folds, exported as the average of its networks."""
     from app.execution.ensemble_builder import EnsembleBuilder
     from app.execution.messages import EnsembleMember, SaveEnsemble
+    from app.training.epochs import Verdict
     from app.training.final_model import train_final_model
     from app.training.fold_data import load_folds
     from app.training.fold_trainer import FoldTrainer
     from app.training.measuring import ModelMeasurer
-    from app.training.trainer import Trainer, Verdict
+    from app.training.trainer import Trainer
     from app.training.trial_data import load_trial_data
 
     config = ExperimentConfig(data=DataConfig(target="outcome"), search=SearchConfig(folds=FOLDS))

@@ -68,9 +68,9 @@ class Trained:
 @pytest.fixture(scope="module")
 def train(experiments: Any, make_trainer: Any, network_values: Any) -> Callable[[str], Trained]:
     from app.execution.ensemble_builder import EnsembleBuilder
+    from app.training.epochs import Verdict
     from app.training.final_model import train_final_model
     from app.training.measuring import ModelMeasurer
-    from app.training.trainer import Verdict
 
     def trained(task: str) -> Trained:
         trainer, directory = make_trainer(task), experiments(task).directory

@@ -12,7 +12,8 @@ import pytest
 from app.search.warm_start import filled
 from app.training.checkpoint import load_state
 from app.training.declaration import declare
-from app.training.trainer import End, EpochResult, Trainer, TrainingResult, Verdict
+from app.training.epochs import EpochResult, Verdict
+from app.training.trainer import End, Trainer, TrainingResult
 
 MakeTrainer = Callable[..., Trainer]
 

@@ -15,13 +15,14 @@ from app.data_stage import prepare_data
 from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.training.declaration import declare
+from app.training.epochs import EpochResult, NonFiniteError, Verdict
 from app.training.fold_data import load_folds
 from app.training.fold_packs import FoldPackTrainer
 from app.training.fold_trainer import FoldTrainer
-from app.training.network import EpochResult, NonFiniteError, TrainingPart
+from app.training.network import TrainingPart
 from app.training.packing.live import PackMember
 from app.training.packing.pack import MemberEnded
-from app.training.trainer import End, Trainer, TrainingResult, Verdict
+from app.training.trainer import End, Trainer, TrainingResult
 from app.training.trial_data import TrialData, load_trial_data, tensors
 from pipelines.splits import Split
 from search_spaces.layers.quantile_normal import QuantileNormal

@@ -20,9 +20,10 @@ from app.evaluation.pixel_features import pixel_features
 from app.image_config import ImageCache, ImageConfig, MirrorImages
 from app.run_directory import RunDirectory
 from app.training.declaration import declare
+from app.training.epochs import Verdict
 from app.training.image_data import decoded_column, may_be_mirrored
 from app.training.prediction_batches import prediction_batch
-from app.training.trainer import Trainer, Verdict
+from app.training.trainer import Trainer
 from app.training.trial_data import TrialData, load_trial_data
 from pipelines.balance import Balance
 from search_spaces.context import TableContext

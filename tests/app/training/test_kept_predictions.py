@@ -55,7 +55,7 @@ def test_what_is_missing_damaged_or_too_large_is_not_kept(tmp_path: Path, monkey
 def test_a_trial_keeps_what_its_best_epoch_answered(
     make_trainer: Callable[..., Any], network_values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    from app.training.trainer import Verdict
+    from app.training.epochs import Verdict
 
     trainer, told = make_trainer("multiclass"), []
     trainer.train_trial(

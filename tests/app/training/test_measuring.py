@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from app.evaluation.metrics import METRICS
+from app.training.epochs import EpochResult
 from app.training.measuring import MEASURES_FILE, ModelMeasurer, metric_measures
-from app.training.network import EpochResult
 from search_spaces.catalogue import SpaceError
 from tf_serving.export import stage_saved_model
 from tf_serving.measure import measure_export, quiet_milliseconds, size_bytes

@@ -21,7 +21,8 @@ from app.read_rows import store_source
 from app.run_directory import RunDirectory
 from app.training import stored_encoding
 from app.training.declaration import declare
-from app.training.trainer import EpochResult, Trainer, Verdict
+from app.training.epochs import EpochResult, Verdict
+from app.training.trainer import Trainer
 from app.training.trial_data import TrialData, load_trial_data
 from pipelines import stored_rows
 from pipelines.balance import Balance

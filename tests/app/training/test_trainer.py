@@ -17,8 +17,9 @@ from app.evaluation.baselines import constant
 from app.evaluation.metrics import METRICS
 from app.training.checkpoint import CheckpointError, load_state
 from app.training.declaration import declare
+from app.training.epochs import EpochResult, NonFiniteError, Verdict
 from app.training.network import forget_graphs
-from app.training.trainer import End, EpochResult, NonFiniteError, Trainer, TrainingResult, Verdict
+from app.training.trainer import End, Trainer, TrainingResult
 from pipelines.schema import Task
 from search_spaces.catalogue import SpaceError
 

@@ -28,7 +28,8 @@ def main(directory: Path, scratch: Path) -> None:
     from app.evaluation.baselines import constant
     from app.evaluation.metrics import METRICS
     from app.training.declaration import declare
-    from app.training.trainer import EpochResult, Trainer, Verdict
+    from app.training.epochs import EpochResult, Verdict
+    from app.training.trainer import Trainer
     from app.training.trial_data import load_trial_data
     from pipelines.schema import Task
 

@@ -67,7 +67,8 @@ DIVERGING: dict[str, Any] = {"optimizer": "sgd", "sgd_learning_rate": 1e38, "mom
 
 
 def test_a_member_that_diverges_fails_and_the_others_never_notice(train: Callable[..., Diary], tmp_path: Path) -> None:
-    from app.training.trainer import End, NonFiniteError
+    from app.training.epochs import NonFiniteError
+    from app.training.trainer import End
 
     alone = train(tmp_path / "alone", SOUND)
     beside = train(tmp_path / "beside", SOUND | {7: DIVERGING})
@@ -119,7 +120,8 @@ def test_a_member_goes_on_in_a_pack_of_others_and_alone(
     network_values: Callable[..., dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    from app.training.trainer import End, Verdict
+    from app.training.epochs import Verdict
+    from app.training.trainer import End
 
     first = train(tmp_path, SOUND, budget=1)
     other = train(tmp_path, {1: SOUND[1], 5: {"width": 64}}, budget=2)
