@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import Any, Protocol, final
 
 from app.execution.machine import resident_memory
 from app.execution.messages import EpochEnded, Reply, Request, StillWorking, StopTrial
-
-if TYPE_CHECKING:
-    from app.training.epochs import EpochResult, Verdict
+from app.training.epochs import EpochResult, Verdict
 
 SIGN_OF_LIFE_SECONDS = 1.0
 
@@ -76,8 +74,6 @@ class Conversation:
             deadline: When it has to end, in seconds since the epoch of `time.time`.
             has_to_answer: Whether it comes to an answer when its time is over, however little it was.
         """
-        from app.training.epochs import Verdict
-
         def ask() -> Verdict:
             stopped = self.stopped_trials()
             if None in stopped or trial in stopped:

@@ -43,6 +43,7 @@ from app.execution.messages import (
 )
 from app.run_directory import RunDirectory
 from app.training.devices import may_gather, why_gather
+from app.training.epochs import EpochResult, Verdict
 from app.training.seeding import derive_seed
 from pipelines.errors import DataError
 from search_spaces.catalogue import SpaceError
@@ -51,7 +52,6 @@ from search_spaces.portfolio import portfolio_of
 if TYPE_CHECKING:
     from app.execution.ensemble_builder import EnsembleBuilder
     from app.execution.trial_runner import TrialRunner
-    from app.training.epochs import EpochResult, Verdict
     from app.training.final_model import FinalModel
     from tf_serving.predictor import SavedModelPredictor
 
@@ -159,7 +159,6 @@ class Worker:
         )
 
     def _rank_cells(self, request: RankCells) -> CellsRanked:
-        from app.training.epochs import Verdict
         from app.training.network import forget_graphs
         from app.training.shared_weights import SharedWeights
 
@@ -191,7 +190,6 @@ class Worker:
         return CellsRanked(cells=tuple(cells), epochs=epochs, seconds=time.perf_counter() - start)
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
-        from app.training.epochs import Verdict
         from app.training.final_model import train_final_model
 
         runner, directory = self._opened()
