@@ -107,7 +107,8 @@ def require_column(table: pa.Table, name: str, *, role: str = "column") -> str:
     Raises:
         DataError: The table has no such column; the nearest name is offered.
     """
-    if name not in table.column_names:
+    # `column_names` is made anew for each who asks: of a wide table that took longer than all else.
+    if not table.schema.get_all_field_indices(name):
         raise DataError(
             f"The data has no {role} {name!r}.{suggest_name(name, table.column_names)} "
             f"Its columns are {list_names(table.column_names)}."

@@ -90,8 +90,9 @@ class DriftCheck:
     def add(self, table: pa.Table) -> None:
         """Look at some rows; all parts have the same columns of the same types."""
         self._num_rows += table.num_rows
+        present = set(table.column_names)
         for name, column in self._columns.items():
-            if name in table.column_names:
+            if name in present:
                 column.add(plain_array(table, name))
 
     def found(self) -> list[ColumnDrift]:

@@ -120,7 +120,7 @@ class Encoder(tf.Module):
     def _trace(self, dtypes: Mapping[str, Any]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
         """Return the compiled encoding for batches of any size; tracing a wide table takes a second, so once."""
         specs = {name: tf.TensorSpec((None,), dtype) for name, dtype in dtypes.items()}
-        encode = tf.function(self.__call__, input_signature=[specs])
+        encode = tf.function(self.__call__, autograph=False, input_signature=[specs])
         # Behind a plain function: as an attribute it would be written into every SavedModel that tracks this module.
         return lambda batch: encode(batch)
 

@@ -171,7 +171,7 @@ def trace_signatures(
     def serving_default(*columns: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(dict(zip(names, columns, strict=True)))
 
-    default = tf.function(serving_default, input_signature=specs).get_concrete_function()
+    default = tf.function(serving_default, autograph=False, input_signature=specs).get_concrete_function()
     _check_outputs(default.structured_outputs, schema)
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -186,7 +186,8 @@ def trace_signatures(
     # TensorFlow Serving's regression answers one number a row.
     if schema.target.task.is_classification or not schema.target.columns:
         name, on_examples = (CLASSIFY, classify) if schema.target.task.is_classification else (REGRESS, regress)
-        examples = tf.function(on_examples, input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")])
+        serialized = [tf.TensorSpec((None,), tf.string, name="inputs")]
+        examples = tf.function(on_examples, autograph=False, input_signature=serialized)
         signatures[name] = examples.get_concrete_function()
     if pixels is not None:
         place = names.index(pixels.column)
@@ -196,7 +197,7 @@ def trace_signatures(
         def on_pixels(*columns: tf.Tensor) -> dict[str, tf.Tensor]:
             return take_pixels(dict(zip(names, columns, strict=True)))
 
-        signatures[PIXELS] = tf.function(on_pixels, input_signature=decoded).get_concrete_function()
+        signatures[PIXELS] = tf.function(on_pixels, autograph=False, input_signature=decoded).get_concrete_function()
     root = tf.Module()
     # Only variables and tables, not the Keras layers around them: nothing is left that TensorFlow alone cannot restore.
     root.variables_used = list(default.graph.variables)

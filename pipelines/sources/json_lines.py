@@ -12,7 +12,7 @@ import pyarrow.json
 from pipelines.errors import DataError
 from pipelines.sources.file_format import Content, FileFormat, first_line, unite
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import Parsed, wanted_columns
+from pipelines.sources.source import Parsed, complete, wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
 _BLOCK_BYTES = 1 << 24
@@ -31,7 +31,7 @@ class JsonLinesFormat(FileFormat):
             parts.append((content.name, _filled(tables)))
         names = list(dict.fromkeys(name for _, table in parts for name in table.column_names))
         # A column that is missing in all lines of a file does not occur in it.
-        parts = [(name, _with_columns(table, names)) for name, table in parts]
+        parts = [(name, complete(table, names)) for name, table in parts]
         return Parsed(table=unite(parts), part_rows=tuple(table.num_rows for _, table in parts))
 
     def stream(
@@ -44,7 +44,7 @@ class JsonLinesFormat(FileFormat):
             for table in _tables(content, file.name):
                 known = list(dict.fromkeys([*known, *table.column_names]))
                 # What a later block never mentions is missing in it.
-                yield _with_columns(table, wanted_columns(known, columns))
+                yield complete(table, wanted_columns(known, columns))
 
 
 def _tables(content: IO[bytes], name: str) -> Iterator[pa.Table]:
@@ -99,11 +99,4 @@ def _filled(tables: list[pa.Table]) -> pa.Table:
     if not tables:
         return pa.table({})
     names = list(dict.fromkeys(name for table in tables for name in table.column_names))
-    return unite([("the lines before", _with_columns(table, names)) for table in tables])
-
-
-def _with_columns(table: pa.Table, names: list[str]) -> pa.Table:
-    columns = {
-        name: table.column(name) if name in table.column_names else pa.nulls(table.num_rows) for name in names
-    }
-    return pa.table(columns) if columns else table
+    return unite([("the lines before", complete(table, names)) for table in tables])

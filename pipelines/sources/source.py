@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -252,6 +252,18 @@ class Source(abc.ABC):
                 row += part.num_rows
         if row == 0:
             raise DataError(f"Expected rows, but {self.name!r} has a header and no row below it.")
+
+
+def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return a table with these columns; those that it lacks are missing.
+
+    Args:
+        table: Some rows.
+        names: The columns; of none, the table as it is.
+    """
+    present = set(table.column_names)
+    columns = {name: table.column(name) if name in present else pa.nulls(table.num_rows) for name in names}
+    return pa.table(columns) if columns else table
 
 
 def wanted_columns(names: list[str], columns: Collection[str] | None) -> list[str]:

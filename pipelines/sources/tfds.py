@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from pipelines.errors import DataError, list_names, suggest_name
 from pipelines.sources.file_format import unite
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, complete, wanted_columns
 from pipelines.sources.stored_file import StoredFile
-from pipelines.sources.tfrecord_file import complete, example_tables
+from pipelines.sources.tfrecord_file import example_tables
 
 PREFIX = "tfds:"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

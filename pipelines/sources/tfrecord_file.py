@@ -20,7 +20,7 @@ from pipelines.sources.crc32c import masked_crc32c, masked_crc32c_of, masked_crc
 from pipelines.sources.example_proto import KINDS, column_of, parse_examples
 from pipelines.sources.file_format import Content, FileFormat, unite
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import Parsed, wanted_columns
+from pipelines.sources.source import Parsed, complete, wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
 _HEADER = struct.Struct("<QI")
@@ -105,16 +105,6 @@ def example_tables(file: IO[bytes], name: str) -> Iterator[pa.Table]:
             none = found.column is None
             columns[column] = column_of(names[expected - 1], [()] * len(records.data)) if none else found.column
         yield pa.table(columns)
-
-
-def complete(table: pa.Table, names: list[str]) -> pa.Table:
-    """Return a table with these columns; those that it lacks are missing.
-
-    Args:
-        table: Some rows.
-        names: The columns.
-    """
-    return pa.table({n: table.column(n) if n in table.column_names else pa.nulls(table.num_rows) for n in names})
 
 
 def _stacked(tables: list[pa.Table], name: str) -> pa.Table:
