@@ -208,8 +208,9 @@ def _opened_url(place: str) -> Iterator[IO[bytes]]:
             f"The file {shown_place(place)!r} cannot be opened ({type(error).__name__}); look at the address and at "
             "the credentials of the environment."
         ) from None
-    with file:
-        yield file
+    # A file in memory is one object with one position, whoever opens it; two that read at once need one each.
+    with io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file as own:
+        yield own
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import DataError
 from pipelines.sources import FORMATS, ReadOptions, SourceTable, read_table
+from pipelines.sources.stored_file import StoredFile
 
 
 def _read(
@@ -341,3 +342,17 @@ def test_impossible_options_are_refused() -> None:
         ReadOptions(delimiter=";;")
     with pytest.raises(DataError, match=r"Expected '.' or ',' as the decimal mark, received 'x'"):
         ReadOptions(decimal="x")
+
+
+def test_two_may_read_a_file_in_memory_at_once() -> None:
+    import fsspec
+
+    content = b"a,b\n" + b"1,2\n" * 100
+    with fsspec.open("memory://two/rows.csv", "wb") as file:
+        file.write(content)
+    stored = StoredFile("memory://two/rows.csv")
+    with stored.opened() as one:
+        assert one.read(100) == content[:100]
+        with stored.opened() as other:
+            assert other.read(4) == content[:4]
+        assert one.read() == content[100:]
