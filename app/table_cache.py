@@ -46,7 +46,7 @@ MAX_BYTES = 20 << 30
 MIN_BYTES = 16 << 20
 """Bytes of a table from which on it is kept: a smaller one is prepared while the workers import TensorFlow."""
 
-_ENTRY, _LOCK, _ENCODED, _SUMS = "entry.json", "lock", "encoded", "sums.json"
+_DATA, _LOCK, _ENCODED, _SUMS = "data.json", "lock", "encoded", "sums.json"
 _STALE_SECONDS = 86_400.0
 _BLOCK_BYTES = 1 << 22
 _PLACES = ("cache", "lock", "url")
@@ -120,7 +120,7 @@ class TableCache:
         found = []
         for folder in self._folders():
             with contextlib.suppress(OSError, RunDirectoryError, KeyError, TypeError):
-                description = str(read_json(folder / _ENTRY)["data"]["description"])
+                description = str(read_json(folder / _DATA)["description"])
                 last_used = (folder / _LOCK).stat().st_mtime
                 found.append(
                     CacheEntry(
@@ -180,7 +180,8 @@ class TableCache:
         with _appearing(folder) as new:
             for path in paths:
                 _link(path, new / path.name)
-            write_json(new / _ENTRY, {"layout": LAYOUT, "data": data, "files": _checksums(new)})
+            write_json(new / _DATA, data)
+            write_json(new / _SUMS, _checksums(new))
             (new / _LOCK).touch()
         self._evict(folder)
 
@@ -290,13 +291,10 @@ def _read(folder: Path) -> CachedData:
     Raises:
         ValueError: They do not.
     """
-    entry = read_json(folder / _ENTRY)
-    data = entry["data"]
-    if _checksums(folder) != entry["files"]:
-        raise ValueError(f"{folder} does not agree with its checksums")
-    encoded = folder / _ENCODED
-    if encoded.is_dir() and _checksums(encoded) != read_json(encoded / _SUMS):
-        raise ValueError(f"{encoded} does not agree with its checksums")
+    for part in (folder, folder / _ENCODED):
+        if part.is_dir() and _checksums(part) != read_json(part / _SUMS):
+            raise ValueError(f"{part} does not agree with its checksums")
+    data = read_json(folder / _DATA)
     folds = {field.name: data["folds"][field.name] for field in fields(FoldChoice)}
     prints = ({field.name: file[field.name] for field in fields(FilePrint)} for file in data["files"])
     known = KnownData(
@@ -318,7 +316,7 @@ def _read(folder: Path) -> CachedData:
 
 def _checksums(folder: Path) -> dict[str, list[int]]:
     """Returns size and CRC-32 of the files of a folder: they tell damage, at the speed of memory."""
-    paths = sorted(path for path in folder.iterdir() if path.name not in (_ENTRY, _LOCK, _SUMS) and path.is_file())
+    paths = sorted(path for path in folder.iterdir() if path.name not in (_LOCK, _SUMS) and path.is_file())
     with ThreadPoolExecutor(2) as pool:
         return {path.name: sums for path, sums in zip(paths, pool.map(_checksum, paths), strict=True)}
 

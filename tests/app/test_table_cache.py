@@ -127,7 +127,7 @@ def test_a_changed_file_is_prepared_anew(table: Path, tmp_path: Path) -> None:
     assert content(second) != content(first)
 
 
-@pytest.mark.parametrize("name", ["development.arrow", "schema.json", "entry.json"])
+@pytest.mark.parametrize("name", ["development.arrow", "schema.json", "data.json", "sums.json"])
 def test_a_damaged_entry_is_thrown_away(table: Path, tmp_path: Path, name: str) -> None:
     first, _ = prepared(table, tmp_path / "first")
     expected = content(first)
