@@ -114,7 +114,13 @@ class SharedWeights:
         return len(curve)
 
     def rank(
-        self, space: Space, *, most: int, seconds: float, is_stopped: Callable[[], bool]
+        self,
+        space: Space,
+        *,
+        most: int,
+        seconds: float,
+        is_stopped: Callable[[], bool],
+        num_drawn: int = NUM_DRAWN,
     ) -> list[RankedCell]:
         """Returns cells, the best first: some drawn at random, the others found by regularised evolution.
 
@@ -123,12 +129,13 @@ class SharedWeights:
             most: Most cells.
             seconds: Most seconds; infinity for no limit.
             is_stopped: Asked after every cell; true ends the ranking.
+            num_drawn: Cells that are drawn.
         """
         end = math.inf
         edges = Space([replace(one, conditions=()) for one in space.parameters if one.name in _EDGE_NAMES])
         search = create("evolution", space=edges, seed=self._seed, max_epochs=1, max_trials=most)
         rng = np.random.default_rng(self._seed)
-        search.enqueue([edges.default(), *(edges.sample(rng) for _ in range(NUM_DRAWN))])
+        search.enqueue([edges.default(), *(edges.sample(rng) for _ in range(num_drawn))])
         ranked: list[RankedCell] = []
         while suggestions := search.suggest(_BATCH):
             for suggestion in suggestions:
@@ -148,7 +155,7 @@ class SharedWeights:
                             edges=dict(suggestion.hyperparameters),
                             objective=value[0],
                             loss=value[1],
-                            is_drawn=suggestion.trial <= NUM_DRAWN,
+                            is_drawn=suggestion.trial <= num_drawn,
                         )
                     )
                 search.update(facts)

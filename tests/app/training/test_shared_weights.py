@@ -16,7 +16,7 @@ from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.search.warm_start import filled
 from app.training.declaration import declare
-from app.training.shared_weights import NUM_DRAWN, SharedWeights
+from app.training.shared_weights import SharedWeights
 from app.training.trainer import Trainer
 from app.training.trial_data import load_trial_data
 from pipelines.balance import Balance
@@ -46,7 +46,7 @@ def trainer_fixture(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 def test_a_supernet_is_trained_taken_up_again_and_ranks_cells(trainer: Trainer, tmp_path: Path) -> None:
     space = declare(trainer.space())
-    values = filled({"width": 8, "batch_size": 16, "learning_rate": 4e-3}, space=space)
+    values = filled({"width": 8, "cells_per_stage": 1, "batch_size": 16, "learning_rate": 4e-3}, space=space)
     shared = SharedWeights(trainer, values=values, state=tmp_path, seed=5)
     epochs: list[Any] = []
     going: dict[str, Any] = {"seconds": float("inf"), "report": epochs.append, "is_stopped": lambda: False}
@@ -62,9 +62,9 @@ def test_a_supernet_is_trained_taken_up_again_and_ranks_cells(trainer: Trainer, 
     assert len(epochs) == 2
     for old, new in zip(before, shared._network.model.variables, strict=True):
         np.testing.assert_array_equal(old, np.asarray(new))
-    ranked = shared.rank(space, most=NUM_DRAWN + 12, seconds=float("inf"), is_stopped=lambda: False)
+    ranked = shared.rank(space, most=20, num_drawn=12, seconds=float("inf"), is_stopped=lambda: False)
     assert [(-cell.objective, cell.loss) for cell in ranked] == sorted((-cell.objective, cell.loss) for cell in ranked)
-    assert len({path_of(cell.edges) for cell in ranked}) == len(ranked) > NUM_DRAWN // 2
+    assert len({path_of(cell.edges) for cell in ranked}) == len(ranked) > 12 // 2
     assert {cell.is_drawn for cell in ranked} == {True, False}
     # A ranking does not change what it ranks: asked anew, a cell is worth the same.
     shared._known.clear()
