@@ -35,7 +35,8 @@ sys.path.insert(0, str(ROOT))
 
 NUM_WORKERS = 2
 EPOCHS = 3
-NUM_TRIALS = {"tiny_spaces:build": 6, "mlp": 24}
+NUM_TRIALS = {"tiny_spaces:build": 10, "mlp": 24}
+"""So many that a search is not over before its second kill."""
 PATIENCE_SECONDS = 600.0
 
 SPACE = '''
