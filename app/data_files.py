@@ -37,6 +37,11 @@ LEARNED_COLUMN = "__tamiz_learned__"
 """Column of the stored development rows that says which of them the preprocessing was learned from; there only where it
 is a sample of the training rows, which then come before the validation rows."""
 
+JUDGED_ROWS = 300_000
+"""Validation rows that select where a table stays on disk: a ROC-AUC is known to a thousandth by them."""
+
+_JUDGED_SEED = 104_729
+
 VERSIONED = ("tamiz", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy")
 """Distributions whose versions can change a result."""
 
@@ -84,6 +89,18 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
         development = development.append_column(FOLD_COLUMN, pa.array(data.folds[~sealed], pa.int8()))
     _write_arrow(directory.development_file, development)
     _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
+
+
+def judged_rows(development: pa.Table) -> NDArray[np.intp]:
+    """Returns which development rows select: the validation rows, of a table that stays on disk `JUDGED_ROWS` at most.
+
+    Args:
+        development: What `development.arrow` holds.
+    """
+    rows = np.flatnonzero(development.column(SPLIT_COLUMN).to_numpy() == Split.VALIDATION)
+    if LEARNED_COLUMN not in development.column_names or len(rows) <= JUDGED_ROWS:
+        return rows
+    return np.sort(np.random.default_rng(_JUDGED_SEED).choice(rows, JUDGED_ROWS, replace=False))
 
 
 def write_records(data: KnownData, config: ExperimentConfig, *, directory: RunDirectory, told: RowsTold) -> None:

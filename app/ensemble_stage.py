@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 
 from app.config import ExperimentConfig
-from app.data_files import FOLD_COLUMN, SPLIT_COLUMN, read_arrow
+from app.data_files import FOLD_COLUMN, judged_rows, read_arrow
 from app.encoded_rows import load_encoded
 from app.ensemble_size import max_members, pool_size
 from app.errors import WorkerError
@@ -42,7 +42,7 @@ from app.training.kept_predictions import KeptPredictions, kept_predictions
 from app.trial_states import TrialStates, ensemble_parts
 from app.view import View
 from pipelines.schema import DatasetSchema, TargetSpec, Task
-from pipelines.splits import Split, fold_rows
+from pipelines.splits import fold_rows
 
 AVERAGED_TASKS = (Task.BINARY, Task.MULTICLASS, Task.REGRESSION)
 
@@ -137,7 +137,7 @@ def held_out_candidates(directory: RunDirectory, trials: Mapping[int, object]) -
         in_time = bool(manifest["folds"]["in_time"])
         rows = [fold_rows(folds, fold, in_time=in_time)[1] for fold in range(int(folds.max()) + 1)]
     else:
-        rows = [np.flatnonzero(development.column(SPLIT_COLUMN).to_numpy() == Split.VALIDATION)]
+        rows = [judged_rows(development)]
     encoded = load_encoded(directory.encoded)
     held_out = np.concatenate(rows)
     found = {}

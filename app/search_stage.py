@@ -199,7 +199,8 @@ def open_search(
     """Returns the algorithm, knowing all that happened before."""
     goals, folds, settings = goals_of(directory, config), fold_choice_of(directory), config.search
     max_epochs = max_epochs_of(directory, config)
-    choice = _chosen(record, config, space=opened.space, rows=num_rows(directory), epochs=max_epochs * folds.number)
+    rows = opened.epoch_rows or num_rows(directory)
+    choice = _chosen(record, config, space=opened.space, rows=rows, epochs=max_epochs * folds.number)
     search = Search(
         algorithm=choice.name,
         reason=choice.reason,

@@ -59,6 +59,7 @@ class RunOpened:
         alone: Why no trial of this search can train in a pack; empty when they can.
         gather: Why one worker with all devices would serve this search better than one a device; empty when not.
         portfolio: Configurations known to be good, which are tried first; what they leave out takes its default.
+        epoch_rows: Training rows that an epoch sees; 0 for all of them.
     """
 
     space: Space
@@ -68,6 +69,7 @@ class RunOpened:
     alone: str = ""
     gather: str = ""
     portfolio: tuple[Mapping[str, Value], ...] = ()
+    epoch_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,7 @@ class Worker:
             memory=resident_memory(),
             alone=runner.alone,
             gather=gather,
+            epoch_rows=context.num_training_rows,
             portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
         )
 

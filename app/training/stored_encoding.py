@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN
+from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, judged_rows
 from app.encoded_rows import finish_encoded, load_encoded, unfinished
 from app.evaluation.baselines import EncodedRows
 from pipelines.encoder import Encoder
@@ -30,6 +30,13 @@ CHUNK_ROWS = 1 << 16
 
 MAX_IN_MEMORY = 256 << 20
 """Bytes of encoded features up to which they are held in memory for training."""
+
+EPOCH_ROWS = 250_000
+"""Rows that an epoch has at most where they are read from disk, others in each epoch.
+
+An epoch is what a learning rate, a scheduler and early stopping go by: on ten million rows the first one alone would
+take all of a short search.
+"""
 
 _SEED = 104_729
 
@@ -49,14 +56,14 @@ def encode_stored(table: pa.Table, schema: DatasetSchema, encoder: Encoder, *, f
 
 
 def split_stored(rows: EncodedRows, table: pa.Table) -> tuple[EncodedRows, EncodedRows]:
-    """Returns training and validation rows; the features of the training rows stay on disk.
+    """Returns training rows, whose features stay on disk, and the validation rows that select (`judged_rows`).
 
     Args:
         rows: What `encode_stored` returned.
         table: Development rows.
     """
     num_training = int((table.column(SPLIT_COLUMN).to_numpy() == Split.TRAIN).sum())
-    return rows.take(slice(0, num_training)), rows.take(np.arange(num_training, rows.num_rows))
+    return rows.take(slice(0, num_training)), rows.take(judged_rows(table))
 
 
 def is_dealt(table: pa.Table) -> bool:

@@ -29,6 +29,7 @@ from app.training.epochs import Ask, EpochResult, NonFiniteError, Report
 from app.training.kept_predictions import keep_predictions
 from app.training.network import Network, TrainingPart, forget_graphs
 from app.training.prediction_batches import as_predictions, batches_of, prediction_batch, prediction_function
+from app.training.stored_encoding import EPOCH_ROWS
 from app.training.strategy import Placement
 from app.training.trial_data import TrialData, tensors
 from search_spaces.answers import AnswerForm
@@ -136,7 +137,7 @@ class Trainer:
         """Returns what a space has to know when `rows` rows are trained on."""
         return self.data.context(
             max_epochs=self.max_epochs,
-            num_training_rows=rows,
+            num_training_rows=rows if self.part.shards is None else min(rows, EPOCH_ROWS),
             num_replicas=self.placement.num_replicas,
             judged_by_labels=self.objective.needs is Needs.LABELS,
         )

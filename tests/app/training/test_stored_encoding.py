@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from app import data_files
 from app.config import DataConfig, ExperimentConfig, SearchConfig
 from app.data_files import SPLIT_COLUMN, read_arrow, write_data
 from app.data_source import read_source
 from app.data_stage import prepare_data
+from app.encoded_rows import load_encoded
 from app.evaluation.metrics import METRICS
 from app.large_data import prepare_large, write_large
 from app.read_rows import store_source
@@ -99,6 +101,21 @@ def test_validation_rows_keep_the_order_of_their_file(both: Both) -> None:
     assert (np.diff(kept) > 0).all()
 
 
+def test_many_validation_rows_are_judged_by_a_sample_in_order(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_files, "JUDGED_ROWS", 50)
+    table = read_arrow(both.directory.development_file)
+    training, judged = stored_encoding.split_stored(load_encoded(both.directory.encoded), table)
+    assert training.num_rows == both.on_disk.training.num_rows
+    assert judged.num_rows == 50
+    assert (np.diff(judged.numeric[:, 0]) > 0).all()
+    every = both.on_disk.validation.numeric[:, 0]
+    assert set(judged.numeric[:, 0]) < set(every)
+    assert judged.numeric[-1, 0] > np.median(every) > judged.numeric[0, 0]
+    # An ensemble is chosen by the same rows.
+    rows = data_files.judged_rows(table)
+    np.testing.assert_array_equal(load_encoded(both.directory.encoded).y[rows], judged.y)
+
+
 def trainer_on_shards(both: Both, placement: Any) -> Trainer:
     trainer = Trainer(
         both.on_disk,
@@ -122,6 +139,11 @@ def test_a_trial_from_disk_learns_and_goes_on_exactly_as_without_the_pause(
 ) -> None:
     monkeypatch.setattr(stored_encoding, "MAX_IN_MEMORY", 0)
     trainer = trainer_on_shards(both, placement)
+    num_rows = trainer.data.training.num_rows
+    assert trainer.context(rows=num_rows).num_training_rows == num_rows
+    # An epoch is a part of the rows where they are many, another one each time.
+    monkeypatch.setattr("app.training.trainer.EPOCH_ROWS", num_rows // 2)
+    assert trainer.context(rows=num_rows).num_training_rows == num_rows // 2
     known, values = declare(trainer.space()), network_values()
 
     def train(state: Path, budget: int) -> list[EpochResult]:
