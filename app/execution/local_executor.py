@@ -18,7 +18,8 @@ import app
 from app.execution.lease import Lease
 from app.execution.machine import MEMORY_SHARE, threads_of
 from app.execution.messages import Reply, Request
-from app.execution.worker_pool import WorkerHandle, WorkerPool
+from app.execution.worker_handle import WorkerHandle
+from app.execution.worker_pool import WorkerPool
 from app.memory import total_memory
 from app.training.devices import Seat
 

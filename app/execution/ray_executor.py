@@ -19,7 +19,8 @@ from app.execution.lease import Lease
 from app.execution.local_executor import ROOT
 from app.execution.machine import num_cores
 from app.execution.messages import Reply, Request
-from app.execution.worker_pool import WorkerHandle, WorkerPool
+from app.execution.worker_handle import WorkerHandle
+from app.execution.worker_pool import WorkerPool
 from app.training.devices import Seat
 
 LISTEN_SECONDS = 10.0

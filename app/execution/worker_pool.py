@@ -30,6 +30,7 @@ from app.execution.messages import (
     TrialEnded,
     WorkerReplaced,
 )
+from app.execution.worker_handle import WorkerHandle
 from app.search.trial import Failed
 from app.training.devices import Seat
 
@@ -40,40 +41,6 @@ MOST_UNSEEN_SECONDS = 5.0
 """A coordinator that was itself held up for an hour must not take its workers for dead: they may have told, unheard."""
 
 MOST_FAILED_STARTS = 3
-
-
-class WorkerHandle(abc.ABC):
-    """One worker and the way to talk to it."""
-
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """What people call it."""
-
-    @property
-    @abc.abstractmethod
-    def is_alive(self) -> bool:
-        """Whether it can still do anything."""
-
-    @abc.abstractmethod
-    def send(self, request: Request) -> None:
-        """Sends a request; a dead worker is noticed when its answer is awaited."""
-
-    @abc.abstractmethod
-    def receive(self) -> list[Reply]:
-        """Returns what has arrived, without waiting.
-
-        Raises:
-            EOFError: It has ended, and everything it said was returned before.
-        """
-
-    @abc.abstractmethod
-    def cause_of_death(self) -> str:
-        """Returns one line on why it ended."""
-
-    @abc.abstractmethod
-    def kill(self) -> None:
-        """Ends it at once, even when it hangs; harmless when called twice."""
 
 
 class _State(StrEnum):

@@ -15,7 +15,7 @@ from pipelines.errors import DataError
 from pipelines.feature_groups import FeatureGroup, find_group, join_features, read_group
 from pipelines.instants import check_not_ahead, instants
 from pipelines.sources.options import ReadOptions
-from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, row_bytes, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, bytes_beside, wanted_columns
 
 
 @final
@@ -67,11 +67,8 @@ class FeatureSource(Source):
 
     @cached_property
     def _num_bytes(self) -> int | None:
-        size = self._source.num_bytes()
-        if not size:
-            return size
-        looked_up = sum(int(features.nbytes) / max(1, int(features.num_rows)) for _, features in self._groups)
-        return round(size * (1.0 + looked_up / row_bytes(self._source)))
+        tables = (features for _, features in self._groups)
+        return bytes_beside(self._source, (int(table.nbytes) / max(1, int(table.num_rows)) for table in tables))
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
         """Return one SHA-256 of rows and groups, and the files with the groups among them."""

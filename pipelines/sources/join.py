@@ -16,7 +16,16 @@ from pipelines.errors import DataError
 from pipelines.key_columns import alike
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.places import ending_of
-from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, SourceTable, row_bytes, wanted_columns
+from pipelines.sources.source import (
+    FilePrint,
+    Loaded,
+    Parsed,
+    Source,
+    SourceTable,
+    bytes_beside,
+    row_bytes,
+    wanted_columns,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +98,7 @@ class JoinedSource(Source):
 
     @cached_property
     def _num_bytes(self) -> int | None:
-        size = self._source.num_bytes()
-        if not size:
-            return size
-        looked_up = sum(row_bytes(join.source) for join in self._joins)
-        return round(size * (1.0 + looked_up / row_bytes(self._source)))
+        return bytes_beside(self._source, (row_bytes(join.source) for join in self._joins))
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
         """Return one SHA-256 of all of them, and all files."""

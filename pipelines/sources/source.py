@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -291,6 +291,20 @@ def row_bytes(source: Source) -> float:
     with contextlib.closing(source.chunks(chunk_rows=_FIRST_ROWS)) as chunks:
         first = next(chunks).table
     return float(first.nbytes / first.num_rows)
+
+
+def bytes_beside(source: Source, row_sizes: Iterable[float]) -> int | None:
+    """Return about how many bytes a source takes with rows of other tables beside each of its own.
+
+    Args:
+        source: The source.
+        row_sizes: Bytes of a row of each other table; not looked at where the size of the source is not known.
+
+    Raises:
+        DataError: Its first rows cannot be read.
+    """
+    size = source.num_bytes()
+    return round(size * (1.0 + sum(row_sizes) / row_bytes(source))) if size else size
 
 
 def table_fingerprint(table: pa.Table) -> str:

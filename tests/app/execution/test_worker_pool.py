@@ -26,7 +26,8 @@ from app.execution.messages import (
     TrialEnded,
     WorkerReplaced,
 )
-from app.execution.worker_pool import WorkerHandle, WorkerPool
+from app.execution.worker_handle import WorkerHandle
+from app.execution.worker_pool import WorkerPool
 from app.search.space import Float, Space
 from app.search.trial import Completed, Failed
 from app.training.devices import Seat
