@@ -46,9 +46,6 @@ from pipelines.splits import fold_rows
 
 AVERAGED_TASKS = (Task.BINARY, Task.MULTICLASS, Task.REGRESSION)
 
-COMPOSE_SHARE = 0.5
-"""Of the time kept for what comes after the final training, what the steps after this one need."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
@@ -93,7 +90,8 @@ def compose(
     candidates = held_out_candidates(directory, dict.fromkeys([winner.number, *pool]))
     target = DatasetSchema.from_json(read_json(directory.schema_file)).target
     choice = _chosen(candidates, target, winner=winner.number, most=most, record=record)
-    deadline = budget.end - COMPOSE_SHARE * budget.finishing
+    building = sum(record.progress.building_seconds(record.history[trial]) for trial in choice.weights)
+    deadline = budget.compose_deadline(building)
     builder = _Builder(executor, record=record, candidates=candidates, winner=winner.number, deadline=deadline)
     choice, saved = builder.fitted(choice, limits=search.limits)
     members = {str(trial): round(weight, 6) for trial, weight in choice.weights.items()}

@@ -45,7 +45,7 @@ from app.training.seeding import derive_seed
 from app.view import View
 from pipelines.preprocessing import PreprocessingState
 from pipelines.raw_columns import raw_columns
-from pipelines.schema import DatasetSchema, FeatureKind, Task
+from pipelines.schema import DatasetSchema, Task
 from pipelines.splits import Split
 from pipelines.windows import WindowSpec
 from tf_serving.errors import ExportError
@@ -82,7 +82,9 @@ def train_final(executor: Answering, *, record: SearchRecord, budget: TimeBudget
     if target.quantiles and not by_folds:
         view.say(f"\nThe winner, trial {best.number}, stays as it is: the validation rows widen its intervals.")
         deadline = min(deadline, time.time())
-    elif by_folds or budget.refits(record.progress.refit_seconds(best)):
+    elif by_folds or budget.refits(
+        record.progress.refit_seconds(best), building=record.progress.building_seconds(best)
+    ):
         view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
     else:
         view.say(f"\nThe winner, trial {best.number}, stays as it is: training it again would take too long.")
@@ -209,7 +211,8 @@ def export(
         files[FEATURES_FILE] = features.read_bytes()
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
     num_columns = len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features)
-    batch_sizes = IMAGE_BATCH_SIZES if has_images(directory) else BATCH_SIZES
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
+    batch_sizes = IMAGE_BATCH_SIZES if schema.has_images else BATCH_SIZES
     try:
         # A wide table has a row with each column missing, which takes a call of as many inputs.
         seconds = DEFAULT_TIMEOUT_SECONDS + SECONDS_A_COLUMN * num_columns
@@ -233,12 +236,6 @@ def export(
         measures=_measures(published, executor=executor, record=record),
     )
     return published
-
-
-def has_images(directory: RunDirectory) -> bool:
-    """Returns whether a column of an experiment's data is one of images."""
-    schema = DatasetSchema.from_json(read_json(directory.schema_file))
-    return any(feature.kind is FeatureKind.IMAGE for feature in schema.used_features)
 
 
 def _measures(published: Path, *, executor: Answering, record: SearchRecord) -> dict[str, float]:

@@ -325,9 +325,12 @@ class SearchLoop:
 
     def _trial_deadline(self) -> float:
         repeated = LEAST_FOLD_REFIT if self._algorithm.recipe.resource is Resource.FOLDS else 0.0
-        best = self._record.progress.best
-        seconds = 0.0 if best is None else self._record.progress.refit_seconds(best)
-        return self._budget.trial_deadline(seconds, repeated=repeated)
+        progress = self._record.progress
+        best = progress.best
+        if best is None:
+            return self._budget.trial_deadline(0.0, repeated=repeated)
+        building = progress.building_seconds(best)
+        return self._budget.trial_deadline(progress.refit_seconds(best), building=building, repeated=repeated)
 
     def _view(self) -> SearchView:
         best = self._record.progress.best

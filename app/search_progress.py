@@ -28,6 +28,9 @@ from app.time_budget import refit_seconds
 
 FACT_EVENTS = ("started", "reported", "measured", "ended")
 
+BUILDING_TIMES = 3
+"""Of a trial by itself: when a worker took it, and when its first two epochs ended."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
@@ -120,6 +123,7 @@ class Progress:
     _ties: dict[int, dict[int, float]] = field(default_factory=dict)
     _errors: dict[int, dict[int, float]] = field(default_factory=dict)
     _folds: dict[int, dict[int, Mapping[str, float]]] = field(default_factory=dict)
+    _first_times: dict[int, list[float]] = field(default_factory=dict)
     _session: tuple[float, float] | None = None
     _ranking: list[Trial] | None = None
     _scores: dict[int, tuple[Trial, tuple[float, float]]] = field(default_factory=dict)
@@ -148,6 +152,9 @@ class Progress:
             if record.get("added"):
                 self.added.add(record["trial"])
             if isinstance(fact, Reported):
+                times = self._first_times.get(fact.trial, [])
+                if 0 < len(times) < BUILDING_TIMES:
+                    times.append(record.get("time", 0.0))
                 loss = record.get("scalars", {}).get("val/loss")
                 # NaN compares with nothing, and the journal holds null for it: both lose to every number.
                 finite = loss is not None and math.isfinite(loss)
@@ -173,6 +180,8 @@ class Progress:
         elif event == "leased":
             lease = Lease(worker=record["worker"], since=record.get("time", 0.0))
             self.leases |= dict.fromkeys(record["trials"], lease)
+            if len(record["trials"]) == 1 and len(self._first_times.get(record["trials"][0], ())) < BUILDING_TIMES:
+                self._first_times[record["trials"][0]] = [lease.since]
         elif event == "retried":
             self.leases.pop(record["trial"], None)
             self.retried[record["trial"]] = record["reason"]
@@ -238,6 +247,17 @@ class Progress:
         by_folds = trial.resource is Resource.FOLDS
         share = self.best_epoch(trial) / self.epochs_trained(trial)
         return refit_seconds(self.alone_seconds.get(trial.number, 0.0), share=share, by_folds=by_folds)
+
+    def building_seconds(self, trial: Trial) -> float:
+        """Returns about how long the network of `trial` was built and traced: its first epoch against the others.
+
+        It is 0 where the first two epochs are not known, or trained in a pack, whose graph is shared.
+        """
+        times = self._first_times.get(trial.number, ())
+        if len(times) < BUILDING_TIMES:
+            return 0.0
+        leased, first, second = times
+        return max(0.0, (first - leased) - (second - first))
 
     def spread(self, trial: Trial) -> float | None:
         """Returns the standard error of the mean of `trial` over its folds; None for fewer than two of them."""

@@ -34,11 +34,11 @@ from app.search_progress import Search
 from app.search_record import SearchRecord
 from app.shared_scores import ONE_SHOT, agreement_told, agreement_warning
 from app.summary import search_begins, search_ended
-from app.time_budget import TimeBudget
+from app.time_budget import IMAGE_REBUILDING, TimeBudget
 from app.view import View
 from app.warm_start_stage import check_start, earlier_configurations
 from pipelines.balance import Balance
-from pipelines.schema import DatasetSchema, FeatureKind
+from pipelines.schema import DatasetSchema
 from search_spaces.catalogue import check_space_name, check_space_suits, space_warning
 
 IMAGE_SPACE = "cnn"
@@ -73,12 +73,11 @@ def suited_config(config: ExperimentConfig, schema: DatasetSchema) -> Experiment
     Raises:
         SpaceError: The space that was chosen builds networks for another kind of data.
     """
-    has_images = any(feature.kind is FeatureKind.IMAGE for feature in schema.used_features)
     config = with_cells(config)
     space = config.search.space
-    if has_images and space == SearchConfig().space:
+    if schema.has_images and space == SearchConfig().space:
         return replace(config, search=replace(config.search, space=IMAGE_SPACE))
-    check_space_suits(space, has_images=has_images)
+    check_space_suits(space, has_images=schema.has_images)
     return config
 
 
@@ -148,13 +147,15 @@ def time_budget(
         record: Knows what earlier sessions took.
         started: When this session began, in seconds since the epoch.
     """
+    schema = DatasetSchema.from_json(read_json(directory.schema_file))
     return TimeBudget.starting_at(
         started - record.progress.spent,
         seconds=config.search.seconds,
         opening=time.time() - started,
         num_rows=num_rows(directory),
-        num_columns=len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features),
+        num_columns=len(schema.used_features),
         num_networks=max_members_of(directory, config) * fold_choice_of(directory).number,
+        rebuilding=IMAGE_REBUILDING if schema.has_images else 0.0,
     )
 
 

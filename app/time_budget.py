@@ -17,8 +17,15 @@ column (each is some operations in each of the graphs that are traced, saved and
 NETWORK_SHARE = 0.04
 """Each network of an ensemble beyond the first is built, saved, traced and loaded: this much of the same time."""
 
+IMAGE_REBUILDING = 1.0
+"""A network of images is built, traced, saved, loaded and compared anew after the search. A deep one takes longer for
+that than the worker took to open: about as long as it took to build and trace for its trial."""
+
 REFIT_FACTOR = 1.35
 """The final training has the validation rows too, and traces its graph anew."""
+
+COMPOSE_SHARE = 0.5
+"""Of the time kept for what comes after the final training, what the steps after the ensemble need."""
 
 LEAST_REFIT = 0.5
 """Of a trial: building and tracing are paid whatever the number of epochs."""
@@ -51,15 +58,25 @@ class TimeBudget:
         end: When everything is to be done, in seconds since the epoch; infinity without a limit.
         finishing: Seconds to keep for what comes after the final training.
         refitting: Most seconds for the final training.
+        rebuilding: Share of the time in which a network was built that what comes after the search takes once more.
     """
 
     end: float
     finishing: float
     refitting: float = math.inf
+    rebuilding: float = 0.0
 
     @classmethod
     def starting_at(
-        cls, start: float, *, seconds: float, opening: float, num_rows: int, num_columns: int = 0, num_networks: int = 1
+        cls,
+        start: float,
+        *,
+        seconds: float,
+        opening: float,
+        num_rows: int,
+        num_columns: int = 0,
+        num_networks: int = 1,
+        rebuilding: float = 0.0,
     ) -> TimeBudget:
         """Returns the budget of `seconds` from `start`.
 
@@ -72,33 +89,53 @@ class TimeBudget:
             num_rows: Rows of the table.
             num_columns: Columns of the table that are used.
             num_networks: Networks that answer together at most.
+            rebuilding: As the attribute.
         """
         if not seconds:
             return cls(end=math.inf, finishing=0.0)
         size = min(15.0, SECONDS_PER_ROW * num_rows) + SECONDS_PER_COLUMN * num_columns
         finishing = FIXED_SECONDS + (START_SHARE + NETWORK_SHARE * (num_networks - 1)) * opening + size
         share = REFIT_SHARE if num_networks == 1 else SHARED_REFIT_SHARE
-        return cls(end=start + seconds, finishing=min(finishing, seconds / 2), refitting=share * seconds)
+        return cls(
+            end=start + seconds,
+            finishing=min(finishing, seconds / 2),
+            refitting=share * seconds,
+            rebuilding=rebuilding,
+        )
 
     def left(self) -> float:
         """Seconds until the end."""
         return self.end - time.time()
 
-    def refits(self, seconds: float) -> bool:
-        """Whether a final training of `seconds` is worth its time, and there is as much."""
-        return seconds <= min(self.refitting, self.left() - self.finishing)
+    def refits(self, seconds: float, *, building: float = 0.0) -> bool:
+        """Whether a final training is worth its time, and there is as much.
 
-    def trial_deadline(self, refit_seconds: float, *, repeated: float = 0.0) -> float:
+        Args:
+            seconds: Of the training.
+            building: Seconds in which its network was built for the trial.
+        """
+        return seconds <= min(self.refitting, self.left() - self.finishing - self.rebuilding * building)
+
+    def trial_deadline(self, refit_seconds: float, *, building: float = 0.0, repeated: float = 0.0) -> float:
         """Returns when a trial that starts now has to stop.
 
         Args:
             refit_seconds: What the best trial's final training will take.
+            building: Seconds in which the best trial's network was built.
             repeated: Share of a trial that must be repeated if it becomes the best; the network of a trial can be
                 exported as it is, but those of several folds are not one network.
         """
         if math.isinf(self.end):
             return math.inf
         now = time.time()
-        usable = self.end - self.finishing - now
+        usable = self.end - self.finishing - self.rebuilding * building - now
         kept = refit_seconds if refit_seconds <= self.refitting or repeated else 0.0
         return now + min(usable - kept, usable / (1.0 + REFIT_FACTOR * repeated))
+
+    def compose_deadline(self, building: float) -> float:
+        """Returns by when the networks of an ensemble have to be together.
+
+        Args:
+            building: Seconds in which they were built for their trials, all together.
+        """
+        return self.end - COMPOSE_SHARE * self.finishing - self.rebuilding * building

@@ -183,6 +183,11 @@ class DatasetSchema:
         return tuple(feature for feature in self.features if feature.used)
 
     @property
+    def has_images(self) -> bool:
+        """Whether a feature that reaches the model is a column of images."""
+        return any(feature.kind is FeatureKind.IMAGE for feature in self.used_features)
+
+    @property
     def num_classes(self) -> int:
         """Number of classes; 0 for regression."""
         return len(self.target.classes)

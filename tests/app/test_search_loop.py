@@ -36,7 +36,7 @@ from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned
 from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_progress import Search, read_progress
 from app.search_record import SearchRecord
-from app.time_budget import LEAST_FOLD_REFIT, REFIT_FACTOR, TimeBudget
+from app.time_budget import COMPOSE_SHARE, LEAST_FOLD_REFIT, REFIT_FACTOR, TimeBudget
 from search_spaces.pack_shapes import MAX_PACK, pack_shape
 
 SPACE = Space([Float("x", 0.0, 1.0), Int("depth", 1, 4), Categorical("kind", ("a", "b"))])
@@ -443,6 +443,14 @@ def test_a_final_training_that_takes_too_much_of_the_time_is_not_waited_for() ->
     assert budget.refits(40.0)
     assert not TimeBudget(end=time.time() + 120.0, finishing=100.0, refitting=50.0).refits(40.0)
     assert TimeBudget.starting_at(time.time(), seconds=0.0, opening=1.0, num_rows=10).refits(1e9)
+
+
+def test_a_network_that_takes_long_to_build_leaves_room_to_build_it_again() -> None:
+    budget = TimeBudget(end=time.time() + 1000.0, finishing=100.0, rebuilding=0.5)
+    assert budget.trial_deadline(refit_seconds=0.0, building=60.0) == pytest.approx(budget.end - 130.0)
+    assert budget.compose_deadline(60.0) == pytest.approx(budget.end - COMPOSE_SHARE * 100.0 - 30.0)
+    assert budget.refits(860.0, building=60.0)
+    assert not budget.refits(880.0, building=60.0)
 
 
 def test_a_trial_of_folds_leaves_room_to_train_one_network_again() -> None:

@@ -13,6 +13,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 
 from app.execution.messages import EpochEnded, TrialEnded
 from app.run_directory import RunDirectory
+from app.search.facts_json import fact_to_json
 from app.search.space import Categorical, Int, Space
 from app.search.trial import Completed, Ended, Failed, Outcome, Paused, Reported, Started, Suggestion
 from app.search_progress import Progress, Search, read_progress
@@ -203,6 +204,21 @@ def test_time_is_counted_over_sessions() -> None:
     assert progress.spent == 17.0
     progress.close_session()
     assert progress.spent == 17.0
+
+
+def test_a_network_is_built_as_long_as_its_first_epoch_takes_longer_than_the_second() -> None:
+    progress = Progress(space=SPACE)
+    for number in (0, 1, 2):
+        started = fact_to_json(Started(suggestion(number)))
+        progress.apply({**started, "time": 1.0})
+    progress.apply({"event": "leased", "trials": [0], "worker": "one", "time": 10.0})
+    progress.apply({"event": "leased", "trials": [1, 2], "worker": "two", "time": 10.0})
+    for epoch, now in ((1, 18.0), (2, 20.0), (3, 29.0)):
+        progress.apply_all(
+            {"event": "reported", "trial": number, "epoch": epoch, "loss": 0.5, "time": now} for number in (0, 1)
+        )
+    # Those of a pack share its graph.
+    assert [progress.building_seconds(progress.history[number]) for number in (0, 1, 2)] == [6.0, 0.0, 0.0]
 
 
 def test_a_clock_set_back_takes_no_time_away() -> None:
