@@ -26,7 +26,7 @@ from pipelines.sources import DataLike, Origin, Source, open_source, with_joins
 def search(
     data: DataLike | Origin,
     *,
-    target: str,
+    target: str = "",
     time: str = "",
     trials: int = 0,
     run: str | Path | None = None,
@@ -59,13 +59,13 @@ def search(
         data: Files, folders, patterns or URLs (CSV, Parquet, Arrow, JSON lines, Excel, NumPy, TFRecord; see
             docs/sources.md), ``tfds:NAME/CONFIG``, a DataFrame, an Arrow table, a function that returns a
             tf.data.Dataset, or an `Origin` for the rest: a query to a database, joins.
-        target: Column to predict.
+        target: Column to predict; a folder with a folder for each class of images needs none.
         time: Wall-clock budget of everything, such as ``"5m"``; without it and without `trials`, 10 minutes.
         trials: Number of trials; 0 for no limit.
         run: Run directory; by default ``runs/<name>``, numbered if that is taken.
         space: ``tabular`` (the default: all families), one of its families such as ``mlp``, or ``module:build``.
         algorithm: ``auto`` (the default), ``random``, ``grid``, ``bayesian``, ``tpe``, ``evolution``, ``asha``,
-            ``hyperband``, ``bohb``, or a scheduler and a sampler such as ``asha+random``.
+            ``hyperband``, ``bohb``, a scheduler and a sampler such as ``asha+random``, or ``one-shot`` for cells.
         objective: Validation metric to select by; the task's own by default. After commas, what else is wanted, such
             as ``"roc_auc,latency"``.
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
@@ -131,7 +131,7 @@ def search(
 def prepare(
     data: DataLike | Origin,
     *,
-    target: str,
+    target: str = "",
     run: str | Path | None = None,
     config: str | Path | ExperimentConfig | None = None,
     verbose: bool = True,
@@ -143,7 +143,7 @@ def prepare(
 
     Args:
         data: As for `search`.
-        target: Column to predict.
+        target: Column to predict; a folder with a folder for each class of images needs none.
         run: Run directory; by default ``runs/<name>``, numbered if that is taken.
         config: Settings, or a TOML file with them; without, a search of 10 minutes.
         verbose: Whether to print what is found in the data.
