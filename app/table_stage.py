@@ -18,6 +18,7 @@ from app.run_directory import RunDirectory
 from app.table_cache import cache_of
 from app.view import View
 from pipelines.sources import Source
+from pipelines.sources.image_folder import LABEL, ImageFolderSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,8 @@ def keep_encoded(directory: RunDirectory, config: ExperimentConfig, *, view: Vie
 def _prepared(source: Source, config: ExperimentConfig, *, folder: Path) -> Table:
     if is_large(source, config):
         check_disk_settings(config)  # before a long pass
+    if isinstance(source, ImageFolderSource) and config.data.target == LABEL:
+        source.check_classes()
     rows = read_rows(source, config, folder=folder)
     if rows.stored is None:
         data = prepare_data(rows.source, config)

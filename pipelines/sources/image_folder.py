@@ -76,10 +76,29 @@ class ImageFolderSource(Source):
         """What the paths are relative to."""
         return str(self._folder)
 
+    def check_classes(self) -> None:
+        """Check that there are classes to tell apart, which new images need not have.
+
+        Raises:
+            DataError: All images are of one class, or of none.
+        """
+        images = [name for name in self._names() if names_image(name)]
+        classes = {_label(name) for name in images}
+        if len(classes) != 1:
+            return
+        (only,) = classes
+        where = f"the folder {only!r}" if only else "no folder of a class"
+        empty = _without_images(self._folder, images)
+        raise DataError(
+            f"Expected at least two folders with images in {self.name!r}, one for each class, but all {len(images):,} "
+            f"images lie in {where}{f' ({list_names(empty)} without an image)' if empty else ''}; put the images of "
+            f"each class into a folder of its own."
+        )
+
     def load(self, options: ReadOptions) -> Loaded:
         """Return a row for each image."""
         del options
-        names = [path.relative_to(self._folder).as_posix() for path in _files_below(self._folder)]
+        names = self._names()
         images = [name for name in names if names_image(name)]
         if not images:
             raise DataError(
@@ -97,6 +116,9 @@ class ImageFolderSource(Source):
             )
         table = pa.table({IMAGE: pa.array(images, pa.string()), LABEL: pa.array(labels, pa.string())})
         return Loaded(parsed=Parsed(table=table, notes=notes))
+
+    def _names(self) -> list[str]:
+        return [path.relative_to(self._folder).as_posix() for path in _files_below(self._folder)]
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
@@ -120,7 +142,8 @@ def _label(name: str) -> str | None:
     return parent or None
 
 
-def _notes(folder: Path, images: list[str], *, num_others: int) -> tuple[str, ...]:
+def _without_images(folder: Path, images: list[str]) -> list[str]:
+    """Return the folders in which there is no image, nor in one below them."""
     classes = {os.path.dirname(name) for name in images} - {""}
     above = {parent for name in classes for parent in map(str, Path(name).parents)}
     found = {
@@ -128,9 +151,12 @@ def _notes(folder: Path, images: list[str], *, num_others: int) -> tuple[str, ..
         for path, subfolders, _ in os.walk(folder)
         if path != str(folder) and not any(part.startswith(".") for part in Path(path).relative_to(folder).parts)
     }
-    empty = sorted(found - classes - above)
+    return sorted(found - classes - above)
+
+
+def _notes(folder: Path, images: list[str], *, num_others: int) -> tuple[str, ...]:
     notes = []
-    if empty:
+    if empty := _without_images(folder, images):
         notes.append(f"Without an image, and so no class: {list_names(empty)}.")
     if num_others:
         notes.append(f"{num_others:,} files that are no images are left out.")

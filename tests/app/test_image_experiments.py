@@ -19,9 +19,11 @@ from app.data_files import read_arrow, write_data
 from app.data_source import check_same_data, read_source
 from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError, RunDirectoryError
+from app.experiment import prepare
 from app.image_config import MirrorImages
 from app.run_directory import RunDirectory
 from app.search_stage import suited_config
+from app.view import SilentView
 from pipelines.errors import DataError
 from pipelines.schema import FeatureKind, Task
 from pipelines.sources import open_source
@@ -75,11 +77,23 @@ def test_equal_images_stay_together_and_other_labels_are_reported(digits: Path) 
     assert (data.splits[conflicting] == Split.TRAIN).all()
 
 
-def test_one_class_is_refused(digits: Path) -> None:
+def test_one_class_is_refused_before_a_search_and_not_in_new_images(digits: Path, tmp_path: Path) -> None:
     shutil.rmtree(digits / "1")
-    shutil.rmtree(digits / "2")
-    with pytest.raises(DataError, match="label"):
-        prepared(digits)
+    for path in (digits / "2").iterdir():
+        path.unlink()
+    message = (
+        r"at least two folders with images in '.*digits', one for each class, but all 40 images lie in the folder '0' "
+        r"\('2' without an image\); put the images of each class into a folder of its own\.$"
+    )
+    assert read_source(digits, config_of()).table.num_rows == 40
+    with pytest.raises(DataError, match=message):
+        prepare(digits, config_of(), path=tmp_path / "run", view=SilentView())
+
+
+def test_images_in_no_folder_are_refused(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="but all 40 images lie in no folder of a class; put the images of each class"):
+        prepare(digits / "0", config_of(), path=tmp_path / "run", view=SilentView())
+    assert not (tmp_path / "run").exists()
 
 
 def test_folds_are_refused_and_not_taken_by_themselves(digit_folder: Path) -> None:
