@@ -9,11 +9,13 @@ with a path that does not lead to the last node is drawn again.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
-from keras import layers, ops
+from keras import initializers, layers, ops
 from numpy.typing import NDArray
 
 from search_spaces.cell import EDGES, NUM_NODES, CellSpace, Operation, operations_of, stacked
@@ -76,7 +78,8 @@ class FairPaths(layers.Layer):
 
     def __init__(self, seed: int) -> None:
         super().__init__(name="paths")
-        self._drawn = fair_paths(seed=seed, num_rounds=NUM_ROUNDS)
+        drawn = fair_paths(seed=seed, num_rounds=NUM_ROUNDS)
+        self._drawn = np.stack(live([drawn[:, number] for number in range(len(EDGES))]), axis=1)
 
     def build(self, x_shape: Any) -> None:
         """Creates the counter of steps; -1 while a path is fixed."""
@@ -86,7 +89,7 @@ class FairPaths(layers.Layer):
         self.fixed = self.add_weight(name="fixed", shape=(len(EDGES),), **whole)
 
     def fix(self, path: Path) -> None:
-        """Lets every later call go along one path."""
+        """Lets every later call go along one path, as `path_of` returns it."""
         self.fixed.assign(np.asarray(path, np.int32))
         self.step.assign(-1)
 
@@ -98,8 +101,7 @@ class FairPaths(layers.Layer):
         drawn = ops.take(ops.convert_to_tensor(self._drawn), ops.mod(step, len(self._drawn)), axis=0)
         if training:
             self.step.assign(ops.where(is_fixed, step, step + 1))
-        path = ops.where(is_fixed, ops.convert_to_tensor(self.fixed), drawn)
-        return ops.stack(live([path[number] for number in range(len(EDGES))]))
+        return ops.where(is_fixed, ops.convert_to_tensor(self.fixed), drawn)
 
 
 @final
@@ -107,8 +109,9 @@ class SharedCell(layers.Layer):
     """A cell with all operations on every edge, of which a path chooses.
 
     An edge is one convolution, whose kernel is that of the chosen operation (of one pixel, with zeros around it, or of
-    nine), beside what needs no weights: the network is one graph without branches, which is traced in a tenth of the
-    time that a branch for each operation takes.
+    nine), beside what needs no weights; edges that begin at the same node are one convolution together, and a weight of
+    all edges is one variable. So the network is a small graph without branches: with a branch for each operation and
+    variables of each edge, its first step takes ten times as long.
 
     Call arguments:
         x: (batch, height, width, channels).
@@ -116,102 +119,107 @@ class SharedCell(layers.Layer):
 
     Output:
         As ``x``.
+
+    Attributes:
+        kernels: Name of a convolution -> its kernels, (num_edges, size, size, channels, channels).
+        momentum: Of the statistics, as of Keras' batch normalisation.
     """
 
     def __init__(self) -> None:
         # Means and variances of batches are none in half precision.
         super().__init__(dtype="float32")
+        self.momentum = MOMENTUM
 
     def build(self, x_shape: Any, path_shape: Any) -> None:
-        """Creates the convolutions; the weights of each edge are its own."""
+        """Creates the convolutions, each with what a batch normalisation has."""
         del path_shape
-        channels = x_shape[-1]
-        self.convolutions = [
-            {name: SharedConvolution(size, channels, name=f"edge_{number}_{name}") for name, size in _KERNELS.items()}
-            for number in range(len(EDGES))
-        ]
-        for edge in self.convolutions:
-            for convolution in edge.values():
-                convolution.build(x_shape)
+        self._channels = channels = x_shape[-1]
+        self.kernels = {
+            name: self.add_weight(
+                name=f"{name}_kernels", shape=(len(EDGES), size, size, channels, channels), initializer=_each_he_normal
+            )
+            for name, size in _KERNELS.items()
+        }
+        # Of one dimension, so that weight decay knows them for scales and shifts.
+        shape = (len(EDGES) * len(_KERNELS) * channels,)
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+        self.moving_mean = self.add_weight(name="moving_mean", shape=shape, initializer="zeros", trainable=False)
+        self.moving_variance = self.add_weight(
+            name="moving_variance", shape=shape, initializer="ones", trainable=False
+        )
 
     def compute_output_shape(self, x_shape: Any, path_shape: Any) -> Any:
         """Returns the shape of ``x``."""
         del path_shape
         return x_shape
 
+    def by_edge(self, variable: Any) -> Any:
+        """Returns a weight of the norms as (num_edges, num_convolutions, channels), in the order of `kernels`."""
+        return ops.reshape(ops.convert_to_tensor(variable), (len(EDGES), len(_KERNELS), self._channels))
+
     def call(self, x: Any, path: Any, training: bool = False) -> Any:
-        """Returns the last node."""
-        nodes = [x]
-        for target in range(1, NUM_NODES):
-            parts = [
-                self._edge(number, nodes[source], path[number], training)
-                for number, (source, end) in enumerate(EDGES)
-                if end == target
-            ]
-            nodes.append(sum(parts[1:], parts[0]))
+        """Returns the last node; nothing of what is not chosen is in it, and no gradient goes there."""
+        chosen = ops.one_hot(path, len(OPERATIONS), dtype="float32")
+        share = ops.stack([chosen[:, OPERATIONS.index(Operation(name))] for name in self.kernels], axis=1)
+        kernels = sum(
+            share[:, number, None, None, None, None] * _padded(kernel)
+            for number, kernel in enumerate(self.kernels.values())
+        )
+        scale, shift = (ops.sum(share[..., None] * self.by_edge(one), axis=1) for one in (self.gamma, self.beta))
+        known = [ops.sum(share[..., None] * self.by_edge(one), axis=1) for one in self._statistics]
+        nodes: list[Any] = [x, *([0.0] * (NUM_NODES - 1))]
+        measured = []
+        for source in range(NUM_NODES - 1):
+            numbers = [number for number, edge in enumerate(EDGES) if edge[0] == source]
+            of = slice(numbers[0], numbers[-1] + 1)
+            y = self._convolved(nodes[source], kernels[of])
+            mean, variance = (
+                ops.moments(y, axes=(0, 1, 2)) if training else (ops.reshape(one[of], (-1,)) for one in known)
+            )
+            measured.append((mean, variance))
+            y = (y - mean) * ops.rsqrt(variance + EPSILON) * _flat(scale[of]) + _flat(shift[of])
+            average = ops.average_pool(nodes[source], 3, strides=1, padding="same")
+            for place, number in enumerate(numbers):
+                # A kernel of zeros brings nothing.
+                brought = y[..., place * self._channels : (place + 1) * self._channels]
+                brought += chosen[number, OPERATIONS.index(Operation.SKIP)] * nodes[source]
+                brought += chosen[number, OPERATIONS.index(Operation.AVERAGE)] * average
+                nodes[EDGES[number][1]] += brought
+        if training:
+            self._learn(measured, share)
         return nodes[-1]
 
-    def _edge(self, number: int, x: Any, chosen: Any, training: bool) -> Any:
-        """Returns what an edge brings; nothing of what is not chosen is in it, and no gradient goes there."""
-        is_chosen = {one: ops.cast(ops.equal(chosen, OPERATIONS.index(one)), "float32") for one in OPERATIONS}
-        made = [(is_chosen[Operation(name)], one) for name, one in self.convolutions[number].items()]
-        kernel = sum(share * one.padded_kernel() for share, one in made)
-        y = ops.conv(ops.relu(x), kernel, padding="same")
-        if training:
-            mean, variance = ops.moments(y, axes=(0, 1, 2))
-            for share, one in made:
-                one.learn(mean, variance, share)
-        else:
-            mean = sum(share * ops.convert_to_tensor(one.moving_mean) for share, one in made)
-            variance = sum(share * ops.convert_to_tensor(one.moving_variance) for share, one in made)
-        scale = sum(share * ops.convert_to_tensor(one.gamma) for share, one in made)
-        shift = sum(share * ops.convert_to_tensor(one.beta) for share, one in made)
-        y = (y - mean) * ops.rsqrt(variance + EPSILON) * scale + shift
-        average = ops.average_pool(x, 3, strides=1, padding="same")
-        weighed = sum(share for share, _ in made)
-        return weighed * y + is_chosen[Operation.SKIP] * x + is_chosen[Operation.AVERAGE] * average
+    @property
+    def _statistics(self) -> tuple[Any, Any]:
+        return self.moving_mean, self.moving_variance
+
+    def _convolved(self, x: Any, kernels: Any) -> Any:
+        """Returns (batch, height, width, num_edges * channels) for kernels (num_edges, 3, 3, channels, channels)."""
+        joined = ops.reshape(ops.transpose(kernels, (1, 2, 3, 0, 4)), (3, 3, self._channels, -1))
+        return ops.conv(ops.relu(x), joined, padding="same")
+
+    def _learn(self, measured: Sequence[tuple[Any, Any]], share: Any) -> None:
+        """Takes the statistics of a batch, source by source, into those of the convolutions that were chosen."""
+        for own, parts in zip(self._statistics, zip(*measured, strict=True), strict=True):
+            found = ops.reshape(ops.stop_gradient(ops.concatenate(parts)), (len(EDGES), 1, self._channels))
+            own.assign_add(_flat(share[..., None] * (1.0 - self.momentum) * (found - self.by_edge(own))))
 
 
-@final
-class SharedConvolution(layers.Layer):
-    """The weights of one convolution with its norm; `SharedCell` computes with them.
+def _each_he_normal(shape: Any, dtype: Any = None) -> Any:
+    """Returns kernels of which each is drawn as if it were the only one."""
+    # An initializer returns the same numbers at every call.
+    return ops.stack([initializers.HeNormal()(tuple(shape[1:]), dtype) for _ in range(shape[0])])
 
-    Args:
-        kernel_size: Pixels a side, 1 or 3.
-        channels: Channels of input and output.
-        name: Name of the layer.
 
-    Attributes:
-        momentum: Of the statistics, as of Keras' batch normalisation.
-    """
+def _padded(kernels: Any) -> Any:
+    """Returns kernels (num_edges, size, size, channels, channels) at three pixels a side."""
+    edge = (3 - kernels.shape[1]) // 2
+    return ops.pad(ops.convert_to_tensor(kernels), [(0, 0), (edge, edge), (edge, edge), (0, 0), (0, 0)])
 
-    def __init__(self, kernel_size: int, channels: int, *, name: str) -> None:
-        super().__init__(name=name, dtype="float32")
-        self.momentum = MOMENTUM
-        self._size, self._channels = kernel_size, channels
 
-    def build(self, x_shape: Any) -> None:
-        """Creates the kernel and what a batch normalisation has."""
-        del x_shape
-        size, channels = self._size, self._channels
-        self.kernel = self.add_weight(
-            name="kernel", shape=(size, size, channels, channels), initializer="he_normal"
-        )
-        self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
-        still: Any = {"shape": (channels,), "trainable": False}
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **still)
-        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **still)
-
-    def padded_kernel(self) -> Any:
-        """Returns the kernel at three pixels a side."""
-        edge = (3 - self._size) // 2
-        return ops.pad(ops.convert_to_tensor(self.kernel), [(edge, edge), (edge, edge), (0, 0), (0, 0)])
-
-    def learn(self, mean: Any, variance: Any, share: Any) -> None:
-        """Takes the statistics of a batch into its own; `share` is 1 where it was chosen, 0 otherwise."""
-        for own, found in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            own.assign_add(share * (1.0 - self.momentum) * (ops.stop_gradient(found) - ops.convert_to_tensor(own)))
+def _flat(array: Any) -> Any:
+    return ops.reshape(array, (-1,))
 
 
 def path_of(values: Mapping[str, Any]) -> tuple[int, ...]:
@@ -230,32 +238,20 @@ def live(path: Sequence[Any]) -> list[Any]:
     A cell by itself leaves these out; in a supernet, a norm would make something of nothing.
 
     Args:
-        path: Numbers of operations, one an edge, as integers, arrays or tensors.
+        path: Numbers of operations, one an edge, as integers or as arrays of many paths.
     """
     taken = {edge: path[number] != 0 for number, edge in enumerate(EDGES)}
     reached: dict[int, Any] = {0: path[0] >= 0}
     leads: dict[int, Any] = {NUM_NODES - 1: reached[0]}
     for node in range(1, NUM_NODES):
-        ways = [reached[source] & taken[source, node] for source in range(node)]
-        reached[node] = _any(ways)
+        reached[node] = _any([reached[source] & taken[source, node] for source in range(node)])
     for node in reversed(range(NUM_NODES - 1)):
-        ways = [leads[target] & taken[node, target] for target in range(node + 1, NUM_NODES)]
-        leads[node] = _any(ways)
-    return [
-        path[number] * _whole(reached[source] & leads[target]) for number, (source, target) in enumerate(EDGES)
-    ]
+        leads[node] = _any([leads[target] & taken[node, target] for target in range(node + 1, NUM_NODES)])
+    return [path[number] * (reached[source] & leads[target]) for number, (source, target) in enumerate(EDGES)]
 
 
 def _any(ways: Sequence[Any]) -> Any:
-    found = ways[0]
-    for way in ways[1:]:
-        found = found | way
-    return found
-
-
-def _whole(truth: Any) -> Any:
-    """Returns 1 for true and 0 for false."""
-    return truth * 1 if isinstance(truth, (bool, np.bool_, np.ndarray)) else ops.cast(truth, "int32")
+    return functools.reduce(operator.or_, ways)
 
 
 def fair_paths(*, seed: int, num_rounds: int) -> NDArray[np.int32]:

@@ -73,6 +73,11 @@ def ordered(model: keras.Model, kind: type) -> list[Any]:
     return sorted((layer for layer in model.layers if isinstance(layer, kind)), key=created)
 
 
+def norms(cell: SharedCell) -> list[Any]:
+    """The weights of a cell's norms in the order in which batch normalisation has its own."""
+    return [cell.gamma, cell.beta, cell.moving_mean, cell.moving_variance]
+
+
 def along(supernet: keras.Model, path: tuple[int, ...], kind: type) -> list[list[np.ndarray]]:
     """The supernet's weights that a path meets, in the order in which a network of that cell has its own."""
     outside = [layer.get_weights() for layer in ordered(supernet, kind)]
@@ -87,10 +92,11 @@ def along(supernet: keras.Model, path: tuple[int, ...], kind: type) -> list[list
         found += part
         # A cell by itself is built node by node, each with the edges that lead to it.
         for number in sorted(range(len(EDGES)), key=lambda number: EDGES[number][::-1]) if cell else ():
-            made = cell.convolutions[number].get(OPERATIONS[chosen[number]].value)
-            if made is not None:
-                kernel, *norm = made.get_weights()
-                found.append([kernel] if kind is keras.layers.Conv2D else norm)
+            one = OPERATIONS[chosen[number]].value
+            if one in cell.kernels:
+                place = number, list(cell.kernels).index(one)
+                norm = [np.asarray(cell.by_edge(variable))[place] for variable in norms(cell)]
+                found.append([np.asarray(cell.kernels[one])[number]] if kind is keras.layers.Conv2D else norm)
     return found
 
 
@@ -119,9 +125,9 @@ def test_a_step_trains_one_path_and_the_next_takes_another(supernet: keras.Model
     cell = next(layer for layer in supernet.layers if isinstance(layer, SharedCell))
 
     def statistics() -> Iterator[tuple[int, int, np.ndarray]]:
-        for number, made in enumerate(cell.convolutions):
-            for name, convolution in made.items():
-                yield number, OPERATIONS.index(Operation(name)), np.asarray(convolution.moving_mean)
+        means = np.asarray(cell.by_edge(cell.moving_mean))
+        for number, name in itertools.product(range(len(EDGES)), cell.kernels):
+            yield number, OPERATIONS.index(Operation(name)), means[number, list(cell.kernels).index(name)]
 
     for number in range(3):
         path = live(fair_paths(seed=3, num_rounds=1)[number])
