@@ -29,8 +29,15 @@ def target_columns(table: pa.Table, target: str) -> tuple[str, ...]:
         target: What the user gave; a column of that very name comes first.
 
     Raises:
-        DataError: A column is absent, named twice or empty.
+        DataError: A column is absent, named twice or empty, or there is none to predict from.
     """
+    names = _named_columns(table, target)
+    if len(names) == table.num_columns:
+        raise DataError(f"The data has no column besides the target {target!r}; add columns to predict it from.")
+    return names
+
+
+def _named_columns(table: pa.Table, target: str) -> tuple[str, ...]:
     if target in table.column_names or "," not in target:
         return (require_column(table, target, role="target column"),)
     names = tuple(name.strip() for name in target.split(","))

@@ -364,9 +364,9 @@ def _check_not_empty(
 ) -> None:
     for split in Split:
         if not (splits == split).any():
-            what = "distinct rows" if group is None else f"groups in {group!r}"
-            what = what if time_column is None else f"distinct times in {time_column!r}"
+            what = "different rows (the target aside)" if group is None else f"groups in {group!r}"
+            what = what if time_column is None else f"different times in {time_column!r}"
             raise DataError(
-                f"Expected rows for training, validation and test, but {np.unique(ranks).size:,} {what} leave "
-                f"{split.name.lower()} empty; give more data, or other shares or another seed."
+                f"Expected rows for training, validation and test, but {split.name.lower()} stays empty: the data has "
+                f"{np.unique(ranks).size:,} {what}; give more data, or other shares or another seed."
             )

@@ -59,7 +59,7 @@ def test_yes_is_what_holds_whatever_the_alphabet_says() -> None:
 def test_names_with_commas_between_them_are_several_columns() -> None:
     assert target_columns(table(), " rain , snow") == ("rain", "snow")
     assert target_columns(table(), "rain") == ("rain",)
-    assert target_columns(pa.table({"a,b": [1]}), "a,b") == ("a,b",)
+    assert target_columns(pa.table({"a,b": [1], "c": [1]}), "a,b") == ("a,b",)
 
 
 def test_rows_without_one_of_the_targets_are_left_out_with_a_note() -> None:
@@ -109,7 +109,14 @@ def test_columns_that_are_none_are_refused(target: str, message: str) -> None:
 
 def test_a_target_with_the_name_of_an_answer_is_refused() -> None:
     with pytest.raises(DataError, match=r"'label' has the name of an answer \(probabilities, prediction.*rename the"):
-        target_columns(pa.table({"label": [1], "b": [1]}), "label,b")
+        target_columns(pa.table({"label": [1], "b": [1], "c": [1]}), "label,b")
+
+
+@pytest.mark.parametrize("target", ["rain", "rain,snow"])
+def test_targets_alone_are_refused(target: str) -> None:
+    alone = pa.table(dict.fromkeys(target.split(","), [1, 2]))
+    with pytest.raises(DataError, match=f"no column besides the target '{target}'; add columns to predict it from"):
+        target_columns(alone, target)
 
 
 @pytest.mark.parametrize("names", [("rain", "high"), ("kind", "rain")])
