@@ -32,6 +32,10 @@ class WorkerError(TamizError):
     """A worker process could not do what it was asked."""
 
 
+class WorkerLostError(WorkerError):
+    """A worker process ended in the middle of what it was asked; another has taken its place."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns the nearest of the known names as a question in brackets, or nothing."""
     near = difflib.get_close_matches(name, [str(other) for other in known], n=1)

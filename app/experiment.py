@@ -177,7 +177,7 @@ def run(
         keep_encoded(directory, config, view=view)
         algorithm = open_search(directory, config, opened=opened, record=record, view=view)
         budget = time_budget(directory, config, record=record, started=started)
-        rank_cells(executor, algorithm=algorithm, config=config, opened=opened, record=record, view=view)
+        rank_cells(executor, algorithm=algorithm, opened=opened, record=record, budget=budget, view=view)
         # From here on there is something to finish with: the first Ctrl-C asks for that.
         stack.enter_context(interrupts.caught())
         loop = SearchLoop(

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
 from app.config import ExperimentConfig, SearchConfig
-from app.errors import ConfigError, WorkerError
+from app.errors import ConfigError, SearchError, WorkerError, WorkerLostError
 from app.evaluation.number_text import number_text, seconds_text
 from app.execution.executor import Answering
-from app.execution.messages import CellsRanked, EpochEnded, RankCells, RunOpened
+from app.execution.messages import CellsRanked, EpochEnded, RankCells, RunOpened, WorkerReplaced
 from app.run_directory import write_json
 from app.search.algorithm import Algorithm
+from app.search.space import Configuration, Space
 from app.search.warm_start import filled
 from app.search_record import SearchRecord
 from app.shared_scores import ONE_SHOT, STAGE, chosen_cells
 from app.tensorboard import TrialEventWriter
+from app.time_budget import TimeBudget
 from app.view import View
 
 CELL_SPACE = "cell"
 
-TRAIN_SHARE, RANK_SHARE = 0.25, 0.08
-"""Of the whole time, that the supernet is trained for and that cells are ranked for."""
+TRAIN_SHARE, RANK_SHARE = 0.35, 0.43
+"""Of the time from the start to what comes last, after which the supernet has been trained, and cells ranked."""
+
+SHARE = "epoch_share"
+"""The parameter that says how much of all epochs a cell is trained for."""
 
 EPOCHS_OF_A_TRIAL = 5
 """Epochs of the supernet, in those of a trial: an operation is in one step of five, and is then trained as long as in a
@@ -52,9 +59,9 @@ def rank_cells(
     executor: Answering,
     *,
     algorithm: Algorithm,
-    config: ExperimentConfig,
     opened: RunOpened,
     record: SearchRecord,
+    budget: TimeBudget,
     view: View,
 ) -> None:
     """Has a supernet trained and cells ranked by it, where that is asked for; the best are wanted first from then on.
@@ -62,37 +69,39 @@ def rank_cells(
     Args:
         executor: Asks a worker for it; what is done is taken up again after an interruption.
         algorithm: Is told what is wanted.
-        config: The settings.
         opened: Knows a recipe to train with.
         record: Writes down what was ranked.
+        budget: Time for everything.
         view: Shows what happens.
+
+    Raises:
+        WorkerError: A worker could not do it, or two were lost over it.
     """
     search = record.progress.search
     if search is None or search.algorithm != ONE_SHOT or STAGE in record.progress.stages:
         return
-    seconds = config.search.seconds or math.inf
-    told = f"for up to {seconds_text(TRAIN_SHARE * seconds)}" if math.isfinite(seconds) else "until all epochs are done"
-    view.say(f"Training one network with all cells, a path a step, {told} …")
-    values = filled(dict(opened.portfolio[0]) if opened.portfolio else {}, space=algorithm.space)
-    board = TrialEventWriter(record.directory.supernet)
-
-    def show(event: EpochEnded) -> None:
-        board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
-
-    reply = executor.call(
-        RankCells(
-            hyperparameters=values,
-            space=algorithm.space,
-            epochs=EPOCHS_OF_A_TRIAL * search.max_epochs,
-            train_seconds=TRAIN_SHARE * seconds,
-            rank_seconds=RANK_SHARE * seconds,
-            most=MOST_CELLS if math.isfinite(seconds) else MOST_WITHOUT_CLOCK,
-        ),
-        on_epoch=show,
+    space = algorithm.space
+    values = filled(dict(opened.portfolio[0]) if opened.portfolio else {}, space=space)
+    seconds = record.directory.read_config().search.seconds
+    train_until, rank_until = (_passed(share, budget, seconds=seconds) for share in (TRAIN_SHARE, RANK_SHARE))
+    request = RankCells(
+        hyperparameters=values,
+        space=space,
+        epochs=EPOCHS_OF_A_TRIAL * search.max_epochs,
+        train_until=train_until,
+        rank_until=rank_until,
+        most=MOST_CELLS if seconds else MOST_WITHOUT_CLOCK,
     )
-    board.close()
-    if not isinstance(reply, CellsRanked):
-        raise WorkerError(f"the worker answered {type(reply).__name__}: expected CellsRanked")
+    told = f"for up to {seconds_text(max(0.0, train_until - time.time()))}" if seconds else "until all epochs are done"
+    view.say(f"Training one network with all cells, a path a step, {told} …")
+    reply = _ranked(executor, request, record=record, view=view)
+    values = with_fitting_share(
+        values,
+        space=space,
+        epoch_seconds=search.max_epochs * reply.epoch_seconds,
+        other_seconds=reply.graph_seconds,
+        left=budget.left() - budget.finishing - budget.rebuilding * reply.graph_seconds,
+    )
     cells: list[dict[str, Any]] = [
         {
             "hyperparameters": {**values, **cell.edges},
@@ -108,15 +117,62 @@ def rank_cells(
     wanted = [{**cells[place], "rank": place + 1} for place in [*chosen, *further]]
     configurations = [dict(cell["hyperparameters"]) for cell in wanted]
     record.portfolio([*record.progress.portfolio, *configurations])
-    record.stage_done(
-        STAGE, epochs=reply.epochs, seconds=round(reply.seconds, 1), ranked=len(cells), cells=wanted
-    )
+    record.stage_done(STAGE, epochs=reply.epochs, seconds=round(reply.seconds, 1), ranked=len(cells), cells=wanted)
     algorithm.enqueue(configurations)
-    best = number_text(cells[0]["value"])
     view.say(
         f"{len(cells):,} cells ranked by weights shared for {reply.epochs:,} epochs, {record.objective.name} up to "
-        f"{best}; the best and {len(chosen) - min(NUM_BEST, len(cells))} of other ranks are now trained by themselves."
+        f"{number_text(cells[0]['value'])}; the best and {len(chosen) - min(NUM_BEST, len(cells))} of other ranks are "
+        f"now trained by themselves."
     )
+
+
+def _ranked(executor: Answering, request: RankCells, *, record: SearchRecord, view: View) -> CellsRanked:
+    """Returns what a worker answers; where it is lost, another goes on from what it had saved, once."""
+    with contextlib.closing(TrialEventWriter(record.directory.supernet)) as board:
+
+        def show(event: EpochEnded) -> None:
+            record.supernet_epoch(event)
+            board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
+
+        try:
+            reply = executor.call(request, on_epoch=show)
+        except WorkerLostError as error:
+            record.worker_replaced(WorkerReplaced(worker="", reason=str(error)))
+            view.say(f"warning: {error}; another goes on from what it had saved.")
+            reply = executor.call(request, on_epoch=show)
+    if not isinstance(reply, CellsRanked):
+        raise WorkerError(f"the worker answered {type(reply).__name__}: expected CellsRanked")
+    if not reply.cells:
+        raise SearchError("no cell could be ranked: the shared weights answer nothing, or nothing finite, for any")
+    return reply
+
+
+def _passed(share: float, budget: TimeBudget, *, seconds: float) -> float:
+    """Returns when a share of the time has passed, but for what comes last, in seconds since the epoch."""
+    if not seconds:
+        return math.inf
+    return budget.end - seconds + share * (seconds - budget.finishing)
+
+
+def with_fitting_share(
+    values: Configuration, *, space: Space, epoch_seconds: float, other_seconds: float, left: float
+) -> Configuration:
+    """Returns hyperparameters with the largest share of the epochs at which enough cells are trained in time.
+
+    Args:
+        values: Hyperparameters of a cell.
+        space: The space of cells.
+        epoch_seconds: All epochs of a training.
+        other_seconds: What a training takes beside them.
+        left: Seconds that there are; infinity changes nothing.
+    """
+    if SHARE not in space or math.isinf(left):
+        return values
+    # The winner is trained once more.
+    number = NUM_BEST + NUM_SPREAD + 1
+    shares = sorted(float(space[SHARE].nth(place)) for place in range(space[SHARE].num_values or 0))
+    fitting = [share for share in shares if number * (other_seconds + share * epoch_seconds) <= left]
+    return {**values, SHARE: (fitting or shares[:1])[-1]}
 
 
 def with_cells(config: ExperimentConfig) -> ExperimentConfig:

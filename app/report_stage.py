@@ -33,7 +33,7 @@ from app.search.objectives import Goals
 from app.search.trial import Failed, Resource, Trial
 from app.search_progress import Progress, read_progress
 from app.search_record import SearchRecord
-from app.shared_scores import agreement_of, agreement_told, agreement_warning, shared_values
+from app.shared_scores import agreement_of, agreement_told, ranking_warning, shared_values
 from app.summary import test_result, what_next
 from app.view import View
 from pipelines.addresses import is_path
@@ -205,7 +205,7 @@ def _algorithm(progress: Progress) -> str:
 
 
 def _of_shared_weights(progress: Progress) -> list[ReportFinding]:
-    warning = agreement_warning(agreement_of(progress))
+    warning = ranking_warning(progress)
     return [ReportFinding(severity="warning", message=warning)] if warning else []
 
 

@@ -105,6 +105,10 @@ class SearchRecord:
         board.close()
         del self._boards[event.trial]
 
+    def supernet_epoch(self, event: EpochEnded) -> None:
+        """Records an epoch of the weights that cells share; so the time that it took counts."""
+        self._write({"event": "supernet_epoch", "epoch": event.epoch, "loss": event.loss}, durable=False)
+
     def portfolio(self, configurations: Sequence[Configuration]) -> None:
         """Records what is tried before the search chooses for itself, but after what somebody wants."""
         found = [dict(configuration) for configuration in configurations]

@@ -32,7 +32,7 @@ from app.search.warm_start import filled
 from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_progress import Search
 from app.search_record import SearchRecord
-from app.shared_scores import ONE_SHOT, agreement_told, agreement_warning
+from app.shared_scores import ONE_SHOT, agreement_told, ranking_warning
 from app.summary import search_begins, search_ended
 from app.time_budget import IMAGE_REBUILDING, TimeBudget
 from app.view import View
@@ -280,9 +280,10 @@ def search(
     overview = overview_of(record.progress)
     board = board_of(record.directory)
     view.show(search_ended(reason, board=board, metric=record.objective, importance=overview.importance))
-    if overview.agreement is not None:
-        warning = agreement_warning(overview.agreement)
-        view.say(f"warning: {warning}" if warning else f"The {agreement_told(overview.agreement)}.")
+    if warning := ranking_warning(record.progress):
+        view.say(f"warning: {warning}")
+    elif overview.agreement is not None:
+        view.say(f"The {agreement_told(overview.agreement)}.")
 
 
 def _telling_of_limits(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.evaluation.metrics import METRICS
-from app.search.rank_agreement import RankAgreement, rank_agreement
+from app.search.rank_agreement import LEAST, RankAgreement, rank_agreement
 from app.search.trial import Completed, Pruned, Trial
 from app.search_progress import Progress
 
@@ -42,15 +42,7 @@ def shared_values(progress: Progress) -> dict[int, float]:
 
 def agreement_of(progress: Progress) -> RankAgreement | None:
     """Returns how far shared weights order cells as training each by itself does; None where that cannot be told."""
-    if progress.search is None:
-        return None
-    shared = shared_values(progress)
-    metric = METRICS[progress.search.objective]
-    pairs = [
-        (metric.to_loss(shared[trial.number]), trial.loss)
-        for trial in progress.history.values()
-        if trial.number in shared and _is_judged(trial, progress) and trial.loss is not None
-    ]
+    pairs = _pairs(progress)
     return rank_agreement([one for one, _ in pairs], [other for _, other in pairs])
 
 
@@ -62,10 +54,29 @@ def agreement_told(agreement: RankAgreement) -> str:
     )
 
 
-def agreement_warning(agreement: RankAgreement | None) -> str:
-    """Returns what to make of a low correlation, or of one of few cells; nothing where it is high enough."""
-    if agreement is None:
+def ranking_warning(progress: Progress) -> str:
+    """Returns why a ranking by shared weights is doubtful; nothing where there was none, or where it was right."""
+    stage = progress.stages.get(STAGE)
+    if stage is None:
         return ""
+    agreement, number = agreement_of(progress), len(_pairs(progress))
+    if agreement is not None:
+        return agreement_warning(agreement)
+    alone = f"{number} of them were trained by themselves to the end"
+    ranked = f"shared weights ranked {stage['ranked']:,} cells, and {alone}"
+    if number < LEAST:
+        return (
+            f"{ranked}: too few to tell whether the ranking is right, which takes at least {FEW}; give the search more "
+            f"--time"
+        )
+    return (
+        f"{ranked}, which one of the two gave the same value: whether the ranking is right cannot be told; search with "
+        f"--algorithm evolution"
+    )
+
+
+def agreement_warning(agreement: RankAgreement) -> str:
+    """Returns what to make of a low correlation, or of one of few cells; nothing where it is high enough."""
     if agreement.spearman < LEAST_AGREEMENT:
         return (
             f"{agreement_told(agreement)}: below {LEAST_AGREEMENT} the ranking by shared weights says little; give the "
@@ -105,6 +116,19 @@ def chosen_cells(cells: Sequence[Mapping[str, Any]], *, best: int, spread: int) 
     first = list(range(min(best, len(cells))))
     paired = [place for pair in zip(first, others, strict=False) for place in pair]
     return paired + first[len(others) :] + others[len(first) :]
+
+
+def _pairs(progress: Progress) -> list[tuple[float, float]]:
+    """Returns the loss by shared weights and the loss alone of every cell that was trained to its end."""
+    if progress.search is None:
+        return []
+    shared = shared_values(progress)
+    metric = METRICS[progress.search.objective]
+    return [
+        (metric.to_loss(shared[trial.number]), trial.loss)
+        for trial in progress.history.values()
+        if trial.number in shared and _is_judged(trial, progress) and trial.loss is not None
+    ]
 
 
 def _is_judged(trial: Trial, progress: Progress) -> bool:

@@ -114,7 +114,8 @@ class Executor(abc.ABC):
             on_epoch: Receives the epochs of a training that the request starts.
 
         Raises:
-            WorkerError: The worker died or could not do it; the message says why.
+            WorkerLostError: The worker died; the request may be sent again, to another.
+            WorkerError: The worker could not do it; the message says why.
         """
 
     @abc.abstractmethod

@@ -138,16 +138,16 @@ class RankCells:
         hyperparameters: A cell's parameters; all but its edges are those of the supernet.
         space: The space of cells.
         epochs: Epochs to train the supernet.
-        train_seconds: Seconds to train it for at most; infinity for no limit.
-        rank_seconds: Seconds to rank cells for at most; infinity for no limit.
+        train_until: When its training has to end, in seconds since the epoch; infinity for no limit.
+        rank_until: When the ranking has to end.
         most: Most cells.
     """
 
     hyperparameters: Mapping[str, Value]
     space: Space
     epochs: int
-    train_seconds: float
-    rank_seconds: float
+    train_until: float
+    rank_until: float
     most: int
 
 
@@ -159,11 +159,15 @@ class CellsRanked:
         cells: The best first.
         epochs: Epochs that the supernet was trained.
         seconds: Wall time.
+        epoch_seconds: Wall time of an epoch of the supernet.
+        graph_seconds: What its first epoch took beyond that.
     """
 
     cells: tuple[RankedCell, ...]
     epochs: int
     seconds: float
+    epoch_seconds: float
+    graph_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

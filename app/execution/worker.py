@@ -179,16 +179,20 @@ class Worker:
             )
             epochs = shared.train(
                 epochs=request.epochs,
-                seconds=request.train_seconds,
+                until=request.train_until,
                 report=lambda result: self._conversation.tell_epoch(None, result, loss=result.objective),
                 is_stopped=is_stopped,
             )
-            cells = shared.rank(
-                request.space, most=request.most, seconds=request.rank_seconds, is_stopped=is_stopped
-            )
+            cells = shared.rank(request.space, most=request.most, until=request.rank_until, is_stopped=is_stopped)
         finally:
             forget_graphs()
-        return CellsRanked(cells=tuple(cells), epochs=epochs, seconds=time.perf_counter() - start)
+        return CellsRanked(
+            cells=tuple(cells),
+            epochs=epochs,
+            seconds=time.perf_counter() - start,
+            epoch_seconds=shared.epoch_seconds,
+            graph_seconds=shared.graph_seconds,
+        )
 
     def _train_final(self, request: TrainFinal) -> FinalTrained:
         from app.training.final_model import train_final_model

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from app.errors import WorkerError
+from app.errors import WorkerError, WorkerLostError
 from app.execution.executor import Event, Executor
 from app.execution.lease import Lease
 from app.execution.machine import in_bytes
@@ -260,7 +260,7 @@ class WorkerPool(Executor):
     # Listening
 
     def _next_replies(self, post: _Post, *, doing: str) -> list[Reply]:
-        """Waits for a worker; one that ends instead is replaced, and raises WorkerError with what it was doing."""
+        """Waits for a worker; one that ends instead is replaced, and raises WorkerLostError with what it was doing."""
         try:
             while True:
                 self._wait([post.handle], 1.0)
@@ -270,7 +270,7 @@ class WorkerPool(Executor):
         except EOFError:
             reason = post.handle.cause_of_death()
             self._replace(post)
-            raise WorkerError(f"{doing}: {reason}") from None
+            raise WorkerLostError(f"{doing}: {reason}") from None
 
     def _hear(self, post: _Post) -> None:
         """Takes in what has arrived from a worker; its death is the end of its trials."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -33,6 +35,9 @@ RANKING_IMAGES = 1_000
 NUM_DRAWN = 50
 """Cells that are drawn at random before evolution begins; they show what cells of all kinds are worth."""
 
+LEAST_CELLS = 6
+"""Cells that are ranked even where there is no time."""
+
 _BATCH = 10
 """Cells that evolution is asked for at once."""
 
@@ -48,12 +53,18 @@ class SharedWeights:
         values: Hyperparameters of a cell; all of them but the edges are those of the supernet.
         state: Folder of the resumable state.
         seed: Seed of weights, data order, paths and evolution.
+
+    Attributes:
+        epoch_seconds: What an epoch of the training took, the first one aside.
+        graph_seconds: What the first one took beyond that.
     """
 
     def __init__(self, trainer: Trainer, *, values: Mapping[str, Value], state: Path, seed: int) -> None:
         data = trainer.data
         context = trainer.context(rows=data.balance.epoch_rows(data.training.num_rows, data.balance.of(values)))
         self._trainer, self._state, self._seed = trainer, state, seed
+        self._values = state / "values.jsonl"
+        self.epoch_seconds = self.graph_seconds = 0.0
         self._peak = float(values["learning_rate"])
         self._network = Network(
             SupernetSpace(context, seed=seed),
@@ -73,44 +84,53 @@ class SharedWeights:
         self._calibrate: Callable[[], None] | None = None
         self._known: dict[tuple[int, ...], tuple[float, float]] = {}
 
-    def train(self, *, epochs: int, seconds: float, report: Report, is_stopped: Callable[[], bool]) -> int:
+    def train(self, *, epochs: int, until: float, report: Report, is_stopped: Callable[[], bool]) -> int:
         """Trains the supernet, from its saved state if it has one; returns the epochs trained.
 
         The learning rate falls from its peak to nothing as a cosine of the epochs, or of the time where that is
-        shorter.
+        shorter. The first epoch of all, which also pays for the graph, is cut rather than left out.
 
         Args:
             epochs: Most epochs.
-            seconds: Most seconds of training behind the first epoch, those of earlier sessions included; infinity for
-                no limit.
+            until: When it has to end, in seconds since the epoch; infinity for no limit.
             report: Receives every epoch.
             is_stopped: Asked between calls; true ends the training.
         """
         path = self._state / "current"
         curve = self._network.restore(path) if path.is_file() else []
-        before = curve[-1].scalars["seconds"] if curve else 0.0
-        # The first epoch of a session also pays for the graph: without it there would be nothing to rank by.
-        start: float | None = None
-
-        def spent() -> float:
-            return before if start is None else before + time.monotonic() - start
+        before = curve[-1].scalars["done"] if curve else 0.0
+        if self._values.is_file():
+            epochs = len(curve)  # the ranking has begun
+        begin = math.inf
 
         def ask() -> Verdict:
-            is_late = start is not None and spent() >= seconds
-            return Verdict.STOP if is_stopped() or is_late else Verdict.GO_ON
+            if is_stopped():
+                return Verdict.STOP
+            if time.time() < until:
+                return Verdict.GO_ON
+            return Verdict.STOP if curve else Verdict.ANSWER
 
-        while len(curve) < epochs and spent() < seconds:
-            done = max(len(curve) / epochs, spent() / seconds)
+        while len(curve) < epochs and (not curve or time.time() < until):
+            start = time.time()
+            in_time = max(0.0, start - begin) / (until - begin) if begin < until < math.inf else 0.0
+            done = max(len(curve) / epochs, before + (1.0 - before) * in_time)
             rate = 0.5 * self._peak * (1.0 + math.cos(math.pi * done))
             self._network.model.optimizer.learning_rate = rate
             loss = self._network.train_epoch(len(curve), ask)
             if loss is None:
+                # What is ranked is what an interrupted ranking goes on with.
+                self._network.save(path, weights=self._network.weights(), curve=curve)
                 break
-            start = time.monotonic() if start is None else start
-            scalars = {"train/loss": loss, "learning_rate": rate, "seconds": spent()}
+            seconds = time.time() - start
+            scalars = {"train/loss": loss, "learning_rate": rate, "seconds": seconds, "done": done}
             curve.append(EpochResult(epoch=len(curve) + 1, objective=loss, scalars=scalars))
             self._network.save(path, weights=self._network.weights(), curve=curve)
             report(curve[-1])
+            # The first epoch of a session pays for the graph, and says nothing of how fast the others go.
+            begin = time.time() if math.isinf(begin) else begin
+        taken = [result.scalars["seconds"] for result in curve]
+        self.epoch_seconds = statistics.median(taken[1:] or taken or [0.0])
+        self.graph_seconds = max(0.0, taken[0] - self.epoch_seconds) if taken else 0.0
         return len(curve)
 
     def rank(
@@ -118,7 +138,7 @@ class SharedWeights:
         space: Space,
         *,
         most: int,
-        seconds: float,
+        until: float,
         is_stopped: Callable[[], bool],
         num_drawn: int = NUM_DRAWN,
     ) -> list[RankedCell]:
@@ -127,11 +147,13 @@ class SharedWeights:
         Args:
             space: The space of cells.
             most: Most cells.
-            seconds: Most seconds; infinity for no limit.
+            until: When it has to end, in seconds since the epoch; some are ranked even if it has passed.
             is_stopped: Asked after every cell; true ends the ranking.
             num_drawn: Cells that are drawn.
         """
-        end = math.inf
+        self._known |= _kept(self._values)
+        self._values.parent.mkdir(parents=True, exist_ok=True)
+        self._values.write_text("".join(_line(*found) for found in self._known.items()), encoding="utf-8")
         edges = Space([replace(one, conditions=()) for one in space.parameters if one.name in _EDGE_NAMES])
         search = create("evolution", space=edges, seed=self._seed, max_epochs=1, max_trials=most)
         rng = np.random.default_rng(self._seed)
@@ -139,12 +161,10 @@ class SharedWeights:
         ranked: list[RankedCell] = []
         while suggestions := search.suggest(_BATCH):
             for suggestion in suggestions:
-                if is_stopped() or (ranked and time.monotonic() >= end):
+                if is_stopped() or (len(ranked) >= LEAST_CELLS and time.time() >= until):
                     return _in_order(ranked, self._trainer)
                 facts: list[Fact] = [Started(suggestion)]
                 value = self.value(suggestion.hyperparameters)
-                # The first cell also pays for the graph.
-                end = time.monotonic() + seconds if math.isinf(end) else end
                 if value is None or not all(map(math.isfinite, value)):
                     facts.append(Ended(suggestion.trial, Failed("the cell answers nothing, or nothing finite")))
                 else:
@@ -171,6 +191,8 @@ class SharedWeights:
             self._calibrated()
             judged = self._trainer.judge(self._network, self._held_out, epoch=1, loss=0.0)
             self._known[path] = (judged.objective, judged.scalars["val/loss"])
+            with self._values.open("a", encoding="utf-8") as file:
+                file.write(_line(path, self._known[path]))
         return self._known[path]
 
     def _calibrated(self) -> None:
@@ -195,6 +217,17 @@ class SharedWeights:
             model(inputs, training=True)
 
         return lambda: calibrate()
+
+
+def _kept(path: Path) -> dict[tuple[int, ...], tuple[float, float]]:
+    """Returns what cells were worth before an interruption, by their paths; what a kill cut off is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    whole = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {tuple(cell): (objective, loss) for cell, objective, loss in whole}
+
+
+def _line(path: tuple[int, ...], value: tuple[float, float]) -> str:
+    return json.dumps([path, *value]) + "\n"
 
 
 def _in_order(ranked: list[RankedCell], trainer: Trainer) -> list[RankedCell]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from app.shared_scores import (
     agreement_told,
     agreement_warning,
     chosen_cells,
+    ranking_warning,
     scalars_of_agreement,
     shared_values,
 )
@@ -20,15 +22,15 @@ ALONE = (0.95, 0.80, 0.60, 0.90)
 SHARED = (0.9, 0.7, 0.5, 0.8)
 
 
-def progress_of(*, stopped: bool) -> Progress:
+def progress_of(*, stopped: bool, values: Sequence[float] = SHARED) -> Progress:
     """Four cells of known ranks, of which the third was left before its end, and one of another recipe."""
     search = {
         "algorithm": "one-shot", "reason": "as asked", "objective": "accuracy", "max_epochs": 5, "seed": 1,
         "max_trials": None,
     }  # fmt: skip
-    cells = [{"hyperparameters": {"edge": number, "rate": 0.1}, "value": one} for number, one in enumerate(SHARED)]
+    cells = [{"hyperparameters": {"edge": number, "rate": 0.1}, "value": one} for number, one in enumerate(values)]
     records: list[dict[str, Any]] = [
-        {"event": "stage", "stage": STAGE, "details": {"cells": cells}},
+        {"event": "stage", "stage": STAGE, "details": {"cells": cells, "ranked": 40}},
     ]
     for number, value in enumerate((*ALONE, 0.99)):
         values = {"edge": number % 4, "rate": 0.1 if number < 4 else 0.2}
@@ -74,8 +76,21 @@ def test_without_a_ranking_there_is_nothing_to_tell() -> None:
     progress.stages.clear()
     assert shared_values(progress) == {}
     assert agreement_of(progress) is None
-    assert agreement_warning(None) == ""
+    assert ranking_warning(progress) == ""
     assert scalars_of_agreement(None) == {}
+
+
+def test_too_few_cells_to_compare_are_told() -> None:
+    assert ranking_warning(progress_of(stopped=True, values=SHARED[:2])) == (
+        "shared weights ranked 40 cells, and 2 of them were trained by themselves to the end: too few to tell whether "
+        "the ranking is right, which takes at least 6; give the search more --time"
+    )
+
+
+def test_cells_that_shared_weights_cannot_tell_apart_are_told() -> None:
+    told = ranking_warning(progress_of(stopped=True, values=(0.5,) * 4))
+    assert "and 4 of them were trained by themselves to the end, which one of the two gave the same value" in told
+    assert ranking_warning(progress_of(stopped=True)).endswith("but 4 cells are too few to trust that")
 
 
 def test_a_low_correlation_is_warned_of() -> None:

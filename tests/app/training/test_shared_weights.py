@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_a_supernet_is_trained_taken_up_again_and_ranks_cells(trainer: Trainer, 
     values = filled({"width": 8, "cells_per_stage": 1, "batch_size": 16, "learning_rate": 4e-3}, space=space)
     shared = SharedWeights(trainer, values=values, state=tmp_path, seed=5)
     epochs: list[Any] = []
-    going: dict[str, Any] = {"seconds": float("inf"), "report": epochs.append, "is_stopped": lambda: False}
+    going: dict[str, Any] = {"until": math.inf, "report": epochs.append, "is_stopped": lambda: False}
     assert shared.train(epochs=2, **going) == 2
     assert [result.epoch for result in epochs] == [1, 2]
     assert epochs[0].scalars["learning_rate"] == pytest.approx(4e-3)
@@ -62,7 +63,7 @@ def test_a_supernet_is_trained_taken_up_again_and_ranks_cells(trainer: Trainer, 
     assert len(epochs) == 2
     for old, new in zip(before, shared._network.model.variables, strict=True):
         np.testing.assert_array_equal(old, np.asarray(new))
-    ranked = shared.rank(space, most=20, num_drawn=12, seconds=float("inf"), is_stopped=lambda: False)
+    ranked = shared.rank(space, most=20, num_drawn=12, until=math.inf, is_stopped=lambda: False)
     assert [(-cell.objective, cell.loss) for cell in ranked] == sorted((-cell.objective, cell.loss) for cell in ranked)
     assert len({path_of(cell.edges) for cell in ranked}) == len(ranked) > 12 // 2
     assert {cell.is_drawn for cell in ranked} == {True, False}
