@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from image_sets import SETS, read
 from measurement import machine_line, verdict
-from tables import interpreter
+from tables import SEALED_SHARE, interpreter
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(__file__).with_name("image_systems.py")
@@ -88,12 +88,14 @@ def run_peer(system: str, request: dict[str, Any], folder: Path, *, environments
 
 def run_tamiz(data: Path, folder: Path, *, seconds: int, seed: int) -> tuple[list[str], int]:
     """Returns tamiz' labels for the test files and the weights of what it exported: search, then `tamiz predict`."""
-    run, answers = folder / "run", folder / "answers.csv"
+    run, answers, settings = folder / "run", folder / "answers.csv", folder / "settings.toml"
+    # The files that judge are apart already; no peer seals a second part of those it learns from.
+    settings.write_text(f'[data]\ntest_share = {SEALED_SHARE}\n[search]\nobjective = "accuracy"\n')
     tamiz = [sys.executable, "-m", "app.cli"]
     search = ["search", str(data / "train"), "--time", f"{seconds}s", "--run", str(run), "--seed", str(seed)]
     predict = ["predict", str(run), str(data / "test"), "--key", "image", "--output", str(answers)]
     with open(folder / "log.txt", "wb") as log:
-        for command in ([*search, "--objective", "accuracy"], predict):
+        for command in ([*search, "--config", str(settings)], predict):
             subprocess.run([*tamiz, *command], check=True, stdout=log, stderr=log, cwd=ROOT)
     # A class called 3 is a number to a reader of CSV files.
     frame = pd.read_csv(answers, dtype=str).set_index("image")
