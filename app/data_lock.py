@@ -13,6 +13,7 @@ from app.run_directory import read_json, write_json
 from pipelines.addresses import is_path
 from pipelines.sources import FilePrint, SourceFacts
 
+_VERSION = 2
 _DVC_HASH = re.compile(r"^\s*-?\s*md5:\s*([0-9a-f]{32}(?:\.dir)?)\s*$", re.MULTILINE)
 
 
@@ -36,7 +37,7 @@ def write_lock(table: SourceFacts, path: Path) -> None:
         RunDirectoryError: It cannot be written.
     """
     record = {
-        "lock": 1,
+        "lock": _VERSION,
         "description": table.description,
         "fingerprint": table.fingerprint,
         "files": file_records(table),
@@ -58,10 +59,15 @@ def check_lock(table: SourceFacts, path: Path) -> None:
     record = read_json(path)
     if not isinstance(record, Mapping) or not {"lock", "fingerprint", "files"} <= set(record):
         raise RunDirectoryError(f"{path} is no lock file: expected one written by `tamiz data lock`")
+    if record["lock"] != _VERSION:
+        raise RunDirectoryError(
+            f"{path} is a lock file of version {record['lock']}, expected {_VERSION}, which has BLAKE3 hashes of the "
+            f"files: lock the data anew with `tamiz data lock`"
+        )
     if record["fingerprint"] == table.fingerprint:
         return
-    locked = {_name(file["name"]): file["sha256"] for file in record["files"]}
-    found = {_name(file.name): file.sha256 for file in table.files}
+    locked = {_name(file["name"]): file["blake3"] for file in record["files"]}
+    found = {_name(file.name): file.blake3 for file in table.files}
     changed = [name for name in found if name in locked and found[name] != locked[name]]
     added = [name for name in found if name not in locked]
     gone = [name for name in locked if name not in found]

@@ -180,7 +180,7 @@ def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: D
     expected = read_json(directory.manifest_file)["data"]["fingerprint"]
     if fingerprint != expected:
         raise RunDirectoryError(
-            f"{description} has changed since {directory.path} began (SHA-256 {fingerprint[:12]}…, "
+            f"{description} has changed since {directory.path} began (fingerprint {fingerprint[:12]}…, "
             f"expected {expected[:12]}…): restore the data, start a new search on it, or go on with the rows that the "
             f"search began with (--stored-rows)"
         )

@@ -6,7 +6,6 @@ version never changes: a group that is registered again is another version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.column_values import TIMESTAMP, plain_array, require_column, text_of
+from pipelines.content_hash import content_hash
 from pipelines.errors import DataError, suggest_name
 from pipelines.instants import Instants, check_not_ahead, instants, time_text
 from pipelines.key_columns import alike
@@ -47,7 +47,7 @@ class FeatureGroup:
         columns: The features.
         num_rows: Rows.
         source: What it was registered from.
-        sha256: SHA-256 of the stored file.
+        blake3: BLAKE3 hash of the stored file, in hexadecimal digits.
     """
 
     name: str
@@ -57,7 +57,7 @@ class FeatureGroup:
     columns: tuple[str, ...]
     num_rows: int
     source: str
-    sha256: str
+    blake3: str
 
     @property
     def title(self) -> str:
@@ -150,7 +150,7 @@ def _write(folder: Path, table: pa.Table, record: dict[str, Any]) -> FeatureGrou
     temporary.mkdir()
     try:
         pq.write_table(table, temporary / DATA_FILE)
-        record["sha256"] = hashlib.sha256((temporary / DATA_FILE).read_bytes()).hexdigest()
+        record["blake3"] = content_hash((temporary / DATA_FILE).read_bytes())
         (temporary / GROUP_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.rename(folder / str(record["version"]))
     finally:
@@ -211,7 +211,7 @@ def read_group(store: Path, group: FeatureGroup) -> pa.Table:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"The feature group {group.title!r} cannot be read: {error.strerror} ({path}).") from error
-    if hashlib.sha256(content).hexdigest() != group.sha256:
+    if content_hash(content) != group.blake3:
         raise DataError(f"The feature group {group.title!r} is not what was registered: {path} has changed.")
     return pq.read_table(pa.BufferReader(content))
 

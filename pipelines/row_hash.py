@@ -53,6 +53,9 @@ def row_sums(table: pa.Table, *, columns: Sequence[str]) -> NDArray[np.uint64]:
     for name, name_hash in zip(columns, names, strict=True):
         # A sum does not depend on the order of the columns; the name keeps equal values of two columns apart.
         array = stored_array(table, name)
+        if array.type in (pa.int64(), pa.float64()):
+            _add_numbers(total, array, name_hash)
+            continue
         if not pa.types.is_dictionary(array.type):
             hashes = hash_column(array)
             hashes ^= name_hash
@@ -63,6 +66,23 @@ def row_sums(table: pa.Table, *, columns: Sequence[str]) -> NDArray[np.uint64]:
         places, words = _with_missing(array, words, missing=mix(np.array([_MISSING ^ name_hash]))[0])
         total += words[places]
     return total
+
+
+def _add_numbers(total: NDArray[np.uint64], array: pa.Array, name_hash: np.uint64) -> None:
+    """Add what a column of int64 or float64 is to the identities, a part at a time, without a copy of the column."""
+    kind = np.int64 if array.type == pa.int64() else np.float64
+    values = np.frombuffer(array.buffers()[1], kind, len(array), array.offset * 8) if len(array) else ()
+    missing = np.asarray(array.is_null()) if array.null_count else None
+    numbers, other = np.empty(_PART_ROWS, np.float64), np.empty(_PART_ROWS, np.uint64)
+    for start in range(0, len(array), _PART_ROWS):
+        place = slice(start, start + _PART_ROWS)
+        part = numbers[: len(values[place])]
+        part[:] = values[place]
+        hashes = _hash_numbers(part, other)
+        if missing is not None:
+            hashes[missing[place]] = _MISSING
+        hashes ^= name_hash
+        total[place] += _mixed(hashes, other)
 
 
 def finish_sums(sums: NDArray[np.uint64], *, seed: int) -> NDArray[np.uint64]:
@@ -100,12 +120,12 @@ def hash_column(array: pa.Array) -> NDArray[np.uint64]:
     return hashes
 
 
-def _hash_numbers(numbers: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Return the hashes of numbers of our own, which are overwritten."""
+def _hash_numbers(numbers: NDArray[np.float64], other: NDArray[np.uint64] | None = None) -> NDArray[np.uint64]:
+    """Return the hashes of numbers of our own, which are overwritten; `other` as for ``_mixed``."""
     if not np.isfinite(numbers).all():
         np.nan_to_num(numbers, copy=False, nan=0.0)
     numbers += 0.0  # turns -0.0 into 0.0
-    return _mixed(numbers.view(np.uint64))
+    return _mixed(numbers.view(np.uint64), other)
 
 
 def _with_missing(
@@ -128,20 +148,23 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return _mixed(np.array(values, np.uint64))
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return values of our own, which are overwritten, mixed as ``mix`` does."""
+def _mixed(values: NDArray[np.uint64], other: NDArray[np.uint64] | None = None) -> NDArray[np.uint64]:
+    """Return values of our own, which are overwritten, mixed as ``mix`` does.
+
+    `other` is room for a part of them; None makes some.
+    """
     flat = values.reshape(-1)
-    shifted = np.empty(min(flat.size, _PART_ROWS), np.uint64)
+    shifted = np.empty(min(flat.size, _PART_ROWS), np.uint64) if other is None else other
     for start in range(0, flat.size, _PART_ROWS):
         x = flat[start : start + _PART_ROWS]
-        other = shifted[: x.size]
+        high = shifted[: x.size]
         x += np.uint64(0x9E3779B97F4A7C15)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            np.right_shift(x, np.uint64(shift), out=other)
-            x ^= other
+            np.right_shift(x, np.uint64(shift), out=high)
+            x ^= high
             x *= np.uint64(factor)
-        np.right_shift(x, np.uint64(31), out=other)
-        x ^= other
+        np.right_shift(x, np.uint64(31), out=high)
+        x ^= high
     return values
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipelines.errors import DataError
-from pipelines.sources.csv_blocks import RowFormat, end_of_first_row, end_of_rows, is_text, parse_block
+from pipelines.sources.csv_blocks import RowFormat, is_text, parse_block
 from pipelines.sources.csv_file import (
     BYTE_ORDER_MARKS,
     SAMPLE_BYTES,
@@ -31,6 +31,7 @@ from pipelines.sources.csv_file import (
     sample_lines,
     wrong_encoding,
 )
+from pipelines.sources.csv_scan import end_of_first_row, scan_rows
 from pipelines.sources.file_format import first_line
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.source import wanted_columns
@@ -98,7 +99,8 @@ def _side_by_side(text: Utf8Stream, form: RowFormat, options: ReadOptions) -> It
                 ended = block is None
                 if block:
                     known = {name: kind for name, kind in hints.items() if name not in wrong}
-                    waiting.append(pool.submit(parse_block, block, form, known))
+                    codes = blocks.may_hold_codes
+                    waiting.append(pool.submit(parse_block, block, form, known, may_hold_codes=codes))
             if not waiting:
                 break
             try:
@@ -179,12 +181,14 @@ class _Blocks:
 
     Attributes:
         rest: What is left when quotes do not tell where rows end.
+        may_hold_codes: Of the last block, False where no field begins with a zero before another digit or an x.
     """
 
     def __init__(self, text: Utf8Stream, form: RowFormat) -> None:
         self._text, self._form = text, form
         self._kept, self._header, self._ended = b"", True, False
         self.rest = b""
+        self.may_hold_codes = True
 
     def next(self) -> bytes | None:
         """Return the next block, which may be empty; None at the end."""
@@ -194,7 +198,8 @@ class _Blocks:
         while True:
             more = self._text.read(min(_BLOCK_BYTES, _FIRST_BYTES) if self._header else _BLOCK_BYTES)
             block += more
-            end = end_of_rows(block, delimiter=self._form.delimiter, is_last=not more)
+            scan = scan_rows(block, delimiter=self._form.delimiter, is_last=not more)
+            end, self.may_hold_codes = scan.end, scan.may_hold_codes
             if end is None or (not end and more and len(block) > _MOST_BYTES):
                 self._ended, self.rest = True, block
                 # Another reader finds the header itself, where it still stands above.

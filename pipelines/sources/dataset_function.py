@@ -6,7 +6,6 @@ The rows come back through an Arrow stream in a temporary file, so that neither 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import multiprocessing
 import pickle
@@ -22,6 +21,7 @@ from typing import Any, final
 import numpy as np
 import pyarrow as pa
 
+from pipelines.content_hash import stream_hash
 from pipelines.errors import DataError, suggest_name
 from pipelines.sources.file_format import first_line, unite
 from pipelines.sources.options import ReadOptions
@@ -69,9 +69,9 @@ class DatasetSource(Source):
         return self._written().stat().st_size
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
-        """Return the SHA-256 of the rows as the function gave them."""
+        """Return the hash of the rows as the function gave them."""
         with self._written().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), ()
+            return stream_hash(file)[0], ()
 
     def load(self, options: ReadOptions) -> Loaded:
         """Read all elements."""

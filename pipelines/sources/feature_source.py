@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import final
 import pyarrow as pa
 
 from pipelines.column_values import plain_array
+from pipelines.content_hash import content_hash
 from pipelines.errors import DataError
 from pipelines.feature_groups import FeatureGroup, find_group, join_features, read_group
 from pipelines.instants import check_not_ahead, instants
@@ -71,7 +71,7 @@ class FeatureSource(Source):
         return bytes_beside(self._source, (int(table.nbytes) / max(1, int(table.num_rows)) for table in tables))
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
-        """Return one SHA-256 of rows and groups, and the files with the groups among them."""
+        """Return one hash of rows and groups, and the files with the groups among them."""
         fingerprint, files = self._source.prints()
         return self._joined(fingerprint), (*files, *self._group_prints)
 
@@ -131,13 +131,13 @@ class FeatureSource(Source):
         return [f"{num_missing:,} of {num_rows:,} rows have no match in {group.title}."] if num_missing else []
 
     def _joined(self, fingerprint: str) -> str:
-        prints = [fingerprint, *(group.sha256 for group, _ in self._groups)]
-        return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+        prints = [fingerprint, *(group.blake3 for group, _ in self._groups)]
+        return content_hash("\n".join(prints).encode())
 
     @property
     def _group_prints(self) -> tuple[FilePrint, ...]:
         return tuple(
-            FilePrint(name=f"feature group {group.title}", num_bytes=features.nbytes, sha256=group.sha256)
+            FilePrint(name=f"feature group {group.title}", num_bytes=features.nbytes, blake3=group.blake3)
             for group, features in self._groups
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.addresses import is_url, shown_place
+from pipelines.content_hash import content_hash, stream_hash
 from pipelines.errors import DataError
 from pipelines.sources.csv_file import convert_text
 from pipelines.sources.file_format import Content, check_same_columns
@@ -23,7 +23,6 @@ from pipelines.sources.places import FileSet, find_files
 from pipelines.sources.source import FilePrint, Loaded, Source, wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
-_BLOCK_BYTES = 1 << 22
 _GROWTH = {".parquet": 5, ".feather": 2, ".arrow": 1}
 """About how many times its size a file takes in memory; 1 for text, whose numbers are about as long as 8 bytes."""
 
@@ -84,15 +83,12 @@ class FileSource(Source):
         return total
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
-        """Return the SHA-256 of the files, read a block at a time."""
+        """Return the hashes of the files, read a block at a time."""
         found = []
         for file in self._set.files:
-            digest, size = hashlib.sha256(), 0
             with file.unpacked() as content:
-                while block := content.read(_BLOCK_BYTES):
-                    digest.update(block)
-                    size += len(block)
-            found.append(FilePrint(name=file.name, num_bytes=size, sha256=digest.hexdigest()))
+                blake3, num_bytes = stream_hash(content)
+            found.append(FilePrint(name=file.name, num_bytes=num_bytes, blake3=blake3))
         return _joined(found), tuple(found)
 
     def remarks(self) -> tuple[str, ...]:
@@ -108,8 +104,7 @@ class FileSource(Source):
         def contents() -> Iterator[Content]:
             for file in self._set.files:
                 data = file.read()
-                digest = hashlib.sha256(data).hexdigest()
-                prints.append(FilePrint(name=file.name, num_bytes=len(data), sha256=digest))
+                prints.append(FilePrint(name=file.name, num_bytes=len(data), blake3=content_hash(data)))
                 yield Content(file.name, data)
 
         parsed = FORMATS[self._set.ending].parse(contents(), options)
@@ -159,5 +154,5 @@ class FileSource(Source):
 def _joined(prints: Sequence[FilePrint]) -> str:
     """Return one fingerprint; that of a single file is its own, wherever it lies."""
     if len(prints) == 1:
-        return prints[0].sha256
-    return hashlib.sha256("\n".join(file.sha256 for file in prints).encode()).hexdigest()
+        return prints[0].blake3
+    return content_hash("\n".join(file.blake3 for file in prints).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.column_values import plain_array, require_column
+from pipelines.content_hash import content_hash
 from pipelines.errors import DataError
 from pipelines.key_columns import alike
 from pipelines.sources.options import ReadOptions
@@ -101,7 +101,7 @@ class JoinedSource(Source):
         return bytes_beside(self._source, (row_bytes(join.source) for join in self._joins))
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
-        """Return one SHA-256 of all of them, and all files."""
+        """Return one hash of all of them, and all files."""
         found = [self._source.prints(), *(join.source.prints() for join in self._joins)]
         return _joined([fingerprint for fingerprint, _ in found]), tuple(file for _, files in found for file in files)
 
@@ -199,7 +199,7 @@ def _unmatched(join: Join, tally: _Tally) -> list[str]:
 
 
 def _joined(prints: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+    return content_hash("\n".join(prints).encode())
 
 
 def join_of(text: str, *, source: Source, place: str) -> Join:

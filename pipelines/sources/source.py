@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import hashlib
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import pyarrow as pa
+from blake3 import blake3
 
 from pipelines.column_values import TextForm
 from pipelines.errors import DataError
@@ -26,12 +26,12 @@ class FilePrint:
     Attributes:
         name: Path or URL, without secrets.
         num_bytes: Size of its content, unpacked.
-        sha256: SHA-256 of its content, unpacked, in hexadecimal digits.
+        blake3: BLAKE3 hash of its content, unpacked, in hexadecimal digits.
     """
 
     name: str
     num_bytes: int
-    sha256: str
+    blake3: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class SourceFacts:
 
     Attributes:
         description: What was read, in words.
-        fingerprint: SHA-256 of the content, in hexadecimal digits.
+        fingerprint: Hash of the content, in hexadecimal digits.
         num_columns: Its columns.
         files: The files that it was read from, none for a source without files.
     """
@@ -58,7 +58,7 @@ class SourceTable:
     Attributes:
         table: The rows, every column of a plain type (see ``pipelines.column_values``) or of one that is not read.
         description: What was read, in words.
-        fingerprint: SHA-256 of the content, in hexadecimal digits.
+        fingerprint: Hash of the content, in hexadecimal digits.
         notes: What was recognised that is not the plain default (encoding, delimiter, decimal comma ...).
         files: The files that it was read from, none for a source without files.
         folder: The folder that paths in the table are relative to; "" for where the program runs.
@@ -116,7 +116,7 @@ class Loaded:
 
     Attributes:
         parsed: Rows and notes.
-        fingerprint: SHA-256 of the content; "" takes the one of the rows.
+        fingerprint: Hash of the content; "" takes the one of the rows.
         files: The files, if there are any.
     """
 
@@ -184,7 +184,7 @@ class Source(abc.ABC):
         return None
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
-        """Return the SHA-256 of the content and the files, as ``read`` would, without keeping the rows.
+        """Return the hash of the content and the files, as ``read`` would, without keeping the rows.
 
         Of an open-ended source they are those of the last pass over the rows, if there was one.
 
@@ -308,12 +308,12 @@ def bytes_beside(source: Source, row_sizes: Iterable[float]) -> int | None:
 
 
 def table_fingerprint(table: pa.Table) -> str:
-    """Return the SHA-256 of the names, types and values of a table, in hexadecimal digits.
+    """Return the BLAKE3 hash of the names, types and values of a table, in hexadecimal digits.
 
     Args:
         table: The rows.
     """
-    digest = hashlib.sha256()
+    digest = blake3()
     # The Arrow stream holds names, types and values; slices and chunks of the table do not show in it.
     with pa.PythonFile(_HashSink(digest), mode="w") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
@@ -325,7 +325,7 @@ class _HashSink:
 
     closed = False
 
-    def __init__(self, digest: hashlib._Hash) -> None:
+    def __init__(self, digest: blake3) -> None:
         self._digest = digest
 
     def write(self, data: bytes) -> int:

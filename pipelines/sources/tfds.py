@@ -6,7 +6,6 @@ A prepared dataset is a folder ``NAME[/CONFIG]/VERSION`` with ``dataset_info.jso
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -15,11 +14,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast, final
+from typing import IO, Any, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.content_hash import content_hash, stream_hash
 from pipelines.errors import DataError, list_names, suggest_name
 from pipelines.sources.file_format import unite
 from pipelines.sources.options import ReadOptions
@@ -83,7 +83,7 @@ class TfdsSource(Source):
         return sum(sizes)
 
     def prints(self) -> tuple[str, tuple[FilePrint, ...]]:
-        """Return the SHA-256 of the shards."""
+        """Return the hash of the shards."""
         prints: list[FilePrint] = []
         for shard in self._shards:
             with shard.opened() as file:
@@ -200,12 +200,12 @@ class TfdsSource(Source):
 
 
 def _print(file: IO[bytes], name: str) -> FilePrint:
-    digest = hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
-    return FilePrint(name=name, num_bytes=file.tell(), sha256=digest)
+    blake3, num_bytes = stream_hash(file)
+    return FilePrint(name=name, num_bytes=num_bytes, blake3=blake3)
 
 
 def _joined(prints: Sequence[FilePrint]) -> str:
-    return hashlib.sha256("\n".join(file.sha256 for file in prints).encode()).hexdigest()
+    return content_hash("\n".join(file.blake3 for file in prints).encode())
 
 
 def _features(described: Mapping[str, Any], name: str, folder: Path) -> Iterator[tuple[str, _Feature]]:

@@ -301,7 +301,7 @@ def test_resume_refuses_changed_data(data: Path, run: Path) -> None:
     (run / "lock").touch()
     data.write_text(data.read_text().replace("Rome", "Riga"))
     before = contents(run)
-    message = r"people.csv.* has changed since .*run began \(SHA-256 .*restore the data, .*--stored-rows"
+    message = r"people.csv.* has changed since .*run began \(fingerprint .*restore the data, .*--stored-rows"
     check_refused(tamiz("resume", run), message)
     assert {**contents(run), "lock": b""} == before
 

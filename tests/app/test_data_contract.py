@@ -222,6 +222,9 @@ def test_a_lock_names_files_that_came_and_went(folder: Path) -> None:
     (folder / "no.lock").write_text("{}")
     with pytest.raises(RunDirectoryError, match=r"no\.lock is no lock file: expected one written by `tamiz data lock`"):
         check_lock(table.facts, folder / "no.lock")
+    (folder / "old.lock").write_text('{"lock": 1, "fingerprint": "", "files": []}')
+    with pytest.raises(RunDirectoryError, match=r"old\.lock is a lock file of version 1, expected 2, .* lock the data"):
+        check_lock(table.facts, folder / "old.lock")
 
 
 def test_rows_that_stay_on_disk_are_told_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

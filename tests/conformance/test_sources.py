@@ -355,7 +355,7 @@ def test_what_was_read_is_told_and_has_a_fingerprint(
     assert source.title in whole.description
     assert len(whole.fingerprint) == 64
     assert source.read().fingerprint == whole.fingerprint
-    assert all(len(file.sha256) == 64 and file.num_bytes > 0 for file in whole.files)
+    assert all(len(file.blake3) == 64 and file.num_bytes > 0 for file in whole.files)
 
 
 @every_source

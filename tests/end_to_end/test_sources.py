@@ -50,4 +50,4 @@ def test_the_files_of_the_data_are_in_the_manifest(finished: Any, penguins_csv: 
     (file,) = data_of(finished.run)["files"]
     assert file["name"] == str(penguins_csv)
     assert file["num_bytes"] == penguins_csv.stat().st_size
-    assert file["sha256"] == data_of(finished.run)["fingerprint"]
+    assert file["blake3"] == data_of(finished.run)["fingerprint"]
