@@ -15,6 +15,10 @@ from pipelines.balance import places_of_classes
 Change = Callable[[Any, Any], Any]
 """A batch and a seed (2,) int64 of its own -> the batch as it is trained on."""
 
+as_written: Callable[[Callable[..., Any]], Callable[..., Any]] = tf.autograph.experimental.do_not_convert
+"""What a dataset calls is traced as it stands. By default its source, and that of all it calls, is translated first so
+that Python's `if` and `for` may depend on tensors, which takes seconds in a fresh process and is not needed here."""
+
 _KEY_OF_CHANGES, _KEY_OF_ORDER = 1, 2
 
 
@@ -76,7 +80,7 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices((chosen, tf.random.split(own, steps)))
 
     # Row numbers are shuffled, not rows: the buffer is the whole table, and it costs four bytes a row.
-    row_numbers = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(batches_of_row_numbers)
+    row_numbers = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(as_written(batches_of_row_numbers))
     # A whole batch is gathered at once; batching single rows costs a hundred times more.
     def batch_of(rows: tf.Tensor, key: tf.Tensor) -> Any:
         batch = tf.nest.map_structure(lambda column: tf.gather(column, rows), columns)
@@ -84,7 +88,7 @@ def training_batches(
 
     # Changes are work, which all cores share; the order of the batches stays.
     parallel = None if change is None else os.cpu_count()
-    batches = row_numbers.map(batch_of, num_parallel_calls=parallel)
+    batches = row_numbers.map(as_written(batch_of), num_parallel_calls=parallel)
     options = tf.data.Options()
     options.deterministic = True
     # One host reads the whole table from memory: there are no files to shard.

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.input_pipeline import Change
+from pipelines.input_pipeline import Change, as_written
 
 BLOCK_ROWS = 4_096
 WINDOW_BLOCKS = 32
@@ -111,6 +111,9 @@ def shard_batches(
     steps = shards.num_rows // batch_size if steps is None else steps
     per_window = shards.num_blocks // shards.num_windows
 
+    def window_of(blocks: tf.Tensor, key: tf.Tensor) -> tuple[Any, ...]:
+        return _window(shards, beside, blocks, key)
+
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         blocks = tf.random.experimental.stateless_shuffle(tf.range(shards.num_blocks, dtype=tf.int64), seed=key)
@@ -118,15 +121,15 @@ def shard_batches(
         keys = tf.random.split(tf.random.experimental.stateless_fold_in(key, _KEY_OF_WINDOWS), shards.num_windows)
         rows = tf.data.Dataset.from_tensor_slices((windows, keys))
         # Reading a window is the slow part, so the next one is read while this one is trained on; two are in memory.
-        rows = rows.map(lambda blocks, own: _window(shards, beside, blocks, own), num_parallel_calls=2)
+        rows = rows.map(as_written(window_of), num_parallel_calls=2)
         # Whole windows are cut and joined; batching single rows costs a hundred times more.
         batches = rows.rebatch(batch_size, drop_remainder=True).take(steps)
         own = tf.random.experimental.stateless_fold_in(key, _KEY_OF_CHANGES)
         return tf.data.Dataset.zip(batches, tf.data.Dataset.from_tensor_slices(tf.random.split(own, steps)))
 
-    batches = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_batches)
+    batches = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(as_written(epoch_batches))
     batches = batches.map(
-        lambda batch, own: batch if change is None else change(batch, own),
+        as_written(lambda batch, own: batch if change is None else change(batch, own)),
         num_parallel_calls=None if change is None else os.cpu_count(),
     )
     options = tf.data.Options()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipelines.column_values import numbers_of, plain_array, require_column
 from pipelines.errors import DataError
-from pipelines.input_pipeline import training_batches
+from pipelines.input_pipeline import as_written, training_batches
 from pipelines.windows import WindowSpec
 
 
@@ -52,9 +52,9 @@ def window_batches(
         return inputs, tf.gather(series["past"][:, 0], coming)
 
     if seed is None:
-        return tf.data.Dataset.from_tensor_slices(places).batch(batch_size).map(gathered).prefetch(2)
+        return tf.data.Dataset.from_tensor_slices(places).batch(batch_size).map(as_written(gathered)).prefetch(2)
     batches = training_batches(places, num_rows=len(rows), batch_size=batch_size, seed=seed)
-    return batches.map(gathered).prefetch(2)
+    return batches.map(as_written(gathered)).prefetch(2)
 
 
 def _numbers(table: pa.Table, names: tuple[str, ...] | list[str]) -> tf.Tensor:

@@ -265,11 +265,10 @@ def fair_paths(*, seed: int, num_rounds: int) -> NDArray[np.int32]:
         (num_rounds * num_operations, num_edges) int32.
     """
     rng = np.random.default_rng(seed)
-    every = np.arange(len(OPERATIONS), dtype=np.int32)
-    rounds: list[NDArray[np.int32]] = []
-    while len(rounds) < num_rounds:
-        drawn = np.stack([rng.permutation(every) for _ in EDGES], axis=1)
-        columns = live([drawn[:, number] for number in range(len(EDGES))])
-        if np.any(np.stack(columns), axis=0).all():
-            rounds.append(drawn)
-    return np.concatenate(rounds)
+    every = np.arange(len(OPERATIONS), dtype=np.int32)[:, None]
+    found = np.zeros((0, len(OPERATIONS), len(EDGES)), np.int32)
+    while len(found) < num_rounds:
+        drawn = rng.permuted(np.broadcast_to(every, (num_rounds, len(OPERATIONS), len(EDGES))), axis=1)
+        columns = live([drawn[..., number] for number in range(len(EDGES))])
+        found = np.concatenate([found, drawn[np.any(np.stack(columns), axis=0).all(axis=1)]])
+    return found[:num_rounds].reshape(-1, len(EDGES))
