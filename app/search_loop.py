@@ -13,6 +13,7 @@ from app.errors import SearchError
 from app.execution.executor import Event, Training
 from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, WorkerReplaced
 from app.interrupts import Interrupts
+from app.longer_schedule import longer_schedule
 from app.overview import OverviewBoard
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
@@ -108,6 +109,7 @@ class SearchLoop:
         self._record = record
         self._budget = budget
         self._packing = packing
+        self._whole = budget.left() - budget.finishing
         # Trials that were running when an earlier session was killed go first, from their saved state.
         self._waiting = self._packs_of([trial.suggestion for trial in algorithm.history.running])
         self._running: set[int] = set()
@@ -218,6 +220,7 @@ class SearchLoop:
         if self._packing is not None:
             suggestions = self._algorithm.suggest(self._pack_size(), alike=PACK_PARAMETERS)
         else:
+            self._lengthen_schedule()
             suggestions = self._algorithm.suggest(1)
         if not suggestions:
             return ()
@@ -234,6 +237,19 @@ class SearchLoop:
         for suggestion in taken:
             self._record.started(suggestion)
         return tuple(taken)
+
+    def _lengthen_schedule(self) -> None:
+        """Has the best configuration suggested next by a longer schedule, if it is time for that.
+
+        Where trials train in packs, other configurations cost next to nothing, and more of them are worth more.
+        """
+        if math.isinf(self._budget.end):
+            return
+        usable = self._trial_deadline() - time.time()
+        longer = longer_schedule(self._record.progress, usable=usable, whole=self._whole)
+        if longer is not None:
+            self._record.enqueued(longer)
+            self._algorithm.enqueue([longer], first=True)
 
     def _pack_size(self) -> int:
         """Returns how many suggestions to ask for: a pack, divided among the workers."""

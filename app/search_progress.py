@@ -253,7 +253,7 @@ class Progress:
 
         It is 0 where the first two epochs are not known, or trained in a pack, whose graph is shared.
         """
-        times = self._first_times.get(trial.number, ())
+        times = self._first_times.get(trial.number, [])
         if len(times) < BUILDING_TIMES:
             return 0.0
         leased, first, second = times

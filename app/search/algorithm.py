@@ -267,13 +267,18 @@ class Algorithm:
         """Numbers of the trials on the Pareto front among those that keep all limits, by rising loss."""
         return self._goals.front(self._history)
 
-    def enqueue(self, configurations: Iterable[Configuration]) -> None:
+    def enqueue(self, configurations: Iterable[Configuration], *, first: bool = False) -> None:
         """Have configurations tried before the sampler is asked; a parameter left out takes its default.
+
+        Args:
+            configurations: what is wished for.
+            first: before earlier wishes, not after them.
 
         Raises:
             ValueError: one does not fit the space; the message names the parameter and its range.
         """
-        self._remake(replace(self.recipe, wishes=(*self.recipe.wishes, *configurations)))
+        wishes, earlier = tuple(configurations), self.recipe.wishes
+        self._remake(replace(self.recipe, wishes=(*wishes, *earlier) if first else (*earlier, *wishes)))
 
     def grow(self, parameters: Iterable[Parameter]) -> None:
         """Add parameters discovered during the search; earlier trials count as having used their defaults."""

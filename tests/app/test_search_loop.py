@@ -31,7 +31,7 @@ from app.interrupts import Interrupts
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm, Recipe
 from app.search.limits import Limit
-from app.search.space import Categorical, Float, Int, Parameter, Space, Value
+from app.search.space import Categorical, Configuration, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
 from app.search_loop import Packing, SearchLoop, SearchView
 from app.search_progress import Search, read_progress
@@ -56,6 +56,7 @@ class FunctionExecutor:
     Attributes:
         directory: The experiment.
         seconds: Time an epoch takes.
+        told_seconds: What a trial is said to have taken.
         fails: Says of a trial why it fails, if it does.
         reveals: Trial -> parameters that its build reveals.
         lost: Trial -> the epochs after which its worker is lost, one for each time it is tried.
@@ -68,6 +69,7 @@ class FunctionExecutor:
 
     directory: RunDirectory
     seconds: float = 0.0
+    told_seconds: float = 0.1
     fails: Callable[[int], str] = lambda _: ""
     reveals: Mapping[int, tuple[Parameter, ...]] = field(default_factory=dict)
     full_at: int | None = None
@@ -153,7 +155,11 @@ class FunctionExecutor:
 
     def _end(self, number: int, outcome: Outcome) -> TrialEnded:
         return TrialEnded(
-            trial=number, outcome=outcome, num_parameters=10, seconds=0.1, new_parameters=self.reveals.get(number, ())
+            trial=number,
+            outcome=outcome,
+            num_parameters=10,
+            seconds=self.told_seconds,
+            new_parameters=self.reveals.get(number, ()),
         )
 
 
@@ -170,6 +176,7 @@ class Session:
     until: int | None = None
     keep: int = 3
     limits: tuple[Limit, ...] = ()
+    wishes: tuple[Configuration, ...] = ()
     interrupts: Interrupts = field(default_factory=Interrupts)
     show: Callable[[SearchView], None] = lambda _: None
     live: History = field(default_factory=History)
@@ -189,9 +196,8 @@ class Session:
                     max_trials=self.max_trials,
                 )
                 record.begin(search, space)
-            algorithm = Algorithm(
-                Recipe(self.algorithm, space, 1, MAX_EPOCHS, max_trials=self.max_trials, limits=self.limits)
-            )
+            recipe = Recipe(self.algorithm, space, 1, MAX_EPOCHS, max_trials=self.max_trials, limits=self.limits)
+            algorithm = Algorithm(replace(recipe, wishes=self.wishes))
             algorithm.update(record.progress.facts)
             loop = SearchLoop(
                 algorithm,
@@ -248,6 +254,22 @@ def test_a_small_space_ends_the_search(directory: RunDirectory) -> None:
     session = Session(directory, algorithm="grid", max_trials=None)
     assert session.run(executor) == "all trials are done"
     assert len(executor.submitted) == 2
+
+
+@pytest.mark.parametrize(("told_seconds", "is_last"), [(400.0, True), (0.1, False)])
+def test_the_best_goes_on_by_a_longer_schedule_when_there_is_time_for_no_more_than_that(
+    directory: RunDirectory, told_seconds: float, is_last: bool
+) -> None:
+    space = Space([Float("x", 0.0, 1.0), Categorical("epoch_share", (0.25, 0.5, 1.0), default=0.25, ordered=True)])
+    executor = FunctionExecutor(directory, told_seconds=told_seconds)
+    budget = TimeBudget(end=time.time() + 1000.0, finishing=0.0)
+    session = Session(directory, algorithm="bayesian", max_trials=None, space=space, budget=budget, until=2)
+    session.wishes = ({"x": 0.75, "epoch_share": 0.25},)
+    session.run(executor)
+    longer = {"x": 0.75, "epoch_share": 1.0}
+    assert (dict(executor.submitted[1].hyperparameters) == longer) is is_last
+    # A search that is resumed knows of it.
+    assert read_progress(directory).wishes == ([longer] if is_last else [])
 
 
 def test_the_best_trial_is_the_one_with_the_lowest_loss(directory: RunDirectory) -> None:

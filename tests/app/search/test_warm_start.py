@@ -54,6 +54,12 @@ def test_a_wish_that_was_tried_already_is_not_tried_again() -> None:
     assert dict(algorithm.suggest()[0].hyperparameters)["depth"] == 3
 
 
+def test_a_wish_may_come_before_earlier_ones() -> None:
+    algorithm = made(wishes=({"depth": 4},))
+    algorithm.enqueue([{"depth": 3}], first=True)
+    assert [dict(suggestion.hyperparameters)["depth"] for suggestion in algorithm.suggest(2)] == [3, 4]
+
+
 def test_what_is_enqueued_during_a_search_comes_next_and_survives_dump_and_load() -> None:
     algorithm = made("bayesian")
     run(algorithm, 3)

@@ -1,0 +1,65 @@
+"""The best configuration once more, by a longer schedule, when that is the best use of the time that is left.
+
+Networks of a short search follow schedules that are laid out for a share of all epochs, so that several of them fit
+into the time. Where the best of them was still growing better at the end of its schedule, a longer one is worth more
+than another configuration: a residual network on 1,800 hard photographs came to an accuracy of 0.56 in 12 epochs, 0.62
+in 25 and 0.72 in 50. It is a trial like any other, and wins only if the rows that judge say so.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from app.search.parameters import Categorical
+from app.search.space import Configuration
+from app.search.trial import Resource, Trial
+from app.search_progress import Progress
+
+EPOCH_SHARE = "epoch_share"
+"""The parameter, in a space of its own or behind the name of a family."""
+
+ALGORITHMS = ("bayesian", "tpe", "evolution")
+"""Those whose trials train to the end of their schedule, and that were not asked for certain configurations."""
+
+STILL_BETTER = 2 / 3
+"""Of its epochs, after which a network was at its best: before, more of them are no use."""
+
+TIME_SHARE = 0.5
+"""Of the time for the search, that the longer schedule may take."""
+
+_MARGIN = 1.1
+
+
+def longer_schedule(progress: Progress, *, usable: float, whole: float) -> Configuration | None:
+    """Returns the best configuration with a longer schedule; None while there is time for something else before.
+
+    Args:
+        progress: The trials.
+        usable: Seconds that a trial may take that starts now.
+        whole: Seconds of the search from its first trial on.
+    """
+    search, best = progress.search, progress.best
+    if search is None or best is None or search.algorithm not in ALGORITHMS or best.resource is not Resource.EPOCHS:
+        return None
+    name = next((name for name in best.hyperparameters if name.rpartition("/")[2] == EPOCH_SHARE), None)
+    seconds = progress.alone_seconds.get(best.number, 0.0)
+    if name is None or not seconds or progress.best_epoch(best) < STILL_BETTER * best.epochs:
+        return None
+    costs = _costs(progress, best, name, whole_schedule=_MARGIN * seconds / best.epochs * search.max_epochs)
+    wanted = [share for share, seconds in costs.items() if seconds <= TIME_SHARE * whole]
+    if not wanted or usable - statistics.median(progress.seconds.values()) >= costs[max(wanted)]:
+        return None
+    in_time = [share for share in wanted if costs[share] <= usable]
+    if not in_time:
+        return None
+    found = {**best.hyperparameters, name: max(in_time)}
+    return None if any(trial.hyperparameters == found for trial in progress.history.values()) else found
+
+
+def _costs(progress: Progress, best: Trial, name: str, *, whole_schedule: float) -> Mapping[float, float]:
+    """Returns about how many seconds the longer schedules of a trial take, by their share of the whole one."""
+    parameter = progress.space[name] if progress.space is not None else None
+    shares = [float(share) for share in parameter.choices] if isinstance(parameter, Categorical) else []
+    own = float(best.hyperparameters[name])
+    return {share: share * whole_schedule for share in shares if share > own}
