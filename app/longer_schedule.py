@@ -19,8 +19,8 @@ from app.search_progress import Progress
 EPOCH_SHARE = "epoch_share"
 """The parameter, in a space of its own or behind the name of a family."""
 
-ALGORITHMS = ("bayesian", "tpe", "evolution")
-"""Those whose trials train to the end of their schedule, and that were not asked for certain configurations."""
+ALGORITHMS = ("random", "bayesian", "tpe", "evolution")
+"""Those whose trials train to the end of their schedule, and that try whatever they like."""
 
 STILL_BETTER = 2 / 3
 """Of its epochs, after which a network was at its best: before, more of them are no use."""
