@@ -178,10 +178,12 @@ def write_projector(judged: Judged, classes: Sequence[str], folder: Path) -> Non
     """Writes what the last layer is given of each image, for TensorBoard's projector, with a sprite of the images."""
     chosen = np.unique(np.linspace(0, len(judged.images) - 1, NUM_EMBEDDED).astype(np.intp))[:NUM_EMBEDDED]
     np.savetxt(folder / "embedding.tsv", judged.seen[chosen], delimiter="\t", fmt="%.5g")
-    rows = [f"{judged.paths[row]}\t{classes[int(judged.labels[row])]}" for row in chosen]
+    # A tab or the end of a line within a name would be one of the table.
+    told = [(judged.paths[row], classes[int(judged.labels[row])]) for row in chosen]
+    rows = ["\t".join(" ".join(name.split()) for name in names) for names in told]
     (folder / "embedding_labels.tsv").write_text("\n".join(["image\tclass", *rows]) + "\n", encoding="utf-8")
     small = tf.image.resize(judged.images[chosen], (SPRITE_SIDE, SPRITE_SIDE), antialias=True)
-    small = tf.cast(tf.clip_by_value(small, 0, 255), tf.uint8).numpy()
+    small = tf.saturate_cast(tf.round(small), tf.uint8).numpy()
     side = int(np.ceil(np.sqrt(len(chosen))))
     sprite = np.zeros((side * side, *small.shape[1:]), np.uint8)
     sprite[: len(small)] = small

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
+from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
+from werkzeug.test import Client
 
+from app.tensorboard import TrialEventWriter
 from app.training.image_board import (
+    SPRITE_SIDE,
     Judged,
     confusion,
     confusion_text,
@@ -11,6 +23,7 @@ from app.training.image_board import (
     grad_cam,
     mistakes_text,
     worst_mistakes,
+    write_projector,
 )
 
 LABELS = np.array([0, 1, 2, 1])
@@ -68,3 +81,44 @@ def test_a_network_without_a_feature_map_has_no_grad_cam_and_no_filters() -> Non
     filters = first_filters(network(3))
     assert filters is not None
     assert filters.shape == (2, 1, 1, 1)
+
+
+def test_the_projector_of_tensorboard_reads_a_point_a_label_and_a_picture_of_each_image(tmp_path: Path) -> None:
+    best, number = tmp_path / "best", 7
+    with TrialEventWriter(best) as board:
+        board.scalars(1, {"train/loss": 0.5})
+    shades = np.arange(0, 210, 30, dtype=np.uint8)
+    judged = Judged(
+        images=np.broadcast_to(shades[:, None, None, None], (number, 6, 9, 3)),
+        labels=np.arange(number) % 2,
+        probabilities=np.zeros((number, 2)),
+        seen=np.arange(number * 3, dtype=np.float32).reshape(number, 3) / 8,
+        paths=[f"a\t{place}.png" for place in range(number)],
+    )
+    write_projector(judged, ("no\nline", 'a "b"'), best)
+
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    runs.Reload()
+    provider = MultiplexerDataProvider(runs, str(tmp_path))
+    routes = ProjectorPlugin(TBContext(logdir=str(tmp_path), data_provider=provider)).get_plugin_apps()
+
+    def answer(route: str, name: str = "") -> bytes:
+        response = Client(routes[route]).get("/", query_string={"run": "best", "name": name})
+        assert response.status_code == 200, response.data
+        return bytes(response.data)
+
+    assert json.loads(answer("/runs")) == ["best"]
+    (embedding,) = json.loads(answer("/info"))["embeddings"]
+    name = embedding["tensorName"]
+    assert embedding["tensorShape"] == [number, 3]
+    points = np.frombuffer(answer("/tensor", name), np.float32).reshape(number, 3)
+    np.testing.assert_allclose(points, judged.seen, rtol=1e-4)
+    header, *labels = answer("/metadata", name).decode().splitlines()
+    assert header == "image\tclass"
+    assert labels == ["\t".join((f"a {place}.png", ("no line", 'a "b"')[place % 2])) for place in range(number)]
+    assert embedding["sprite"]["singleImageDim"] == [SPRITE_SIDE, SPRITE_SIDE]
+    sprite = np.asarray(Image.open(io.BytesIO(answer("/sprite_image", name))))
+    # Row by row, as many to a row as the square root of their number.
+    tiles = sprite.reshape(3, SPRITE_SIDE, 3, SPRITE_SIDE, 3).swapaxes(1, 2).reshape(9, -1)
+    assert (tiles[:number] == shades[:, None]).all()
+    assert not tiles[number:].any()
