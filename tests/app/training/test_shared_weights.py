@@ -17,7 +17,7 @@ from app.evaluation.metrics import METRICS
 from app.run_directory import RunDirectory
 from app.search.warm_start import filled
 from app.training.declaration import declare
-from app.training.shared_weights import SharedWeights
+from app.training.shared_weights import LEAST_CELLS, SharedWeights
 from app.training.trainer import Trainer
 from app.training.trial_data import load_trial_data
 from pipelines.balance import Balance
@@ -71,3 +71,25 @@ def test_a_supernet_is_trained_taken_up_again_and_ranks_cells(trainer: Trainer, 
     shared._known.clear()
     assert list(shared.value(ranked[0].edges) or ()) == pytest.approx([ranked[0].objective, ranked[0].loss], rel=1e-4)
     assert shared.value(DEAD) is None
+    # All of them in one graph.
+    assert shared._network._evaluate.experimental_get_tracing_count() == 1
+
+    # What was ranked before an interruption is not asked again, and cuts no cell off the rest.
+    with (tmp_path / "values.jsonl").open("a") as file:
+        file.write("[[1, 2")
+    for variable in shared._network.model.trainable_variables:
+        variable.assign(variable * 0.0)
+    shared._known.clear()
+    again = shared.rank(space, most=20, num_drawn=12, until=math.inf, is_stopped=lambda: False)
+    assert [(cell.edges, cell.objective) for cell in again] == [(cell.edges, cell.objective) for cell in ranked]
+    assert shared.train(epochs=9, **going) == 2
+    assert shared.epoch_seconds > 0.0
+    late = shared.rank(space, most=20, num_drawn=12, until=0.0, is_stopped=lambda: False)
+    assert 0 < len(late) <= LEAST_CELLS < len(ranked)
+
+    # Without time, the first epoch of all is cut.
+    shared._state = tmp_path / "late"
+    shared._values = shared._state / "values.jsonl"
+    before = int(shared._network.model.optimizer.iterations)
+    assert shared.train(epochs=3, **{**going, "until": 0.0}) == 1
+    assert 0 < int(shared._network.model.optimizer.iterations) - before < trainer.data.training.num_rows // 16
