@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tf_serving.server.flags import parse_flags, usage
 from tf_serving.server.logs import LOGGER, set_up
+from tf_serving.server.memory import keep_freed_memory
 from tf_serving.server.preflight import Preflight
 from tf_serving.server.preflight_child import fork_child
 from tf_serving.server.quiet import find_devices, import_tensorflow
@@ -78,6 +79,7 @@ def run(settings: ServerSettings, *, stopping: threading.Event | None = None) ->
 
 def _serve(settings: ServerSettings, stop: threading.Event) -> int:
     LOGGER.info("Starting; the ports open when the models are loaded")
+    keep_freed_memory()
     import_tensorflow()
     from tf_serving.server.app import Server
 
