@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, final
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
@@ -25,6 +28,8 @@ ROW_BUCKETS = tuple(2.0**power for power in range(20))
 REQUEST_LABELS = ("model", "version", "method", "protocol", "code")
 SECONDS_LABELS = ("model", "version")
 APIS = {"predict": "Predict", "classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"}
+MOST_UNCOUNTED = 1_024
+"""Answers that are kept until they are counted together: one by one takes ten times as long."""
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
@@ -205,17 +210,24 @@ class Metrics:
         self.example_counts.observe(rows, model)
         self.example_count_total.add(model, by=rows)
 
+    def count_all(self) -> None:
+        """Count the answers that wait for it; whoever reads comes here first."""
+        for tally in list(self._tallies.values()):
+            tally.count()
+
     def _runs(self) -> int:
         return self.runtime_latency.total()
 
     def totals(self) -> Mapping[str, int]:
         """Return the sum of every metric under TensorFlow Serving's name (without the leading colon form)."""
+        self.count_all()
         return {metric.name.replace(":", "/"): metric.total() for metric in self._compatible} | {
             "/tensorflow/core/graph_runs": self._runs()
         }
 
     def page(self, *, compatible_only: bool = False) -> bytes:
         """Return the text that Prometheus reads."""
+        self.count_all()
         lines = []
         for metric in self._compatible:
             lines.append(f"# TYPE {metric.name} {metric.kind}")
@@ -227,7 +239,7 @@ class Metrics:
 
 @final
 class Tally:
-    """Counts good answers in all metrics they change, at once.
+    """Counts good answers in all metrics they change, many at once.
 
     Args:
         metrics: To change.
@@ -237,7 +249,17 @@ class Tally:
         protocol: "REST" or "gRPC".
     """
 
-    __slots__ = ("_latency", "_lock", "_num_requests", "_num_rows", "_rows", "_runtime", "_seconds", "_statuses")
+    __slots__ = (
+        "_latency",
+        "_lock",
+        "_num_requests",
+        "_num_rows",
+        "_rows",
+        "_runtime",
+        "_seconds",
+        "_statuses",
+        "_uncounted",
+    )
 
     def __init__(self, metrics: Metrics, model: str, version: str, method: str, protocol: str) -> None:
         self._lock = metrics.answering
@@ -249,29 +271,44 @@ class Tally:
         self._seconds = metrics.seconds.counts(model, version)
         self._rows = metrics.example_counts.counts(model)
         self._num_rows = metrics.example_count_total.count(model)
+        self._uncounted: deque[tuple[float, float, int]] = deque()
 
     def add(self, *, seconds: float, in_model: float, rows: int | None) -> None:
-        """Count an answer.
+        """Take an answer.
 
         Args:
             seconds: From the whole request to the whole answer.
             in_model: Seconds of them.
             rows: Of the request; None where it has no such number.
         """
-        latency, runtime = seconds * 1e6, in_model * 1e6
+        self._uncounted.append((seconds, in_model, -1 if rows is None else rows))
+        if len(self._uncounted) >= MOST_UNCOUNTED:
+            self.count()
+
+    def count(self) -> None:
+        """Count the answers taken so far."""
         with self._lock:
-            self._statuses[0] += 1
-            self._num_requests[0] += 1
-            self._latency[bisect_left(MICROSECOND_BUCKETS, latency)] += 1
-            self._latency[-1] += latency
-            self._runtime[bisect_left(MICROSECOND_BUCKETS, runtime)] += 1
-            self._runtime[-1] += runtime
-            self._seconds[bisect_left(SECOND_BUCKETS, in_model)] += 1
-            self._seconds[-1] += in_model
-            if rows is not None:
-                self._rows[bisect_left(ROW_BUCKETS, rows)] += 1
-                self._rows[-1] += rows
-                self._num_rows[0] += rows
+            # Others may take answers meanwhile; only here do any go.
+            taken = [self._uncounted.popleft() for _ in range(len(self._uncounted))]
+            if not taken:
+                return
+            seconds, in_model, rows = np.array(taken).T
+            self._statuses[0] += len(taken)
+            self._num_requests[0] += len(taken)
+            _observe(self._latency, MICROSECOND_BUCKETS, seconds * 1e6)
+            _observe(self._runtime, MICROSECOND_BUCKETS, in_model * 1e6)
+            _observe(self._seconds, SECOND_BUCKETS, in_model)
+            rows = rows[rows >= 0]
+            _observe(self._rows, ROW_BUCKETS, rows)
+            self._num_rows[0] += int(rows.sum())
+
+
+def _observe(counts: list[float], buckets: Sequence[float], values: NDArray[Any]) -> None:
+    """Count values, ``(num_values,)``, in their buckets, and add their sum."""
+    places, times = np.unique(np.searchsorted(buckets, values), return_counts=True)
+    for place, several in zip(places.tolist(), times.tolist(), strict=True):
+        counts[place] += several
+    counts[-1] += float(values.sum())
 
 
 class _Conventional:
@@ -282,6 +319,7 @@ class _Conventional:
 
     def collect(self) -> Iterator[Metric]:
         """Return the families."""
+        self._metrics.count_all()
         requests = CounterMetricFamily("tamiz_requests", "Answers.", labels=REQUEST_LABELS)
         for values, (count,) in self._metrics.requests.series().items():
             requests.add_metric(values, count)
