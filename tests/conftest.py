@@ -24,6 +24,11 @@ gc.set_threshold(100_000, 20, 50)
 
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be every program that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
