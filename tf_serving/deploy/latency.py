@@ -82,7 +82,7 @@ def _measured(version: Path) -> list[dict[str, float]]:
         size: {name: np.resize(values, (size, *values.shape[1:])) for name, values in rows.items()}
         for size in BATCH_SIZES
     }
-    outputs = tuple(signature.outputs)
+    outputs = signature.output_names
     for batch in batches.values():  # the first calls of a size plan its memory
         for _ in range(MIN_CALLS):
             model.run(signature, batch, outputs, timeout=0)

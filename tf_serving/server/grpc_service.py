@@ -19,21 +19,19 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    predict_pb2,
     regression_pb2,
 )
 
 from tf_serving.server import grpc_health, grpc_loop, messages
 from tf_serving.server.access_log import log_answer
 from tf_serving.server.config_files import ModelConfig, TlsFiles, model_configs
-from tf_serving.server.extensions import Arrays
-from tf_serving.server.grpc_calls import MALFORMED, GrpcCall, Reply, Rpc, Transport
+from tf_serving.server.grpc_calls import MALFORMED, GrpcCall, Malformed, Reply, Rpc, Transport
 from tf_serving.server.grpc_library import LibraryTransport
 from tf_serving.server.inference import Inference, RequestContext
 from tf_serving.server.logs import LOGGER
+from tf_serving.server.predict_calls import PredictCall, PredictReader, Spec, spec_of
 from tf_serving.server.served_version import ServedVersion
 from tf_serving.server.settings import ServerSettings
-from tf_serving.server.signatures import ServedSignature
 from tf_serving.server.status import Code, ConfigurationError, ServingError, invalid
 
 MAX_MESSAGE = 1024
@@ -41,7 +39,6 @@ MAX_MESSAGE = 1024
 KEEPALIVE_MS = 60_000
 HEALTH_SERVICES = ("", "ModelService", "PredictionService")
 _PREDICTION = {
-    "Predict": ("predict", predict_pb2.PredictRequest),
     "Classify": ("classify", classification_pb2.ClassificationRequest),
     "Regress": ("regress", regression_pb2.RegressionRequest),
     "MultiInference": ("multi_inference", inference_pb2.MultiInferenceRequest),
@@ -173,6 +170,8 @@ class GrpcServer:
             path = f"{_PREDICTION_SERVICE}/{name}"
             infer = partial(self._infer, method_name)
             found[path] = self._rpc(kind.FromString, infer, path, is_quick=partial(self._is_quick, method_name))
+        path, predict = f"{_PREDICTION_SERVICE}/Predict", partial(self._infer, "predict")
+        found[path] = self._rpc(PredictReader().read, predict, path, is_quick=self._is_quick_call)
         return found
 
     def _rpc(
@@ -232,7 +231,13 @@ class GrpcServer:
             return True
         spec = request.tasks[0].model_spec if method == "multi_inference" and request.tasks else None
         spec = spec if spec is not None else getattr(request, "model_spec", None)
-        model = self._store.served().get(spec.name) if spec is not None else None
+        return spec is None or self._is_quick_model(spec.name)
+
+    def _is_quick_call(self, request: PredictCall | Malformed) -> bool:
+        return isinstance(request, Malformed) or request.spec is None or self._is_quick_model(request.spec.name)
+
+    def _is_quick_model(self, name: str) -> bool:
+        model = self._store.served().get(name)
         latest = model.latest if model is not None else None
         return latest is None or bool(latest.model.is_quick)
 
@@ -248,7 +253,9 @@ class GrpcServer:
         code, name, number = Code.OK, "", ""
         is_predict = method == "predict"
         try:
-            spec = _model_spec(request, method)
+            spec = request.spec if is_predict else _spec(request, method)
+            if spec is None:
+                raise invalid("Missing ModelSpec")
             name = spec.name
             version = self._acquire(spec, headers)
             number = version.version_text
@@ -266,24 +273,18 @@ class GrpcServer:
         finally:
             self._inference.count(context, name, number, code, perf_counter() - call.started)
 
-    def _acquire(self, spec: Any, headers: Headers) -> ServedVersion:
+    def _acquire(self, spec: Spec, headers: Headers) -> ServedVersion:
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
-        choice = spec.WhichOneof("version_choice")
-        version = spec.version.value if choice == "version" else None
-        label = spec.version_label if choice == "version_label" else None
-        return self._inference.acquire(spec.name, version=version, label=label, headers=headers)
+        return self._inference.acquire(spec.name, version=spec.version, label=spec.label, headers=headers)
 
     def _target(self, version: ServedVersion, context: RequestContext) -> messages.Target:
-        def run(signature: ServedSignature, inputs: Arrays, outputs: tuple[str, ...]) -> Arrays:
-            return self._inference.run(version, signature, inputs, outputs, context=context)
-
         settings = self._settings
         return messages.Target(
             version.name,
             version.number,
             version.model,
-            run,
+            partial(self._inference.run, version, context=context),
             strict_method=settings.enable_signature_method_name_check,
             as_content=settings.enable_serialization_as_tensor_content,
             max_rows=settings.limits.batch_rows,
@@ -293,7 +294,7 @@ class GrpcServer:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         messages.check_metadata_fields(request.metadata_field)
-        version = self._acquire(request.model_spec, headers)
+        version = self._acquire(spec_of(request.model_spec), headers)
         try:
             return messages.model_metadata(request, name=version.name, number=version.number, model=version.model)
         finally:
@@ -371,13 +372,11 @@ def _new_id() -> str:
     return f"g{os.getpid():x}-{next(_IDS):x}"
 
 
-def _model_spec(request: Any, method: str) -> Any:
+def _spec(request: Any, method: str) -> Spec | None:
     if method == "multi_inference":
         messages.check_tasks(request.tasks)
-        return request.tasks[0].model_spec
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    return request.model_spec
+        return spec_of(request.tasks[0].model_spec)
+    return spec_of(request.model_spec) if request.HasField("model_spec") else None
 
 
 def _credentials(tls: TlsFiles | None) -> Any:

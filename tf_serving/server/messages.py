@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
 
 from tf_serving.server.examples import check_example_count, classifications, input_examples, regressions
 from tf_serving.server.extensions import Arrays
+from tf_serving.server.predict_calls import PredictCall, predict_call
 from tf_serving.server.signatures import (
     CLASSIFY_METHOD,
     REGRESS_METHOD,
@@ -29,7 +30,7 @@ from tf_serving.server.signatures import (
     check_regress,
 )
 from tf_serving.server.status import Code, ServingError, invalid
-from tf_serving.server.tensor_protos import from_proto, output_entry
+from tf_serving.server.tensor_protos import output_entry
 
 Run = Callable[[ServedSignature, Arrays, tuple[str, ...]], Arrays]
 
@@ -70,22 +71,22 @@ def answer(method: str, request: Any, target: Target) -> Any:
     return _METHODS[method](request, target)
 
 
-def predict(request: Any, target: Target) -> bytes:
+def predict(call: PredictCall, target: Target) -> bytes:
     """Return the PredictResponse to a request, on the wire: making it a message first takes ten times as long.
 
     Raises:
         ServingError: With TensorFlow Serving's codes and words.
     """
-    key = request.model_spec.signature_name
+    key = call.spec.signature_name if call.spec is not None else ""
     signature = target.model.signature(key)
     if signature is None:
         raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{key or SERVING_DEFAULT}" not found.')
-    tensors = request.inputs
-    inputs = {alias: from_proto(tensors[alias], alias) for alias in tensors}
-    outputs = check_outputs(signature, request.output_filter)
+    inputs = call.inputs()
+    outputs = check_outputs(signature, call.output_filter) if call.output_filter else signature.output_names
     answers = target.run(signature, inputs, outputs)
     entries = [output_entry(alias, answers[alias], as_content=target.as_content) for alias in outputs]
-    return b"".join((*entries, _spec_on_the_wire(target.name, target.number, signature.name)))
+    entries.append(_spec_on_the_wire(target.name, target.number, signature.name))
+    return b"".join(entries)
 
 
 @lru_cache(maxsize=256)
@@ -98,7 +99,7 @@ def _spec_on_the_wire(name: str, number: int, signature: str) -> bytes:
 
 
 def _predict(request: Any, target: Target) -> Any:
-    return predict_pb2.PredictResponse.FromString(predict(request, target))
+    return predict_pb2.PredictResponse.FromString(predict(predict_call(request), target))
 
 
 def _classify(request: Any, target: Target) -> Any:
@@ -180,7 +181,7 @@ def _examples(message: Any, target: Target) -> Any:
 
 
 def _classify_into(result: Any, signature: ServedSignature, examples: Any, target: Target) -> None:
-    outputs = target.run(signature, {"inputs": examples}, tuple(signature.outputs))
+    outputs = target.run(signature, {"inputs": examples}, signature.output_names)
     for row in classifications(outputs, len(examples)):
         classes = result.classifications.add().classes
         for label, score in row:
@@ -188,7 +189,7 @@ def _classify_into(result: Any, signature: ServedSignature, examples: Any, targe
 
 
 def _regress_into(result: Any, signature: ServedSignature, examples: Any, target: Target) -> None:
-    outputs = target.run(signature, {"inputs": examples}, tuple(signature.outputs))
+    outputs = target.run(signature, {"inputs": examples}, signature.output_names)
     for value in regressions(outputs, len(examples)).tolist():
         result.regressions.add(value=value)
 

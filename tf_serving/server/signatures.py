@@ -45,6 +45,7 @@ class ServedSignature:
         defaults: Values of inputs that may be left out.
         proto: The SignatureDef.
         dtypes: Number of the type of every input.
+        output_names: Aliases of the outputs.
         can_batch: Whether the first dimension of every input and output is free.
     """
 
@@ -55,6 +56,7 @@ class ServedSignature:
     defaults: Mapping[str, NDArray[Any]]
     proto: Any
     dtypes: Mapping[str, int] = field(default_factory=dict)
+    output_names: tuple[str, ...] = ()
     can_batch: bool = False
 
     @classmethod
@@ -71,6 +73,7 @@ class ServedSignature:
             defaults=defaults,
             proto=proto,
             dtypes={alias: spec.dtype for alias, spec in inputs.items()},
+            output_names=tuple(outputs),
             can_batch=bool(inputs) and all(spec.shape and spec.shape[0] is None for spec in specs),
         )
 
@@ -146,7 +149,7 @@ def check_outputs(signature: ServedSignature, output_filter: Iterable[str]) -> t
         if alias in chosen:
             raise invalid(f"duplicate output tensor alias: {alias}")
         chosen.append(alias)
-    return tuple(chosen) or tuple(signature.outputs)
+    return tuple(chosen) or signature.output_names
 
 
 def check_classify(signature: ServedSignature, *, strict_method: bool) -> None:

@@ -38,8 +38,10 @@ _FIELDS = {
     types.COMPLEX64: "scomplex_val",
     types.COMPLEX128: "dcomplex_val",
 }
-# Field numbers of TensorProto whose packed form is the bytes of the array.
-_PACKED = {types.FLOAT: 5, types.DOUBLE: 6, types.COMPLEX64: 9, types.BOOL: 11, types.COMPLEX128: 12}
+FIXED_FIELDS = {types.FLOAT: 5, types.DOUBLE: 6, types.COMPLEX64: 9, types.COMPLEX128: 12}
+"""Numbers of the fields of TensorProto whose packed form is the bytes of the array, whatever they are."""
+# And where this is so for the values that there are.
+_PACKED = {**FIXED_FIELDS, types.BOOL: 11}
 
 
 def from_proto(proto: Any, alias: str) -> NDArray[Any]:
