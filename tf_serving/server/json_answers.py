@@ -23,6 +23,7 @@ _NUMBERS = orjson.OPT_SERIALIZE_NUMPY
 _WRITABLE = {types.NUMPY[number] for number in types.NAMES} - {
     types.NUMPY[number] for number in (types.COMPLEX64, types.COMPLEX128, types.BFLOAT16, types.HALF, types.UINT16)
 }
+_WRITABLE_NUMBERS = _WRITABLE - {types.NUMPY[types.STRING]}
 _DIGITS = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 MAX_MARKED_RANK = 8
 """Tensors of more dimensions are indented the slow way."""
@@ -45,7 +46,7 @@ def write_outputs(outputs: Mapping[str, NDArray[Any]], *, row_format: bool, exac
         return b'{\n    "outputs": %b\n}' % _columns(outputs, exact)
     if len(outputs) == 1:
         ((_, array),) = outputs.items()
-        if array.ndim and array.size and array.dtype in _WRITABLE and array.dtype != object:  # what most models answer
+        if array.ndim and array.size and array.dtype in _WRITABLE_NUMBERS:  # what most models answer
             text = _numbers(array, exact).replace(b",", b", ")
             return b'{\n    "predictions": %b\n    ]\n}' % text[:-1]
     _check_rows(outputs)

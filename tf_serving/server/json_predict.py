@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tf_serving.server.json_numbers import QUICK_NUMBERS_BYTES, NumberDocument, read_numbers
-from tf_serving.server.json_tensors import TensorBuilder, is_base64, to_array, to_batch
+from tf_serving.server.json_tensors import TensorBuilder, is_base64, to_array, to_array_quickly
 from tf_serving.server.json_text import check_depth, dump, parse
 from tf_serving.server.status import ServingError, invalid
 
@@ -93,24 +93,20 @@ def read_inputs(
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def _has_booleans(body: bytes) -> bool:
-    return b"true" in body or b"false" in body
-
-
 def _rows_quickly(instances: list[Any], dtypes: Mapping[str, int], body: bytes) -> Arrays | None:
-    booleans = _has_booleans(body)
+    booleans = b"true" in body or b"false" in body
     if type(instances[0]) is not dict:
         if len(dtypes) != 1:
             return None
         ((alias, dtype),) = dtypes.items()
-        array = to_batch(instances, dtype, may_hold_booleans=booleans)
+        array = to_array_quickly(instances, dtype, may_hold_booleans=booleans)
         return None if array is None else {alias: array}
     try:
         if set(map(len, instances)) != {len(dtypes)}:
             return None
         arrays = {}
         for alias, dtype in dtypes.items():
-            array = to_batch(list(map(itemgetter(alias), instances)), dtype, may_hold_booleans=booleans)
+            array = to_array_quickly(list(map(itemgetter(alias), instances)), dtype, may_hold_booleans=booleans)
             if array is None:
                 return None
             arrays[alias] = array
@@ -169,7 +165,7 @@ def _add_row(builders: Mapping[str, TensorBuilder], row: dict[str, Any], index: 
 
 def _columns(inputs: Any, dtypes: Mapping[str, int], body: bytes, max_depth: int) -> Arrays:
     check_depth(inputs, max_depth)
-    booleans = _has_booleans(body)
+    booleans = b"true" in body or b"false" in body
     if not _is_row(inputs):
         if len(dtypes) > 1:
             raise invalid(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from array import array as packed_array
+from itertools import chain
 from typing import Any, final
 
 import numpy as np
@@ -28,6 +30,17 @@ RANGES = {
     types.UINT64: (0, 2**64),
 }
 REALS = (types.FLOAT, types.DOUBLE)
+_CODES = {
+    types.FLOAT: "f",
+    types.DOUBLE: "d",
+    types.INT8: "b",
+    types.INT16: "h",
+    types.INT32: "i",
+    types.UINT8: "B",
+    types.INT64: "q",
+    types.UINT32: "I",
+    types.UINT64: "Q",
+}
 MAX_QUICK_RANK = 8
 """Deeper nesting goes the slow way, where its depth is checked."""
 
@@ -73,7 +86,7 @@ def to_array(value: Any, dtype: int, *, may_hold_booleans: bool) -> NDArray[Any]
     Raises:
         ServingError: The lists are ragged or a value does not fit the type.
     """
-    array = _quickly(value, dtype, may_hold_booleans)
+    array = to_array_quickly(value, dtype, may_hold_booleans=may_hold_booleans)
     if array is not None:
         return array
     builder = TensorBuilder(dtype)
@@ -81,18 +94,16 @@ def to_array(value: Any, dtype: int, *, may_hold_booleans: bool) -> NDArray[Any]
     return builder.array()
 
 
-def to_batch(values: list[Any], dtype: int, *, may_hold_booleans: bool) -> NDArray[Any] | None:
-    """Return equal-shaped JSON values as one tensor, or None where value by value has to say what is wrong."""
-    return _quickly(values, dtype, may_hold_booleans)
-
-
-def _quickly(value: Any, dtype: int, may_hold_booleans: bool) -> NDArray[Any] | None:
+def to_array_quickly(value: Any, dtype: int, *, may_hold_booleans: bool) -> NDArray[Any] | None:
+    """Return what ``to_array`` does, or None where value by value has to say what is wrong."""
     if dtype == types.STRING:
         return _text_quickly(value)
-    if dtype not in REALS and dtype not in RANGES and dtype != types.BOOL:
-        return None
-    if may_hold_booleans and dtype != types.BOOL:
-        return None
+    if (dtype not in REALS and dtype not in RANGES) or may_hold_booleans:
+        return _booleans_quickly(value) if dtype == types.BOOL else None
+    if type(value) is list and value:
+        packed = _packed_quickly(value, dtype)
+        if packed is not None:
+            return packed
     try:
         array = np.array(value)
     except (ValueError, OverflowError, TypeError):
@@ -106,14 +117,44 @@ def _quickly(value: Any, dtype: int, may_hold_booleans: bool) -> NDArray[Any] | 
             return None
         with np.errstate(over="ignore"):
             return array.astype(wanted, copy=False)
-    if dtype == types.BOOL:
-        return array if kind == "b" else None
     if kind not in "iu":
         return None
     low, high = RANGES[dtype]
     if int(array.min()) < low or int(array.max()) >= high:
         return None
     return array.astype(wanted, copy=False)
+
+
+def _packed_quickly(values: list[Any], dtype: int) -> NDArray[Any] | None:
+    """Return numbers, or equally many of them in each of several lists, as a tensor; None for whatever else there is.
+
+    A few numbers take a tenth of the time they take NumPy, which has to find out first what they are.
+    """
+    wanted, code = types.NUMPY[dtype], _CODES[dtype]
+    rows, shape = [values], None
+    if type(values[0]) is list:
+        rows, shape = values, (len(values), len(values[0]))
+    try:
+        if shape is not None and (not shape[1] or set(map(len, rows)) != {shape[1]}):
+            return None
+        # Whole numbers alone become floats in one step: on the way to a double a great one would be rounded before.
+        is_whole = dtype in REALS and type(rows[0][0]) is int and float not in set(map(type, chain(*rows)))
+        packed = packed_array("q" if is_whole else code)
+        for row in rows:
+            packed.fromlist(row)
+    except (TypeError, IndexError, OverflowError):
+        return None
+    array: NDArray[Any] = np.frombuffer(packed, np.int64 if is_whole else wanted)
+    array = array.astype(wanted) if is_whole else array
+    return array if shape is None else array.reshape(shape)
+
+
+def _booleans_quickly(value: Any) -> NDArray[Any] | None:
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return array if array.size and array.ndim <= MAX_QUICK_RANK and array.dtype.kind == "b" else None
 
 
 def _text_quickly(value: Any) -> NDArray[Any] | None:
