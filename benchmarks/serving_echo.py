@@ -43,7 +43,7 @@ async def main(rest: int, grpc: int, kind: str) -> None:
         transport = LibraryTransport(methods, watched=None, options=(), num_threads=4, max_calls=None)
     transport.listen(f"127.0.0.1:{grpc}", None)
     transport.start()
-    server = HttpServer(http, is_quick=lambda _: True, limits=Limits(), num_threads=1, metrics=Metrics())
+    server = HttpServer(http, answer_quickly=http, limits=Limits(), num_threads=1, metrics=Metrics())
     await server.start(bind("127.0.0.1", rest, shared=False, purpose="REST"), None)
     await asyncio.Event().wait()
 

@@ -86,7 +86,7 @@ class Server:
         )
         self._http = HttpServer(
             self._rest.answer,
-            is_quick=self._rest.is_quick,
+            answer_quickly=self._rest.answer_quickly,
             limits=settings.limits,
             num_threads=_rest_threads(settings),
             metrics=self.metrics,

@@ -53,7 +53,12 @@ class Batcher:
         self._depth = metrics.queue_depth.labels(name)
 
     def run(
-        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, timeout: float
+        self,
+        signature: ServedSignature,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: tuple[str, ...],
+        *,
+        timeout: float,
     ) -> Arrays:
         """Return outputs by alias, as ``LoadedModel.run`` does.
 
@@ -204,7 +209,7 @@ class Batcher:
         self,
         signature: ServedSignature,
         inputs: Mapping[str, NDArray[Any]],
-        outputs: Sequence[str],
+        outputs: tuple[str, ...],
         rows: int,
         limit: int,
         timeout: float,
@@ -221,7 +226,12 @@ class Batcher:
         return {alias: np.concatenate([part[alias] for part in parts]) for alias in outputs}
 
     def _run(
-        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, timeout: float
+        self,
+        signature: ServedSignature,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: tuple[str, ...],
+        *,
+        timeout: float,
     ) -> Arrays:
         answer: Arrays = self._model.run(signature, inputs, outputs, timeout=timeout)
         return answer
@@ -305,6 +315,6 @@ class _Queue:
             task.turn.set()
 
 
-def _key(signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Any:
+def _key(signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> Any:
     shapes = tuple((inputs[alias].dtype.char, inputs[alias].shape[1:]) for alias in signature.inputs)
     return (signature.name, tuple(outputs), shapes)

@@ -13,6 +13,11 @@ def json_error(status: int, message: str, *headers: tuple[str, str]) -> HttpResp
     return HttpResponse(status, error_body(message), headers=headers)
 
 
+def too_large(limit: int) -> HttpResponse:
+    """Return the answer to a body of more bytes than the limit."""
+    return json_error(413, f"Body is larger than {limit} bytes")
+
+
 def decompressed(body: bytes, encoding: str, *, limit: int) -> bytes | HttpResponse:
     """Return the content of a body, or the answer that refuses it.
 

@@ -8,6 +8,12 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import NamedTuple, final
 
+from tf_serving.server.extensions import HttpResponse
+from tf_serving.server.http_bodies import json_error, too_large
+from tf_serving.server.settings import Limits
+
+ONLY_ONCE = frozenset({"host", "transfer-encoding"})
+"""Headers of which a request may have one each."""
 MAX_HEADS = 256
 MAX_HEAD_BYTES = 2_048
 _END = b"\r\n\r\n"
@@ -70,6 +76,34 @@ class KnownHeads:
         if len(self._heads) >= MAX_HEADS:
             self._heads.clear()
         self._heads[piece[:end]] = head._replace(headers=MappingProxyType(dict(headers)))
+
+
+def head_refusal(
+    headers: Mapping[str, str], *, version: str, upgrades: bool, num_bytes: int, limits: Limits
+) -> HttpResponse | None:
+    """Return the answer to a request that is refused for its head; None where the body may come.
+
+    Args:
+        headers: Names in lower case.
+        version: Of HTTP.
+        upgrades: Whether another protocol is asked for.
+        num_bytes: Of the whole head.
+        limits: Of clients.
+    """
+    coding = headers.get("transfer-encoding")
+    if upgrades:
+        return json_error(400, "Malformed request: upgrades are not supported")
+    if version not in ("1.0", "1.1"):
+        return json_error(400, "Malformed request: HTTP 1.0 or 1.1 is spoken here")
+    # Whoever stands before this server might see another end of the body in all other cases.
+    if coding is not None and (coding.strip().lower() != "chunked" or version == "1.0"):
+        return json_error(400, "Malformed request: Transfer-Encoding is chunked, in HTTP 1.1, or nothing")
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > limits.body_bytes:
+        return too_large(limits.body_bytes)
+    if num_bytes > limits.header_bytes:
+        return json_error(431, f"Header is larger than {limits.header_bytes} bytes")
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -25,8 +25,8 @@ import httptools
 
 from tf_serving.server.access_log import log_answer
 from tf_serving.server.extensions import HttpRequest, HttpResponse
-from tf_serving.server.http_bodies import decompressed, json_error
-from tf_serving.server.http_heads import Head, KnownHeads, first_lines
+from tf_serving.server.http_bodies import decompressed, json_error, too_large
+from tf_serving.server.http_heads import ONLY_ONCE, Head, KnownHeads, first_lines, head_refusal
 from tf_serving.server.logs import LOGGER
 from tf_serving.server.metrics import Metrics
 from tf_serving.server.settings import Limits
@@ -37,7 +37,7 @@ _IDS = itertools.count(1)
 _ID_PREFIX = f"{os.getpid():x}-{time.time_ns() // 1_000_000:x}"
 
 Answer = Callable[[HttpRequest], HttpResponse]
-IsQuick = Callable[[HttpRequest], bool]
+QuickAnswer = Callable[[HttpRequest], HttpResponse | None]
 
 
 @final
@@ -46,7 +46,7 @@ class HttpServer:
 
     Args:
         answer: Blocking; never raises.
-        is_quick: Whether a request is answered on the event loop, else in a thread.
+        answer_quickly: Answers on the event loop, or returns None for a request that is to be answered in a thread.
         limits: Of clients.
         num_threads: For requests that are not quick.
         metrics: To count connections.
@@ -57,7 +57,7 @@ class HttpServer:
         self,
         answer: Answer,
         *,
-        is_quick: IsQuick,
+        answer_quickly: QuickAnswer,
         limits: Limits,
         num_threads: int,
         metrics: Metrics,
@@ -65,7 +65,7 @@ class HttpServer:
     ) -> None:
         self.answer = answer
         self.access_log = access_log
-        self.is_quick = is_quick
+        self.answer_quickly = answer_quickly
         self.limits = limits
         self.metrics = metrics
         self.connections: set[_Connection] = set()
@@ -224,18 +224,20 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value) + 4
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        key = name.decode("latin-1").lower()
+        if key in ONLY_ONCE and key in self._headers:
+            self._refusal = json_error(400, f"Malformed request: there are two headers {key}")
+        self._headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        limits, headers = self._limits, self._headers
-        if self._parser.should_upgrade():
-            self._refusal = json_error(400, "Malformed request: upgrades are not supported")
-        elif self._parser.get_http_version() not in ("1.0", "1.1"):
-            self._refusal = json_error(400, "Malformed request: HTTP 1.0 or 1.1 is spoken here")
-        elif self._header_bytes + len(self._url) > limits.header_bytes:
-            self._refusal = json_error(431, f"Header is larger than {limits.header_bytes} bytes")
-        if (length := headers.get("content-length", "")).isdigit() and int(length) > limits.body_bytes:
-            self._refusal = _too_large(limits.body_bytes)
+        headers = self._headers
+        self._refusal = self._refusal or head_refusal(
+            headers,
+            version=self._parser.get_http_version(),
+            upgrades=self._parser.should_upgrade(),
+            num_bytes=self._header_bytes + len(self._url),
+            limits=self._limits,
+        )
         if self._refusal is None and headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._refusal is not None:
@@ -249,7 +251,7 @@ class _Connection(asyncio.Protocol):
             return
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body_bytes:
-            self._refusal = _too_large(self._limits.body_bytes)
+            self._refusal = too_large(self._limits.body_bytes)
             self._refuse(self._refusal)
             return
         self._body.append(body)
@@ -283,11 +285,12 @@ class _Connection(asyncio.Protocol):
         if not request_id or len(request_id) > 128 or not request_id.isprintable():
             request_id = f"{_ID_PREFIX}-{next(_IDS):x}"
         request = HttpRequest(head.method, head.path, head.query, head.headers, body, self._peer, request_id)
+        if not self._waiting and not self._busy and not self._closing and self._blocked_since is None:
+            self._start(request, keep_alive=keep_alive and not self._close_after)
+            return
         self._waiting.append((request, keep_alive))
         if len(self._waiting) >= MAX_PIPELINED:
             self._transport.pause_reading()
-        if not self._busy:
-            self._next()
 
     # Answers.
 
@@ -300,18 +303,20 @@ class _Connection(asyncio.Protocol):
             if isinstance(item, HttpResponse):
                 self._write(item, keep_alive=not is_last)
                 continue
-            request, keep_alive = item[0], item[1] and not is_last
-            self._started = perf_counter()
-            if self._server.is_quick(request):
-                self._finish(self._server.answer(request), request, keep_alive)
-                continue
+            self._start(item[0], keep_alive=item[1] and not is_last)
+
+    def _start(self, request: HttpRequest, *, keep_alive: bool) -> None:
+        """Answer a request at once, or let a thread do it."""
+        self._started = perf_counter()
+        response = self._server.answer_quickly(request)
+        if response is None:
             future = self._server.in_thread(request)
-            if future is None:
-                full = json_error(503, "Too many requests wait; try again later", ("Retry-After", "1"))
-                self._finish(full, request, keep_alive)
-                continue
-            self._busy = True
-            future.add_done_callback(partial(self._answered, request=request, keep_alive=keep_alive))
+            if future is not None:
+                self._busy = True
+                future.add_done_callback(partial(self._answered, request=request, keep_alive=keep_alive))
+                return
+            response = json_error(503, "Too many requests wait; try again later", ("Retry-After", "1"))
+        self._finish(response, request, keep_alive)
 
     def _answered(self, done: asyncio.Future[HttpResponse], *, request: HttpRequest, keep_alive: bool) -> None:
         self._busy = False
@@ -341,16 +346,15 @@ class _Connection(asyncio.Protocol):
     def _write(
         self, response: HttpResponse, *, keep_alive: bool, request_id: str = "", without_body: bool = False
     ) -> None:
-        body = response.body
+        status, body, content_type, headers = response
         keep_alive = keep_alive and not self._server.draining and not self._closing
-        head = b"%bContent-Length: %d\r\n" % (first_lines(response.status, response.content_type), len(body))
-        if request_id:
-            head += b"X-Request-Id: %b\r\n" % request_id.encode("latin-1", "replace")
-        for name, value in response.headers:
-            head += f"{name}: {value}\r\n".encode("latin-1")
+        further = b"X-Request-Id: %b\r\n" % request_id.encode("latin-1", "replace") if request_id else b""
+        for name, value in headers:
+            further += f"{name}: {value}\r\n".encode("latin-1")
         if not keep_alive:
-            head += b"Connection: close\r\n"
-        self._transport.write(head + b"\r\n" if without_body else b"%b\r\n%b" % (head, body))
+            further += b"Connection: close\r\n"
+        first, content = first_lines(status, content_type), b"" if without_body else body
+        self._transport.write(b"%bContent-Length: %d\r\n%b\r\n%b" % (first, len(body), further, content))
         if not keep_alive:
             self._closing = True
             self._transport.close()
@@ -394,7 +398,3 @@ class _Connection(asyncio.Protocol):
         """Close at once."""
         self._closing = True
         self._transport.abort()
-
-
-def _too_large(limit: int) -> HttpResponse:
-    return json_error(413, f"Body is larger than {limit} bytes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -70,7 +70,7 @@ class LoadedLiteModel:
         self,
         signature: ServedSignature,
         inputs: Mapping[str, NDArray[Any]],
-        outputs: Sequence[str],
+        outputs: tuple[str, ...],
         *,
         timeout: float,  # noqa: ARG002 - an interpreter cannot be interrupted
     ) -> Arrays:

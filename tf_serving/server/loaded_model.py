@@ -30,6 +30,8 @@ from tf_serving.server.status import Code, ServingError, invalid
 from tf_serving.server.tensor_protos import from_proto
 
 Arrays = dict[str, NDArray[Any]]
+_Key = tuple[str, tuple[str, ...], int, bool]
+"""Of a prepared run: signature, outputs, deadline in milliseconds, whether it is in the calling thread."""
 
 SHORT_SECONDS = 0.002
 """Signatures whose calls take less run in the calling thread."""
@@ -56,7 +58,7 @@ class LoadedModel:
         self._session: Any = session
         self.meta_graph = meta_graph
         self.signatures = {name: _signature(name, proto) for name, proto in meta_graph.signature_def.items()}
-        self._callables: dict[Any, _Callable] = {}
+        self._callables: dict[_Key, _Callable] = {}
         self._pace: dict[str, _Pace] = {name: _Pace() for name in self.signatures}
         self._lock = threading.Lock()
         self._usual_timeout_ms = usual_timeout_ms
@@ -97,7 +99,12 @@ class LoadedModel:
         return self._pace[signature].is_short
 
     def run(
-        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, timeout: float
+        self,
+        signature: ServedSignature,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: tuple[str, ...],
+        *,
+        timeout: float,
     ) -> Arrays:
         """Return outputs by alias.
 
@@ -114,7 +121,7 @@ class LoadedModel:
         return self._run(signature, inputs, outputs, timeout=timeout, short=pace.is_short, pace=pace)
 
     def make_ready(
-        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+        self, signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]
     ) -> None:
         """Prepare every run that requests like this one will take, and learn how long it takes.
 
@@ -136,27 +143,34 @@ class LoadedModel:
         self,
         signature: ServedSignature,
         inputs: Mapping[str, NDArray[Any]],
-        outputs: Sequence[str],
+        outputs: tuple[str, ...],
         *,
         timeout: float,
         short: bool,
         pace: _Pace,
     ) -> Arrays:
-        # A short run is in this thread, whose own clock tells what it takes on a busy machine, too.
-        clock = thread_time if short else perf_counter
+        own_clock = short and pace.own_clock
+        clock = thread_time if own_clock else perf_counter
         try:
-            call = self._callable(signature, outputs, 0 if short else self._timeout_ms(timeout), short)
-            feeds = [inputs[alias] for alias in call.feeds]
-            for place in call.texts:
-                feeds[place] = _objects(feeds[place])
-            started = clock()
-            values = call.run(*feeds)
+            key = (signature.name, outputs, 0 if short else self._timeout_ms(timeout), short)
+            call = self._callables.get(key) or self._callable(key, signature)
+            if call.only_feed is not None:
+                started = clock()
+                values = call.run(inputs[call.only_feed])
+            else:
+                feeds = [inputs[alias] for alias in call.feeds]
+                for place in call.texts:
+                    feeds[place] = _objects(feeds[place])
+                started = clock()
+                values = call.run(*feeds)
         except tf.errors.OpError as error:
             raise ServingError(Code(error.error_code), str(error.message)) from None
         except (RuntimeError, ValueError, TypeError) as error:
             raise invalid(str(error)) from None
-        pace.add(clock() - started)
+        pace.add(clock() - started, own_clock=own_clock)
         self.is_quick = pace.is_short
+        if call.only_output is not None:
+            return {call.only_output: values[0]}
         return {alias: values[place] for alias, place in call.places}
 
     def close(self) -> None:
@@ -174,15 +188,12 @@ class LoadedModel:
         place = bisect_left(self._timeouts_ms, int(seconds * 1000))
         return 0 if seconds <= 0 or place == len(self._timeouts_ms) else self._timeouts_ms[place]
 
-    def _callable(self, signature: ServedSignature, outputs: Sequence[str], timeout: int, short: bool) -> _Callable:
-        outputs = outputs if type(outputs) is tuple else tuple(outputs)
-        key = (signature.name, outputs, timeout, short)
-        found = self._callables.get(key)
-        if found is None:
-            with self._lock:
-                if len(self._callables) >= MAX_CALLABLES:
-                    self._callables.clear()
-                found = self._callables[key] = _Callable(self._session, signature, outputs, timeout, short)
+    def _callable(self, key: _Key, signature: ServedSignature) -> _Callable:
+        with self._lock:
+            if len(self._callables) >= MAX_CALLABLES:
+                self._callables.clear()
+            _, outputs, timeout, short = key
+            found = self._callables[key] = _Callable(self._session, signature, outputs, timeout, short)
         return found
 
 
@@ -196,6 +207,7 @@ class _Callable:
         options = config_pb2.CallableOptions()
         self.feeds = tuple(signature.inputs)
         self.texts = [place for place, spec in enumerate(signature.inputs.values()) if spec.dtype == types.STRING]
+        self.only_feed = self.feeds[0] if len(self.feeds) == 1 and not self.texts else None
         feeds = [spec.tensor for spec in signature.inputs.values()]
         # Two aliases may name one tensor, which must not be fetched twice.
         fetches = list(dict.fromkeys(signature.outputs[alias].tensor for alias in outputs))
@@ -203,6 +215,7 @@ class _Callable:
         options.fetch.extend(fetches)
         options.run_options.inter_op_thread_pool = -1 if short else 0
         options.run_options.timeout_in_ms = timeout
+        self.only_output = outputs[0] if len(outputs) == 1 else None
         self.places = [(alias, fetches.index(signature.outputs[alias].tensor)) for alias in outputs]
         self.run: Callable[..., list[Any]]
         make = getattr(session, "_make_callable_from_options", None)
@@ -217,26 +230,34 @@ class _Pace:
     """How long calls of a signature take.
 
     The best of a few calls counts, not the mean: on a busy machine a call waits for the processor much longer than it
-    computes.
+    computes. Where the best of short calls seems long, too, the thread's own clock decides; it is a system call, which
+    is why it is not asked every time.
     """
 
-    __slots__ = ("_best", "_calls", "is_short")
+    __slots__ = ("_best", "_calls", "is_short", "own_clock")
 
     def __init__(self) -> None:
         self._calls = 0
         self._best = LONG_SECONDS
         self.is_short = False
+        self.own_clock = False  # whether the next short calls are timed by the thread's own clock
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, *, own_clock: bool) -> None:
         # Unlocked: a lost update puts a decision off by a call.
         if seconds > LONG_SECONDS:
-            self._calls, self.is_short = 0, False
+            self._decide(is_short=False, own_clock=own_clock)
             return
-        self._best = min(self._best, seconds)
+        if seconds < self._best:
+            self._best = seconds
         self._calls += 1
-        if self._calls % PROVING_CALLS == 0:
-            self.is_short = self._best < SHORT_SECONDS
-            self._best = LONG_SECONDS
+        if self._calls >= PROVING_CALLS:
+            self._decide(is_short=self._best < SHORT_SECONDS, own_clock=own_clock)
+
+    def _decide(self, *, is_short: bool, own_clock: bool) -> None:
+        self._calls, self._best = 0, LONG_SECONDS
+        self.own_clock = self.is_short and not is_short and not own_clock
+        if not self.own_clock:
+            self.is_short = is_short
 
 
 def _objects(array: NDArray[Any]) -> NDArray[Any]:

@@ -81,6 +81,7 @@ class Rest:
         self._monitoring_path = monitoring_path
         self._metrics_page = metrics_page
         self._extensions: Extensions = settings.extensions
+        self._formats = settings.extensions.body_formats
         self._routes = [(route, re.compile(route.pattern)) for route in self._extensions.routes]
         self._timeout = settings.rest_api_timeout_in_ms / 1000
         self._limits = settings.limits
@@ -97,24 +98,31 @@ class Rest:
         )
         self.is_draining = False
 
-    def is_quick(self, request: HttpRequest) -> bool:
-        """Return whether answering takes so little time that it may happen on the event loop."""
+    def answer_quickly(self, request: HttpRequest) -> HttpResponse | None:
+        """Return the answer where it takes so little time that it may be made on the event loop, else None."""
         if request.method != "POST":
-            return not self._routes
-        if len(request.body) > QUICK_BODY_BYTES or self._has_own_format(request):
-            return False
+            return None if self._routes else self.answer(request)
+        if len(request.body) > QUICK_BODY_BYTES or (self._formats and self._has_own_format(request)):
+            return None
         path = _inference_path(request.path)
-        if not isinstance(path, _Path):
-            return path is not None
-        model = self._store.served().get(path.name)
-        latest = model.latest if model is not None else None
-        # An unknown model is a quick answer, too.
-        return latest is None or bool(latest.model.is_quick)
+        if path is None:
+            return None
+        if type(path) is _Path:
+            model = self._store.served().get(path.name)
+            # An unknown model is a quick answer, too.
+            if model is not None and model.latest is not None and not model.latest.model.is_quick:
+                return None
+        return self.answer(request, path=path)
 
-    def answer(self, request: HttpRequest) -> HttpResponse:
-        """Return the answer; whatever goes wrong is one, too."""
+    def answer(self, request: HttpRequest, *, path: _Path | ServingError | None = None) -> HttpResponse:
+        """Return the answer; whatever goes wrong is one, too.
+
+        Args:
+            request: Any.
+            path: Of a request for an inference, where it is known already.
+        """
         try:
-            response = self._answer(request)
+            response = self._answer(request, path)
         except ServingError as error:
             retry = () if error.retry_after is None else (("Retry-After", str(error.retry_after)),)
             response = json_error(error.http_status, error.message, *retry)
@@ -125,14 +133,15 @@ class Rest:
             return HttpResponse(response.status, response.body, response.content_type, (*response.headers, *self._cors))
         return response
 
-    def _answer(self, request: HttpRequest) -> HttpResponse:
-        if request.method == "POST":
+    def _answer(self, request: HttpRequest, path: _Path | ServingError | None) -> HttpResponse:
+        if path is None and request.method == "POST":
             path = _inference_path(request.path)
-            if isinstance(path, _Path):
+        if type(path) is _Path:
+            if self._extensions.gates:
                 self._admit(request)
-                return self._infer(path, request)
-            if isinstance(path, ServingError):
-                raise path
+            return self._infer(path, request)
+        if isinstance(path, ServingError):
+            raise path
         for route, pattern in self._routes:
             match = pattern.fullmatch(request.path) if route.method == request.method else None
             if match is not None:
@@ -209,15 +218,14 @@ class Rest:
             inference.count(context, path.name, number, code, perf_counter() - started)
 
     def _document(self, request: HttpRequest, method: str) -> tuple[Any, str]:
-        if self._has_own_format(request):
+        if self._formats and self._has_own_format(request):
             return None, ""
         read = read_document if method == "predict" else parse
         document = read(request.body, max_depth=self._limits.json_depth)
         return document, signature_name(document)
 
     def _has_own_format(self, request: HttpRequest) -> bool:
-        formats = self._extensions.body_formats
-        return bool(formats) and _content_type(request) in formats
+        return _content_type(request) in self._formats
 
     def _run(
         self, version: ServedVersion, document: Any, name: str, request: HttpRequest, context: RequestContext
@@ -233,16 +241,14 @@ class Rest:
                 max_depth=self._limits.json_depth,
                 max_rows=self._limits.batch_rows,
             )
-            outputs = self._inference.run(version, signature, inputs, tuple(signature.outputs), context=context)
+            outputs = self._inference.run(version, signature, inputs, signature.output_names, context=context)
             return write_outputs(outputs, row_format=context.row_format, exact=self._exact)
         examples = serialized_examples(document, max_rows=self._limits.batch_rows)
         signature = example_signature(version.model, name)
         strict = self._settings.enable_signature_method_name_check
         check = check_classify if context.method == "classify" else check_regress
         check(signature, strict_method=strict)
-        outputs = self._inference.run(
-            version, signature, {"inputs": examples}, tuple(signature.outputs), context=context
-        )
+        outputs = self._inference.run(version, signature, {"inputs": examples}, signature.output_names, context=context)
         if context.method == "classify":
             return write_classifications(classifications(outputs, len(examples)), exact=self._exact)
         return write_regressions(regressions(outputs, len(examples)), exact=self._exact)
@@ -252,8 +258,8 @@ class Rest:
         if context.method != "predict":
             raise invalid(f"A body of type {content_type} can only be predicted")
         signature = _predict_signature(version, "")
-        inputs = self._extensions.body_formats[content_type](request.body, signature.view())
-        outputs = self._inference.run(version, signature, inputs, tuple(signature.outputs), context=context)
+        inputs = self._formats[content_type](request.body, signature.view())
+        outputs = self._inference.run(version, signature, inputs, signature.output_names, context=context)
         return write_outputs(outputs, row_format=True, exact=self._exact)
 
     # Status and metadata.

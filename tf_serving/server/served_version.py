@@ -106,13 +106,13 @@ class ServedModel:
         name: Of the model.
         versions: By number, highest first.
         labels: Version by label; may point at versions that are not available.
+        latest: The highest version.
     """
 
     name: str
     versions: Mapping[int, ServedVersion] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
+    latest: ServedVersion | None = field(init=False)
 
-    @property
-    def latest(self) -> ServedVersion | None:
-        """The highest version."""
-        return next(iter(self.versions.values()), None)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latest", next(iter(self.versions.values()), None))

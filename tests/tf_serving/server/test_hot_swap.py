@@ -51,15 +51,33 @@ def swapping(run_server: Callable[..., Any], models: Path, tmp_path_factory: pyt
 
 
 def test_no_answer_is_wrong_or_lost_while_versions_are_swapped(swapping: Any, models: Path) -> None:
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
     running, base = swapping
     answers: list[Any] = []
     stop = threading.Event()
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "m"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([0.0, 4.0]))
 
     def ask() -> None:
         while not stop.is_set():
             answers.append(running.http.predict("m", {"instances": [0.0, 4.0]}))
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
+    def ask_over_grpc() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{running.grpc}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            while not stop.is_set():
+                try:
+                    answer = stub.Predict(request, timeout=60)
+                except grpc.RpcError as error:
+                    answers.append((error.code(), error.details()))
+                else:
+                    answers.append((200, {"predictions": list(answer.outputs["y"].float_val)}))
+
+    askers = [threading.Thread(target=target) for target in (ask, ask, ask_over_grpc)]
     for asker in askers:
         asker.start()
     try:

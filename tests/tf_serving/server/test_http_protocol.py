@@ -113,6 +113,36 @@ REFUSED = [
     (b"POST /v1/models/half:predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400", b"Malformed request"),
     (b"GET /healthz HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"400", b"upgrades"),
 ]
+# What a proxy in front might see otherwise: where the body ends, and whose request comes next.
+HEAD = b"POST /v1/models/half:predict HTTP/1.1\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+NEXT = b"0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n"
+SMUGGLED = [
+    *(HEAD + b"%b\r\n\r\n" % header + NEXT for header in (
+        b"Transfer-Encoding : chunked", b"Transfer-Encoding: xchunked", b"Transfer-Encoding: \x0bchunked",
+        b"Transfer-Encoding:\r\n chunked", b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: identity",
+        b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", b"Content-Length : 5", b"Content-Length: +5",
+        b"Content-Length: 0x5", b"Content-Length: 5, 5", b"Content-Length: 5\r\nContent-Length: 5",
+        b"Content-Length: 18446744073709551621", b"Content-Length: ", b" Content-Length: 5", b"A\x00: b",
+        b"Host: one\r\nHost: other",
+    )),
+    *(CHUNKED + chunk + b"\r\n" + NEXT for chunk in (
+        b"0x3\r\nabc", b"-3\r\nabc", b"+3\r\nabc", b"fffffffffffffffff3\r\nabc", b"3 \r\nabc", b"3\nabc", b"3\r\nabcd",
+        b"3;a\nb\r\nabc",
+    )),
+    CHUNKED[:-4].replace(b"1.1", b"1.0") + b"\r\nConnection: keep-alive\r\n\r\n" + NEXT,
+    HEAD.replace(b"\r\n", b"\n") + b"Content-Length: 5\n\n" + NEXT,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"CONNECT localhost:1 HTTP/1.1\r\n\r\n" + NEXT,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", SMUGGLED, ids=range(len(SMUGGLED)))
+def test_a_body_whose_end_is_in_doubt_is_refused_with_all_that_follows(limited: Any, content: bytes) -> None:
+    answer = ask(limited, content)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"Malformed request" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.parametrize(("content", "status", "message"), REFUSED, ids=range(len(REFUSED)))
