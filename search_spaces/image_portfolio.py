@@ -104,7 +104,12 @@ IMAGE_RECIPES: Mapping[str, tuple[Recipe, ...]] = {
 _WEIGHT_DECAY = 1e-2
 _BATCH_SIZE = 32
 _LARGE = 48
-"""Pixels a side from which on networks have one more stage."""
+"""Pixels a side from which on networks have one more stage, and halve images in the stem."""
+_MIDDLE = 24
+"""Pixels a side from which on two stages see too little of an image."""
+_LEAST_AT_FULL_SIZE = 0.5
+"""Share of all epochs that there has to be time for, or images of a middle size are halved in the stem: of 32 pixels a
+side, twice as many epochs of the same width are worth more than the details."""
 
 _OPERATIONS_A_SECOND = 2e10
 _ROW_SECONDS = 4e-5
@@ -134,18 +139,26 @@ def _fitted(recipe: Recipe, context: ImageContext, seconds: float) -> Recipe:
         **recipe,
     }
     if "num_stages" in fitted:
-        more = 1 if min(context.height, context.width) >= _LARGE else 0
-        fitted["num_stages"] = int(fitted["num_stages"]) + more
+        side, stages = min(context.height, context.width), int(fitted["num_stages"])
+        fitted["num_stages"] = stages + 1 if side >= _LARGE else max(stages, 3) if side >= _MIDDLE else stages
+        if _MIDDLE <= side < _LARGE and _share(fitted, context, seconds) < _LEAST_AT_FULL_SIZE:
+            fitted["stem_stride"] = 2
     if not context.task.is_classification:
         fitted = {name: value for name, value in fitted.items() if not name.startswith("mixing")}
-    epoch = context.num_training_rows * (_ROW_SECONDS + 3 * _multiply_adds(fitted, context) / _OPERATIONS_A_SECOND)
-    fitted["epoch_share"] = epoch_share(context.max_epochs * epoch, seconds=seconds)
+    fitted["epoch_share"] = _share(fitted, context, seconds)
     return fitted
+
+
+def _share(recipe: Recipe, context: ImageContext, seconds: float) -> float:
+    """Returns the share of the epochs that a recipe takes."""
+    epoch = context.num_training_rows * (_ROW_SECONDS + 3 * _multiply_adds(recipe, context) / _OPERATIONS_A_SECOND)
+    return epoch_share(context.max_epochs * epoch, seconds=seconds)
 
 
 def _multiply_adds(recipe: Recipe, context: ImageContext) -> float:
     """Returns about how many multiply-adds a network takes for one image; those of residual blocks stand for all."""
-    pixels = context.height * context.width / (1 if context.height * context.width <= _LARGE**2 else 4)
+    usual = 1 if context.height * context.width <= _LARGE**2 else 2
+    pixels = context.height * context.width / int(recipe.get("stem_stride", usual)) ** 2
     width, kernel = int(recipe.get("width", 32)), int(recipe.get("kernel", 3))
     convolutions = 2 * int(recipe.get("num_stages", 3)) * int(recipe.get("blocks_per_stage", 1))
     # Halving the map and doubling the width leaves the work of a stage what it is.
