@@ -23,7 +23,6 @@ from app.forecast_stage import ahead_findings, without_embargo
 from app.read_rows import ReadRows
 from app.run_directory import RunDirectory
 from app.target_rows import rows_with_target, split_rows
-from pipelines.balance import Balance
 from pipelines.column_checks import check_survey
 from pipelines.data_report import Finding
 from pipelines.inference import infer_features
@@ -71,11 +70,6 @@ def check_disk_settings(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"folds is {config.search.folds}: expected 1 for a table that is not held in memory; its validation part "
             f"is large enough, or raise in_memory in the [data] of --config"
-        )
-    if config.training.balance not in (Balance.AUTO, Balance.NONE, Balance.WEIGHTS):
-        raise ConfigError(
-            f"balance is {config.training.balance.value!r}: expected auto, none or weights for a table that is not "
-            f"held in memory, whose epochs see every row once; or raise in_memory in the [data] of --config"
         )
 
 

@@ -8,6 +8,7 @@ the table. A window is then about a uniform sample without replacement, and two 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pipelines.balance import balanced_rows
 from pipelines.input_pipeline import Change, as_written
 
 BLOCK_ROWS = 4_096
@@ -76,6 +78,19 @@ class Shards:
         return min(self.num_windows * self.window_blocks, self.num_rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassDraw:
+    """Rows drawn by class: every window gives equal shares of the classes that it has.
+
+    Attributes:
+        labels: Class ids ``(num_rows,)``.
+        share: Rows that an epoch sees as a share of those there are, in (0, 1].
+    """
+
+    labels: NDArray[np.integer]
+    share: float
+
+
 def shard_batches(
     shards: Shards,
     beside: tuple[Any, ...] = (),
@@ -85,6 +100,7 @@ def shard_batches(
     first_epoch: int = 0,
     steps: int | None = None,
     change: Change | None = None,
+    draw: ClassDraw | None = None,
 ) -> tf.data.Dataset:
     """Returns an endless stream of batches that are a function of seed and epoch alone, as `training_batches` does.
 
@@ -97,8 +113,10 @@ def shard_batches(
         batch_size: Rows of a batch, over all replicas.
         seed: Seed of the order, in [0, 2**31).
         first_epoch: Epochs already trained.
-        steps: Batches that make an epoch, at most ``num_rows // batch_size``; None takes as many.
+        steps: Batches that make an epoch, at most ``num_rows // batch_size``, or the share of them that a draw has;
+            None takes as many.
         change: What is done to every batch; None for nothing.
+        draw: Which rows an epoch sees; None for every row once.
 
     Returns:
         Batches ``(features, *beside)``, or what `change` makes of them.
@@ -108,11 +126,12 @@ def shard_batches(
     """
     if not 1 <= batch_size <= shards.num_rows:
         raise ValueError(f"batch_size is {batch_size}: expected 1 to {shards.num_rows}, the number of rows")
-    steps = shards.num_rows // batch_size if steps is None else steps
+    if steps is None:
+        steps = int(shards.num_rows * (1.0 if draw is None else draw.share)) // batch_size
     per_window = shards.num_blocks // shards.num_windows
 
     def window_of(blocks: tf.Tensor, key: tf.Tensor) -> tuple[Any, ...]:
-        return _window(shards, beside, blocks, key)
+        return _window(shards, beside, draw, blocks, key)
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -141,15 +160,32 @@ def shard_batches(
     return batches.prefetch(2).with_options(options)
 
 
-def _window(shards: Shards, beside: tuple[Any, ...], blocks: tf.Tensor, key: tf.Tensor) -> tuple[Any, ...]:
-    """Returns the rows of some blocks in a fresh order."""
+def _window(
+    shards: Shards, beside: tuple[Any, ...], draw: ClassDraw | None, blocks: tf.Tensor, key: tf.Tensor
+) -> tuple[Any, ...]:
+    """Returns the rows of some blocks, or those that are drawn of them, in a fresh order."""
     starts = blocks * shards.num_rows // shards.num_blocks
     sizes = (blocks + 1) * shards.num_rows // shards.num_blocks - starts
     numbers = tf.ragged.range(starts, starts + sizes).flat_values
-    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(numbers)), seed=key)
+    if draw is None:
+        order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(numbers)), seed=key)
+    else:
+        order = _drawn(draw, numbers, key)
     features = {name: tf.gather(_rows(file, starts, sizes), order) for name, file in shards.files.items()}
     numbers = tf.gather(numbers, order)
     return features, *(tf.gather(tensor, numbers) for tensor in beside)
+
+
+def _drawn(draw: ClassDraw, numbers: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Returns which of the rows with these numbers are trained on, in a fresh order; some of them repeatedly."""
+
+    # A window holds rows from all over the table, so equal shares of each window are equal shares of the epoch.
+    def read(numbers: NDArray[np.int64], key: NDArray[np.int64]) -> NDArray[np.int64]:
+        rng = np.random.default_rng(key.astype(np.int64).view(np.uint64))
+        rows = balanced_rows(draw.labels[numbers], num_rows=math.ceil(len(numbers) * draw.share), rng=rng)
+        return rows.astype(np.int64)
+
+    return tf.ensure_shape(tf.numpy_function(read, (numbers, key), tf.int64, stateful=False), (None,))
 
 
 def _rows(file: ShardFile, starts: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:

@@ -40,26 +40,14 @@ class ClassBalance:
 
     def epoch_rows(self, num_rows: int, kind: Balance) -> int:
         """Returns how many rows an epoch sees of `num_rows`."""
-        if not kind.resamples:
-            return num_rows
-        return max(len(self.counts), int(num_rows * epoch_share(np.array(self.counts), kind)))
+        return max(len(self.counts), int(num_rows * self.epoch_share(kind))) if kind.resamples else num_rows
 
-    def labels(self, rows: EncodedRows, kind: Balance, *, on_disk: bool = False) -> NDArray[np.int32] | None:
-        """Returns the classes by which an epoch draws its rows ``(num_rows,)``, or None when it sees every row once.
+    def epoch_share(self, kind: Balance) -> float:
+        """Returns the rows that an epoch sees as a share of those there are, in (0, 1]."""
+        return epoch_share(np.array(self.counts), kind)
 
-        Args:
-            rows: The rows.
-            kind: How classes are balanced.
-            on_disk: Whether the rows stay there, where they are read in order.
-
-        Raises:
-            SpaceError: Rows on disk would have to be drawn by class.
-        """
-        if kind.resamples and on_disk:
-            raise SpaceError(
-                f"rows that stay on disk are not drawn by class, received the balance {kind.value!r}: give --balance "
-                f"weights, or none"
-            )
+    def labels(self, rows: EncodedRows, kind: Balance) -> NDArray[np.int32] | None:
+        """Returns the classes by which an epoch draws its rows ``(num_rows,)``, or None when it sees every row once."""
         return rows.y.astype(np.int32) if kind.resamples else None
 
     def check_searched(self, names: Collection[str], *, space: str) -> None:

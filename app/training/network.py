@@ -33,7 +33,7 @@ from app.training.stored_encoding import shards_of
 from app.training.trial_data import TrialData, tensors
 from pipelines.input_pipeline import Change, training_batches
 from pipelines.schema import Task
-from pipelines.shards import Shards, shard_batches
+from pipelines.shards import ClassDraw, Shards, shard_batches
 from search_spaces.augmentation import augment
 from search_spaces.context import TableContext, TableSample
 from search_spaces.image_context import ImageContext
@@ -121,7 +121,8 @@ class Network:
         # Of rows on disk, a batch is brought to this form when it is drawn.
         target = data.training_target(rows)
         self._target = self._as_target(target) if part.shards is None else tf.constant(target)
-        self._labels = data.balance.labels(rows, self._balance, on_disk=part.shards is not None)
+        self._labels = data.balance.labels(rows, self._balance)
+        self._epoch_share = data.balance.epoch_share(self._balance)
         weights = data.row_weights(rows, balance=self._balance)
         self._weights = None if weights is None else tf.constant(weights)
         self._is_weighted = rows.weights is not None
@@ -279,6 +280,7 @@ class Network:
                 first_epoch=epoch,
                 steps=self._steps,
                 change=self._brought_to_form(),
+                draw=None if self._labels is None else ClassDraw(labels=self._labels, share=self._epoch_share),
             )
             return iter(self._strategy.experimental_distribute_dataset(batches))
         batches = training_batches(

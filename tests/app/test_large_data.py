@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from app.config import DataConfig, ExperimentConfig, SearchConfig, TrainingConfig
+from app.config import DataConfig, ExperimentConfig, SearchConfig
 from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, read_arrow, write_data
 from app.data_source import is_large, read_source, source_of
 from app.data_stage import PreparedData, prepare_data
@@ -22,7 +22,6 @@ from app.read_rows import read_rows, store_source
 from app.run_directory import RunDirectory, read_json
 from app.view import SilentView
 from pipelines import stored_rows
-from pipelines.balance import Balance
 from pipelines.errors import DataError
 from pipelines.sources import open_source
 from pipelines.splits import Split
@@ -155,12 +154,6 @@ def test_bad_values_are_named_with_their_row(tmp_path: Path) -> None:
     frame.assign(price=price.where(price.index != 999, "unknown")).to_parquet(path)
     with pytest.raises(DataError, match=r"numbers in column 'price', but 1 of 2,000 .* 'unknown' in row 1000; mend"):
         prepare_large(store_source(open_source(path), settings(path), folder=tmp_path), settings(path))
-
-
-def test_resampled_epochs_are_for_tables_in_memory(table: Path, tmp_path: Path) -> None:
-    config = replace(settings(table), training=TrainingConfig(balance=Balance.OVERSAMPLE))
-    with pytest.raises(ConfigError, match=r"balance is 'oversample': expected auto, none or weights for a table that"):
-        prepare(table, config, path=tmp_path / "run", view=SilentView())
 
 
 @pytest.mark.parametrize("data", [{"in_memory": -1}, {"sample_rows": 10}])

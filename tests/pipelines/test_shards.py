@@ -78,6 +78,39 @@ def test_what_is_done_to_a_batch_depends_on_its_epoch_and_place_alone(shards: An
     assert len(set(keys(0))) == 8
 
 
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 50), (0.3, 15)])
+def test_rows_that_are_drawn_by_class_have_equal_shares_of_each(shards: Any, share: float, steps: int) -> None:
+    import tensorflow as tf
+
+    from pipelines.shards import ClassDraw, shard_batches
+
+    labels = np.random.default_rng(0).choice(3, size=NUM_ROWS, p=[0.6, 0.3, 0.1])
+
+    def drawn(first_epoch: int, num: int) -> list[np.ndarray]:
+        batches = shard_batches(
+            shards,
+            (tf.range(NUM_ROWS),),
+            batch_size=BATCH,
+            seed=3,
+            first_epoch=first_epoch,
+            draw=ClassDraw(labels=labels, share=share),
+        )
+        found = []
+        for features, rows in islice(batches.as_numpy_iterator(), num * steps):
+            assert np.array_equal(features["numeric"][:, 0], rows * 10.0)
+            found.append(rows)
+        return [np.concatenate(found[epoch * steps : (epoch + 1) * steps]) for epoch in range(num)]
+
+    first, second = drawn(0, 2)
+    for rows in (first, second):
+        # Each window rounds, and the last batch of an epoch is cut off.
+        counts = np.bincount(labels[rows], minlength=3)
+        assert counts.sum() == steps * BATCH
+        assert counts.max() - counts.min() <= BATCH + shards.num_windows
+    assert not np.array_equal(first, second)
+    assert np.array_equal(drawn(1, 1)[0], second)
+
+
 @pytest.mark.parametrize("batch_size", [0, NUM_ROWS + 1])
 def test_a_batch_of_more_rows_than_there_are_is_refused(shards: Any, batch_size: int) -> None:
     from pipelines.shards import shard_batches

@@ -47,13 +47,13 @@ def test_an_epoch_of_under_sampling_is_shorter() -> None:
     balance = class_balance(SCHEMA, rows(), Balance.UNDERSAMPLE)
     assert balance.epoch_rows(1_000, balance.kind) == 200
     assert balance.epoch_rows(1_000, Balance.OVERSAMPLE) == 1_000
+    assert balance.epoch_share(Balance.UNDERSAMPLE) == pytest.approx(0.2)
+    assert balance.epoch_share(Balance.OVERSAMPLE) == ClassBalance().epoch_share(Balance.NONE) == 1.0
 
 
 def test_what_cannot_be_balanced_is_refused() -> None:
     balance = class_balance(SCHEMA, rows(), Balance.SEARCH)
-    with pytest.raises(SpaceError, match="rows that stay on disk are not drawn by class, received the balance 'over"):
-        balance.labels(rows(), Balance.OVERSAMPLE, on_disk=True)
-    assert balance.labels(rows(), Balance.WEIGHTS, on_disk=True) is None
+    assert balance.labels(rows(), Balance.WEIGHTS) is None
     with pytest.raises(SpaceError, match=r"'mine:build' has no hyperparameter 'balance' to search: ask hp\.Choice"):
         balance.check_searched(("width",), space="mine:build")
     balance.check_searched(("width", BALANCE), space="mine:build")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from app.large_data import prepare_large, write_large
 from app.read_rows import store_source
 from app.run_directory import RunDirectory
 from app.training import stored_encoding
+from app.training.class_balance import class_balance
 from app.training.declaration import declare
 from app.training.epochs import EpochResult, Verdict
 from app.training.trainer import Trainer
@@ -116,9 +117,10 @@ def test_many_validation_rows_are_judged_by_a_sample_in_order(both: Both, monkey
     np.testing.assert_array_equal(load_encoded(both.directory.encoded).y[rows], judged.y)
 
 
-def trainer_on_shards(both: Both, placement: Any) -> Trainer:
+def trainer_on_shards(both: Both, placement: Any, *, balance: Balance = Balance.NONE) -> Trainer:
+    data = both.on_disk
     trainer = Trainer(
-        both.on_disk,
+        replace(data, balance=class_balance(data.schema, data.training, balance)),
         space_name="mlp",
         objective=METRICS["log_loss"],
         placement=placement,
@@ -163,3 +165,27 @@ def test_a_trial_from_disk_learns_and_goes_on_exactly_as_without_the_pause(
     train(tmp_path / "paused", 1)
     assert [result.scalars for result in train(tmp_path / "paused", 3)] == [result.scalars for result in whole]
     assert whole[-1].objective < 0.5
+
+
+def test_classes_are_balanced_by_the_rows_that_are_drawn_from_disk(
+    both: Both,
+    placement: Any,
+    network_values: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored_encoding, "MAX_IN_MEMORY", 0)
+    trainer = trainer_on_shards(both, placement, balance=Balance.OVERSAMPLE)
+    curve: list[EpochResult] = []
+    trainer.train_trial(
+        network_values(),
+        known=declare(trainer.space()),
+        budget=2,
+        seed=5,
+        state=tmp_path / "state",
+        report=curve.append,
+        ask=lambda: Verdict.GO_ON,
+    )
+    # Better than the frequencies of the classes tell.
+    shares = np.bincount(both.on_disk.training.y.astype(int)) / both.on_disk.training.num_rows
+    assert curve[-1].objective < -(shares * np.log(shares)).sum()
