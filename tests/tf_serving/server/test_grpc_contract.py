@@ -47,6 +47,15 @@ def failure(call: Callable[[], Any]) -> tuple[str, str]:
     return raised.value.code().name, raised.value.details()
 
 
+@pytest.mark.parametrize("signature", ["", "serving_default"])
+def test_requests_that_differ_in_their_numbers_only_get_their_own_answers(stubs: Any, signature: str) -> None:
+    # The second one is not parsed any more; its numbers begin at any byte, depending on the names before them.
+    for values in ([1.0, 2.0], [3.0, -5.0], [0.5, 1e30]):
+        array = np.array(values, np.float32)
+        response = stubs[0].Predict(predict_request(HALF, signature, x=array), timeout=20)
+        assert np.array_equal(response.outputs["y"].float_val, array * np.float32(0.5) + np.float32(3.0))
+
+
 def test_predict_names_what_answered(stubs: Any) -> None:
     import tensorflow as tf
 
