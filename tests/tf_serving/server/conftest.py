@@ -36,7 +36,7 @@ class Http:
     def __call__(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
             connection.request(method, path, content, headers or {})
