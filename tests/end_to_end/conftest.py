@@ -75,11 +75,18 @@ class Command:
         while not reached(read_journal(self.run)):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
-                raise RuntimeError(f"the journal of {self.run} never got there: {self.process.communicate()}")
+                told = self.process.communicate()
+                raise RuntimeError(f"the journal of {self.run} never got there ({self.process.returncode}): {told}")
             time.sleep(0.005)
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def kill_worker(self) -> None:
+        """Kills the worker process that it has now."""
+        children = " ".join(file.read_text() for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"))
+        workers = [one for one in children.split() if "worker_process" in Path(f"/proc/{one}/cmdline").read_text()]
+        os.kill(int(workers[0]), signal.SIGKILL)
 
     def kill_group(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -91,6 +98,11 @@ def read_journal(run: Path) -> list[dict[str, Any]]:
         text = (run / "journal.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return []
+
+
+def count_of(event: str, records: list[dict[str, Any]]) -> int:
+    """The records of an event."""
+    return sum(record["event"] == event for record in records)
 
 
 def has_reported(trial: int) -> Callable[[list[dict[str, Any]]], bool]:
@@ -126,6 +138,24 @@ def pictures(folder: Path, images: Path) -> tuple[Finished, Finished]:
     searched = Command("search", images, *options, run=run).finish()
     output = folder / "answers.csv"
     return searched, Command("predict", run, images, "--key", "image", "--output", output, run=run).finish()
+
+
+def shared_weights(folder: Path, images: Path) -> tuple[Finished, Finished]:
+    """A search by shared weights whose worker is killed over them, and then the whole; resumed."""
+    run = folder / "cells"
+    (folder / "cell.toml").write_text("[search]\nensemble = 1\n")
+    options = ("--algorithm", "one-shot", "--trials", 3, "--epochs", 2, "--config", folder / "cell.toml", "--run", run)
+    command = Command("search", images, *options, run=run)
+    command.wait_for(lambda records: count_of("supernet_epoch", records) > 0)
+    command.kill_worker()
+    command.wait_for(lambda records: count_of("worker_replaced", records) > 0)
+    before = count_of("supernet_epoch", read_journal(run))
+    # However late the kills come on a busy machine, the search must go on from what there is.
+    command.wait_for(
+        lambda records: count_of("supernet_epoch", records) > before or count_of("stage", records) > 0
+    )
+    command.kill_group()
+    return command.finish(), Command("resume", run, run=run).finish()
 
 
 def forecasting(folder: Path) -> tuple[Finished, Finished]:
@@ -250,6 +280,7 @@ def scenarios(
         "from_database": lambda folder: from_database(folder, data),
         "forecast": forecasting,
         "pictures": lambda folder: pictures(folder, digit_folder),
+        "shared_weights": lambda folder: shared_weights(folder, digit_folder),
         "killed": lambda folder: killed(folder, data),
         "folded": lambda folder: folded(folder, data),
         "full_disk": lambda folder: full_disk(folder, data, spaces),
@@ -289,6 +320,12 @@ def pictures_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
     result: tuple[Finished, Finished] = scenarios["pictures"].result()
     if result[0].code:
         pytest.fail(result[0].errors)
+    return result
+
+
+@pytest.fixture(scope="session", name="shared_weights")
+def shared_weights_fixture(scenarios: Scenarios) -> tuple[Finished, Finished]:
+    result: tuple[Finished, Finished] = scenarios["shared_weights"].result()
     return result
 
 
