@@ -114,7 +114,7 @@ def test_a_target_with_the_name_of_an_answer_is_refused() -> None:
 
 @pytest.mark.parametrize("target", ["rain", "rain,snow"])
 def test_targets_alone_are_refused(target: str) -> None:
-    alone = pa.table(dict.fromkeys(target.split(","), [1, 2]))
+    alone = pa.table({name: [1, 2] for name in target.split(",")})
     with pytest.raises(DataError, match=f"no column besides the target '{target}'; add columns to predict it from"):
         target_columns(alone, target)
 
