@@ -87,9 +87,9 @@ def test_a_supernet_is_trained_taken_up_again_and_ranks_cells(trainer: Trainer, 
     late = shared.rank(space, most=20, num_drawn=12, until=0.0, is_stopped=lambda: False)
     assert 0 < len(late) <= LEAST_CELLS < len(ranked)
 
-    # Without time, the first epoch of all is cut.
+    # Without time, there is no more than the first epoch of all, which is cut where a call has fewer steps than it.
     shared._state = tmp_path / "late"
     shared._values = shared._state / "values.jsonl"
     before = int(shared._network.model.optimizer.iterations)
     assert shared.train(epochs=3, **{**going, "until": 0.0}) == 1
-    assert 0 < int(shared._network.model.optimizer.iterations) - before < trainer.data.training.num_rows // 16
+    assert 0 < int(shared._network.model.optimizer.iterations) - before <= trainer.data.training.num_rows // 16
