@@ -178,7 +178,10 @@ class SearchLoop:
             return not math.isinf(self._budget.end) and bool(self._record.history) and self._budget.left() <= 0
         usable = self._trial_deadline() - time.time()
         taken = list(self._record.progress.seconds.values())
-        return usable < min(2.0, 0.5 * statistics.median(taken)) if taken else usable <= 0
+        if not taken:
+            return usable <= 0
+        # Nobody can stop a network while it is built and traced, and one without an epoch is of no use.
+        return usable < max(min(2.0, 0.5 * statistics.median(taken)), self._record.progress.first_epoch_seconds())
 
     def _submit(self) -> str:
         """Starts as many trials as fit; returns why there is none left, or nothing."""

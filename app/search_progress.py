@@ -259,6 +259,11 @@ class Progress:
         leased, first, second = times
         return max(0.0, (first - leased) - (second - first))
 
+    def first_epoch_seconds(self) -> float:
+        """Returns how long trials by themselves take until their first epoch is over, in the median; 0 for none."""
+        taken = [times[1] - times[0] for times in self._first_times.values() if len(times) > 1]
+        return statistics.median(taken) if taken else 0.0
+
     def spread(self, trial: Trial) -> float | None:
         """Returns the standard error of the mean of `trial` over its folds; None for fewer than two of them."""
         values = [scalars[FOLD_VALUE] for scalars in self._folds.get(trial.number, {}).values()]

@@ -30,6 +30,7 @@ from app.execution.messages import (
 from app.interrupts import Interrupts
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm, Recipe
+from app.search.facts_json import suggestion_to_json
 from app.search.limits import Limit
 from app.search.space import Categorical, Configuration, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
@@ -270,6 +271,27 @@ def test_the_best_goes_on_by_a_longer_schedule_when_there_is_time_for_no_more_th
     assert (dict(executor.submitted[1].hyperparameters) == longer) is is_last
     # A search that is resumed knows of it.
     assert read_progress(directory).wishes == ([longer] if is_last else [])
+
+
+def test_no_trial_starts_that_has_no_time_for_an_epoch(directory: RunDirectory) -> None:
+    earlier = SearchRecord(directory, started=time.time())
+    search = Search(
+        algorithm="random", reason="test", objective="log_loss", max_epochs=MAX_EPOCHS, seed=1, max_trials=None
+    )
+    earlier.begin(search, SPACE)
+    for record in (
+        {"event": "started", **suggestion_to_json(Suggestion(0, {"x": 0.5, "depth": 1, "kind": "a"}, 0, MAX_EPOCHS))},
+        {"event": "leased", "trials": [0], "worker": "one", "time": 1_000.0},
+        {"event": "reported", "trial": 0, "epoch": 1, "loss": 0.5, "time": 1_500.0},
+        {"event": "ended", "trial": 0, "outcome": "completed", "value": 0.5, "seconds": 0.1, "time": 1_500.0},
+    ):
+        with directory.journal_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    earlier.close()
+    executor = FunctionExecutor(directory)
+    budget = TimeBudget(end=time.time() + 400.0, finishing=0.0)
+    assert Session(directory, max_trials=None, budget=budget).run(executor) == "the time is used up"
+    assert executor.submitted == []
 
 
 def test_the_best_trial_is_the_one_with_the_lowest_loss(directory: RunDirectory) -> None:

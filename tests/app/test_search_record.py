@@ -219,6 +219,7 @@ def test_a_network_is_built_as_long_as_its_first_epoch_takes_longer_than_the_sec
         )
     # Those of a pack share its graph.
     assert [progress.building_seconds(progress.history[number]) for number in (0, 1, 2)] == [6.0, 0.0, 0.0]
+    assert progress.first_epoch_seconds() == 8.0
 
 
 def test_a_clock_set_back_takes_no_time_away() -> None:
