@@ -15,9 +15,7 @@ from app.search.parameters import Categorical
 from app.search.space import Configuration
 from app.search.trial import Resource, Trial
 from app.search_progress import Progress
-
-EPOCH_SHARE = "epoch_share"
-"""The parameter, in a space of its own or behind the name of a family."""
+from search_spaces.network_size import EPOCH_SHARE
 
 ALGORITHMS = ("random", "bayesian", "tpe", "evolution")
 """Those whose trials train to the end of their schedule, and that try whatever they like."""
@@ -54,7 +52,9 @@ def longer_schedule(progress: Progress, *, usable: float, whole: float) -> Confi
     if not in_time:
         return None
     found = {**best.hyperparameters, name: max(in_time)}
-    return None if any(trial.hyperparameters == found for trial in progress.history.values()) else found
+    # One that was wished for is asked for once, whether the search has got to it or ended before.
+    known = [*progress.wishes, *(trial.hyperparameters for trial in progress.history.values())]
+    return None if found in known else found
 
 
 def _costs(progress: Progress, best: Trial, name: str, *, whole_schedule: float) -> Mapping[float, float]:

@@ -22,14 +22,12 @@ from app.shared_scores import ONE_SHOT, STAGE, chosen_cells
 from app.tensorboard import TrialEventWriter
 from app.time_budget import TimeBudget
 from app.view import View
+from search_spaces.network_size import EPOCH_SHARE
 
 CELL_SPACE = "cell"
 
 TRAIN_SHARE, RANK_SHARE = 0.35, 0.43
 """Of the time from the start to what comes last, after which the supernet has been trained, and cells ranked."""
-
-SHARE = "epoch_share"
-"""The parameter that says how much of all epochs a cell is trained for."""
 
 EPOCHS_OF_A_TRIAL = 5
 """Epochs of the supernet, in those of a trial: an operation is in one step of five, and is then trained as long as in a
@@ -166,13 +164,13 @@ def with_fitting_share(
         other_seconds: What a training takes beside them.
         left: Seconds that there are; infinity changes nothing.
     """
-    if SHARE not in space or math.isinf(left):
+    if EPOCH_SHARE not in space or math.isinf(left):
         return values
     # The winner is trained once more.
     number = NUM_BEST + NUM_SPREAD + 1
-    shares = sorted(float(space[SHARE].nth(place)) for place in range(space[SHARE].num_values or 0))
+    shares = sorted(float(space[EPOCH_SHARE].nth(place)) for place in range(space[EPOCH_SHARE].num_values or 0))
     fitting = [share for share in shares if number * (other_seconds + share * epoch_seconds) <= left]
-    return {**values, SHARE: (fitting or shares[:1])[-1]}
+    return {**values, EPOCH_SHARE: (fitting or shares[:1])[-1]}
 
 
 def with_cells(config: ExperimentConfig) -> ExperimentConfig:

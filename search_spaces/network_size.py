@@ -43,8 +43,12 @@ def epoch_seconds(family: str, num_rows: int) -> float:
 TRIAL_SHARE = 0.15
 """Of the time for everything, that a trial of the portfolio may take; if it wins, its final training takes as much."""
 
+EPOCH_SHARE = "epoch_share"
+"""The parameter that says after which share of all epochs a schedule is over; behind a family's name where there are
+several."""
+
 EPOCH_SHARES = (1.0, 0.5, 0.25, 0.125)
-"""Those of `search_spaces.recipe.declare_epoch_share`, the largest first."""
+"""Its values, the largest first."""
 
 
 def epoch_share(training: float, *, seconds: float) -> float:

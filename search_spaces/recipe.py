@@ -14,6 +14,7 @@ import keras_tuner
 from pipelines.balance import BALANCE, SEARCHED, Balance
 from search_spaces.context import TrainingContext
 from search_spaces.losses import loss_of
+from search_spaces.network_size import EPOCH_SHARE, EPOCH_SHARES
 from search_spaces.optimizers import FusedAdamW, FusedRMSprop, FusedSGD
 from search_spaces.schedules import WarmupCosine
 
@@ -73,12 +74,12 @@ def declare_focus(hp: keras_tuner.HyperParameters, context: TrainingContext) -> 
 
 def declare_epoch_share(hp: keras_tuner.HyperParameters) -> None:
     """Declares the share of the epochs after which a schedule, and with it the training, is over."""
-    hp.Choice("epoch_share", [0.125, 0.25, 0.5, 1.0], default=1.0, ordered=True)
+    hp.Choice(EPOCH_SHARE, sorted(EPOCH_SHARES), default=1.0, ordered=True)
 
 
 def schedule_steps(hp: keras_tuner.HyperParameters, context: TrainingContext) -> int:
     """Returns the steps of a schedule that takes the declared share of the epochs, at least one epoch."""
-    epochs = max(1, round(hp.get("epoch_share") * context.max_epochs))
+    epochs = max(1, round(hp.get(EPOCH_SHARE) * context.max_epochs))
     steps: int = epochs * context.steps_per_epoch(hp.get("batch_size"))
     return steps
 
@@ -106,7 +107,7 @@ def learning_rate_factor(hp: keras_tuner.HyperParameters, context: TrainingConte
 
 def build_optimizer(hp: keras_tuner.HyperParameters, context: TrainingContext) -> keras.optimizers.Optimizer:
     """Returns the optimizer that `hp` asks for; weight decay is decoupled in all three."""
-    shortened = "epoch_share" in hp.values
+    shortened = EPOCH_SHARE in hp.values
     total_steps = schedule_steps(hp, context) if shortened else context.total_steps(hp.get("batch_size"))
     decay = hp.get("weight_decay")
     factor = learning_rate_factor(hp, context, adaptive=hp.get("optimizer") != "sgd")

@@ -80,6 +80,14 @@ def test_a_whole_schedule_has_no_longer_one_and_nothing_is_tried_twice() -> None
     assert longer_schedule(tried, usable=100.0, whole=180.0) is None
 
 
+def test_what_was_wished_for_once_is_not_wished_for_again() -> None:
+    progress = progress_of({0: (SHORT, 0.4)})
+    longer = longer_schedule(progress, usable=100.0, whole=180.0)
+    assert longer is not None
+    progress.wishes.append(longer)
+    assert longer_schedule(progress, usable=100.0, whole=180.0) is None
+
+
 @pytest.mark.parametrize("algorithm", ["grid", "hyperband", "asha", "one-shot"])
 def test_algorithms_that_keep_to_their_own_configurations_or_epochs_are_left_alone(algorithm: str) -> None:
     progress = progress_of({0: (SHORT, 0.4)}, algorithm=algorithm)

@@ -4,20 +4,20 @@ import pytest
 
 from pipelines.schema import Task
 from search_spaces.image_context import ImageContext
-from search_spaces.image_portfolio import image_portfolio
+from search_spaces.image_portfolio import Recipe, image_portfolio
 
 
 def images(side: int, *, num_rows: int = 1_800) -> ImageContext:
     return ImageContext(Task.MULTICLASS, 12, side, side, 3, num_rows, 100)
 
 
-def recipes(side: int, *, seconds: float) -> list[dict[str, object]]:
-    return [dict(recipe) for recipe in image_portfolio("cnn", images(side), seconds=seconds)]
+def recipes(side: int, *, seconds: float) -> tuple[Recipe, ...]:
+    return image_portfolio("cnn", images(side), seconds=seconds)
 
 
 @pytest.mark.parametrize(("side", "least"), [(8, 2), (24, 3), (32, 3), (48, 3)])
 def test_larger_images_have_more_stages(side: int, least: int) -> None:
-    assert min(recipe["num_stages"] for recipe in recipes(side, seconds=0.0)) == least  # type: ignore[type-var]
+    assert min(int(recipe["num_stages"]) for recipe in recipes(side, seconds=0.0)) == least
 
 
 @pytest.mark.parametrize(

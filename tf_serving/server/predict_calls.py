@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from tf_serving.server import tensor_types as types
 from tf_serving.server.status import ServingError
-from tf_serving.server.tensor_protos import FIXED_FIELDS, from_proto
+from tf_serving.server.tensor_protos import FIXED_FIELDS, from_proto, read_varint
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -196,27 +196,15 @@ def _fields(content: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
         IndexError: It ends within a field.
     """
     while start < end:
-        tag, start = _varint(content, start)
+        tag, start = read_varint(content, start)
         kind = tag & 7
         if kind == _VARINT:
-            _, start = _varint(content, start)
+            _, start = read_varint(content, start)
         elif kind == _LENGTH:
-            length, start = _varint(content, start)
+            length, start = read_varint(content, start)
             yield tag >> 3, start, start + length
             start += length
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             start += 8 if kind == _EIGHT_BYTES else 4
         else:
             raise ValueError("A group.")
-
-
-def _varint(content: bytes, start: int) -> tuple[int, int]:
-    """Return a number and where it ends."""
-    value = shift = 0
-    while True:
-        byte = content[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, start
-        shift += 7

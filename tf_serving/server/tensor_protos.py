@@ -104,14 +104,7 @@ def _text_content(content: bytes, size: int, alias: str) -> NDArray[Any]:
     position = 0
     try:
         while len(lengths) < size:
-            length = shift = 0
-            while True:
-                byte = content[position]
-                position += 1
-                length |= (byte & 0x7F) << shift
-                if byte < 0x80:
-                    break
-                shift += 7
+            length, position = read_varint(content, position)
             lengths.append(length)
     except IndexError:
         raise invalid(f"tensor parsing error: {alias}") from None
@@ -190,6 +183,22 @@ def _in_entry(alias: str, tensor: bytes, tensor_bytes: int) -> bytes:
     name = alias.encode()
     entry = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(tensor_bytes)
     return b"\x0a" + _varint(len(entry) + tensor_bytes) + entry + tensor
+
+
+def read_varint(content: bytes, start: int) -> tuple[int, int]:
+    """Return the number that stands at `start`, and where it ends.
+
+    Raises:
+        IndexError: The content ends within it.
+    """
+    value = shift = 0
+    while True:
+        byte = content[start]
+        start += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, start
+        shift += 7
 
 
 def _varint(value: int) -> bytes:

@@ -132,6 +132,21 @@ def trainer_on_shards(both: Both, placement: Any, *, balance: Balance = Balance.
     return trainer
 
 
+def trained(trainer: Trainer, values: dict[str, Any], *, state: Path, budget: int) -> list[EpochResult]:
+    """Trains a trial, or goes on with it, up to `budget` epochs."""
+    curve: list[EpochResult] = []
+    trainer.train_trial(
+        values,
+        known=declare(trainer.space()),
+        budget=budget,
+        seed=5,
+        state=state,
+        report=curve.append,
+        ask=lambda: Verdict.GO_ON,
+    )
+    return curve
+
+
 def test_a_trial_from_disk_learns_and_goes_on_exactly_as_without_the_pause(
     both: Both,
     placement: Any,
@@ -146,24 +161,11 @@ def test_a_trial_from_disk_learns_and_goes_on_exactly_as_without_the_pause(
     # An epoch is a part of the rows where they are many, another one each time.
     monkeypatch.setattr("app.training.trainer.EPOCH_ROWS", num_rows // 2)
     assert trainer.context(rows=num_rows).num_training_rows == num_rows // 2
-    known, values = declare(trainer.space()), network_values()
-
-    def train(state: Path, budget: int) -> list[EpochResult]:
-        curve: list[EpochResult] = []
-        trainer.train_trial(
-            values,
-            known=known,
-            budget=budget,
-            seed=5,
-            state=state,
-            report=curve.append,
-            ask=lambda: Verdict.GO_ON,
-        )
-        return curve
-
-    whole = train(tmp_path / "whole", 3)
-    train(tmp_path / "paused", 1)
-    assert [result.scalars for result in train(tmp_path / "paused", 3)] == [result.scalars for result in whole]
+    values = network_values()
+    whole = trained(trainer, values, state=tmp_path / "whole", budget=3)
+    trained(trainer, values, state=tmp_path / "paused", budget=1)
+    resumed = trained(trainer, values, state=tmp_path / "paused", budget=3)
+    assert [result.scalars for result in resumed] == [result.scalars for result in whole]
     assert whole[-1].objective < 0.5
 
 
@@ -176,16 +178,7 @@ def test_classes_are_balanced_by_the_rows_that_are_drawn_from_disk(
 ) -> None:
     monkeypatch.setattr(stored_encoding, "MAX_IN_MEMORY", 0)
     trainer = trainer_on_shards(both, placement, balance=Balance.OVERSAMPLE)
-    curve: list[EpochResult] = []
-    trainer.train_trial(
-        network_values(),
-        known=declare(trainer.space()),
-        budget=2,
-        seed=5,
-        state=tmp_path / "state",
-        report=curve.append,
-        ask=lambda: Verdict.GO_ON,
-    )
+    curve = trained(trainer, network_values(), state=tmp_path / "state", budget=2)
     # Better than the frequencies of the classes tell.
     shares = np.bincount(both.on_disk.training.y.astype(int)) / both.on_disk.training.num_rows
     assert curve[-1].objective < -(shares * np.log(shares)).sum()
