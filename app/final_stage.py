@@ -210,12 +210,11 @@ def export(
     if features.is_file():
         files[FEATURES_FILE] = features.read_bytes()
     staged = _expect(ModelExported, executor.call(ExportModel(extra_files=files)))
-    num_columns = len(DatasetSchema.from_json(read_json(directory.schema_file)).used_features)
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     batch_sizes = IMAGE_BATCH_SIZES if schema.has_images else BATCH_SIZES
     try:
         # A wide table has a row with each column missing, which takes a call of as many inputs.
-        seconds = DEFAULT_TIMEOUT_SECONDS + SECONDS_A_COLUMN * num_columns
+        seconds = DEFAULT_TIMEOUT_SECONDS + SECONDS_A_COLUMN * len(schema.used_features)
         proof = verification.verify(
             Path(staged.directory), Path(staged.cases), timeout_seconds=seconds, batch_sizes=batch_sizes
         )
