@@ -139,7 +139,8 @@ def _plain_time(array: pa.Array) -> pa.Array:
     kind = array.type
     if pa.types.is_timestamp(kind):
         # With a zone the stored integers are UTC already; dropping the zone keeps them.
-        return array.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(TIMESTAMP)
+        instants = array.cast(pa.timestamp(kind.unit))
+        return (_floored(instants, "microsecond") if kind.unit == "ns" else instants).cast(TIMESTAMP, safe=False)
     if pa.types.is_date(kind):
         return array.cast(pa.timestamp("s")).cast(TIMESTAMP)
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
@@ -278,13 +279,18 @@ def text_of(array: pa.Array) -> pa.Array:
     if array.type == pa.string():
         return array
     if array.type == TIMESTAMP:
-        return pc.strftime(array.cast(pa.timestamp("s"), safe=False), "%Y-%m-%dT%H:%M:%S")
+        return pc.strftime(_floored(array, "second").cast(pa.timestamp("s")), "%Y-%m-%dT%H:%M:%S")
     if array.type == pa.float64():
         if is_whole(array):
             return array.cast(pa.int64()).cast(pa.string())
         values = [None if value is None else repr(value).removesuffix(".0") for value in array.to_pylist()]
         return pa.array(values, pa.string())
     return array.cast(pa.string())
+
+
+def _floored(instants: pa.Array, unit: str) -> pa.Array:
+    """Cut the fraction off as a clock does; Arrow's cast cuts towards 1970, a second late for what came before."""
+    return pc.floor_temporal(instants, unit=unit)
 
 
 def num_distinct(array: pa.Array) -> int:

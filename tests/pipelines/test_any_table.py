@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.inference import infer_features
@@ -29,6 +29,7 @@ _ROWS = st.lists(st.tuples(*(st.none() | values for _, values in _TYPES.values()
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=_ROWS)
+@example(rows=[(None,) * 5] * 7 + [(None, None, None, None, datetime.datetime(1969, 1, 1, 23, 59, 59, 1))])
 def test_stores_give_one_schema_one_encoding_and_every_row(tmp_path: Path, rows: list[tuple[object, ...]]) -> None:
     columns = list(zip(*rows, strict=True))
     table = pa.table(

@@ -105,3 +105,18 @@ def test_columns_become_text() -> None:
     assert text_of(pa.array([True, False])).to_pylist() == ["true", "false"]
     moment = pa.array([datetime.datetime(2020, 1, 2, 3, 4, 5, 999_999), None], pa.timestamp("us"))
     assert text_of(moment).to_pylist() == ["2020-01-02T03:04:05", None]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_fractions_of_seconds_are_cut_off_as_a_clock_does_before_1970_too(unit: str, zone: str | None) -> None:
+    ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    # The least step before midnight is still the day before, and that many ticks after it the day itself.
+    moments = pa.array([-1, 1, -86_400 * ticks - 1, None], pa.timestamp(unit, tz=zone))
+    column = plain_table(pa.table({"built": moments})).column("built").combine_chunks()
+    assert text_of(column).to_pylist() == [
+        "1969-12-31T23:59:59",
+        "1970-01-01T00:00:00",
+        "1969-12-30T23:59:59",
+        None,
+    ]
