@@ -1,5 +1,6 @@
 # make demo: set up, then the main job on real data; make demo-images: the same on images.
-# make test: set up, then every check and test.  All can be run again and again; what is set up already is left alone.
+# make test: set up, then every check and test; make explore: the property tests with new examples.
+# All can be run again and again; what is set up already is left alone.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-from-these-constraints
 DEMO := runs/demo
 
-.PHONY: demo demo-images test lint bench clean
+.PHONY: demo demo-images test explore lint bench clean
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -36,6 +37,9 @@ demo-images: $(INSTALLED)
 # A process more than there are cores, five at most: tests wait for servers and workers a fifth of their time.
 test: lint
 	$(BIN)/python -m pytest -q -n $$(n=$$(nproc); echo $$((n < 4 ? n + 1 : 5))) --dist loadscope --no-loadscope-reorder
+
+explore: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=explore -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

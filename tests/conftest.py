@@ -26,8 +26,10 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is. `make test` draws the same examples each time, so that what
+# passes here passes there; `make explore` draws new ones, to find what nobody thought of.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("explore", settings.get_profile("any machine"), derandomize=False, max_examples=1_000)
 settings.load_profile("any machine")
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be every program that the tests start.
