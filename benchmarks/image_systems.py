@@ -10,7 +10,6 @@ The request names ``train`` and ``test`` (.npz with ``images`` (num_images, heig
 from __future__ import annotations
 
 import json
-import math
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from search_clock import SearchClock
 
 Answers = tuple[np.ndarray, list[str], int]
 
@@ -28,54 +28,6 @@ def learned(request: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, list[st
     classes, ids = np.unique(train["labels"], return_inverse=True)
     order = np.random.default_rng(request["seed"]).permutation(len(ids))
     return train["images"][order], ids[order], [str(name) for name in classes], test["images"]
-
-
-class Clock:
-    """The time of a search, from its first trial on.
-
-    Args:
-        seconds: Time for the trials; a final training after them has as much again at most.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.end = math.inf
-
-    @property
-    def spent(self) -> bool:
-        """Whether the time is over."""
-        return time.monotonic() > self.end
-
-    def callback(self) -> Any:
-        """Returns a callback that ends a training when the time is over."""
-        import keras
-
-        clock = self
-
-        class OutOfTime(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                # In the middle of an epoch, too: one of a large network takes longer than a whole search.
-                del batch, logs
-                self.model.stop_training = self.model.stop_training or clock.spent
-
-        return OutOfTime()
-
-    def limit(self, oracle: Any) -> None:
-        """Lets an oracle of KerasTuner say that it is done when the time is over."""
-        import keras_tuner
-        from keras_tuner.engine import trial as trials
-
-        create = oracle.create_trial
-
-        def create_in_time(tuner_id: str) -> Any:
-            if math.isinf(self.end):
-                self.end = time.monotonic() + self.seconds
-            if not self.spent:
-                return create(tuner_id)
-            self.end = time.monotonic() + self.seconds
-            return trials.Trial(keras_tuner.HyperParameters(), status=trials.TrialStatus.STOPPED)
-
-        oracle.create_trial = create_in_time
 
 
 def kerastuner(request: Mapping[str, Any]) -> Answers:
@@ -113,7 +65,7 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
             directory=folder,
             seed=request["seed"],
         )
-        clock = Clock(request["seconds"])
+        clock = SearchClock(request["seconds"])
         clock.limit(tuner.oracle)
         tuner.search(
             images,
@@ -135,7 +87,7 @@ def autokeras(request: Mapping[str, Any]) -> Answers:
 
     with tempfile.TemporaryDirectory() as folder:
         model = ak.ImageClassifier(max_trials=100, directory=folder, seed=request["seed"], overwrite=True)
-        clock = Clock(request["seconds"])
+        clock = SearchClock(request["seconds"])
         clock.limit(model.tuner.oracle)
         model.fit(images, ids, callbacks=[clock.callback()], verbose=0)
         best = model.export_model()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from search_clock import SearchClock
 
 CORES = 2
 Answers = tuple[np.ndarray, list[str]]
@@ -102,34 +103,39 @@ def _autogluon(request: Mapping[str, Any], **settings: Any) -> Answers:
 
 
 def autokeras(request: Mapping[str, Any]) -> Answers:
-    """AutoKeras' structured data search, stopped by its number of trials; it has no limit of time."""
-    import time
+    """AutoKeras' structured data search; no trial starts after its time, and its final training has as much again.
 
+    It takes one array, so numbers are text in it; its encoders stand outside its model, and its `predict` gives labels.
+    """
     import autokeras as ak
-    import keras
 
     rows, target, test = learned(request)
-    end = time.monotonic() + request["seconds"]
-
-    class OutOfTime(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            del epoch, logs
-            if time.monotonic() > end:
-                self.model.stop_training = True
-
+    is_category = {name: isinstance(rows[name].dtype, pd.CategoricalDtype) for name in rows.columns}
+    types = {name: "categorical" if categorical else "numerical" for name, categorical in is_category.items()}
     regression = request["task"] == "regression"
+    classes = [] if regression else sorted(target.unique())
+    wanted = target.to_numpy(np.float64) if regression else target.to_numpy().astype(str)
+    # Its validation rows are the last ones, so the order must say nothing.
+    order = np.random.default_rng(request["seed"]).permutation(len(rows))
+
+    def cells(frame: pd.DataFrame) -> np.ndarray:
+        return frame.astype(object).to_numpy().astype(str)
+
     kind = ak.StructuredDataRegressor if regression else ak.StructuredDataClassifier
     with tempfile.TemporaryDirectory() as folder:
-        model = kind(max_trials=100, directory=folder, seed=request["seed"], overwrite=True)
-        model.fit(rows, target, callbacks=[OutOfTime()], verbose=0)
-        values = np.asarray(model.predict(test, verbose=0))
-    return (values[:, 0], []) if regression else (values, sorted(target.unique()))
+        model = kind(list(types), types, max_trials=100, directory=folder, seed=request["seed"], objective="val_loss")
+        clock = SearchClock(request["seconds"])
+        clock.limit(model.tuner.oracle)
+        model.fit(cells(rows)[order], wanted[order], callbacks=[clock.callback()], verbose=0)
+        if regression:
+            return np.asarray(model.predict(cells(test), verbose=0)).reshape(-1), []
+        encoder, network = model.tuner.get_best_pipeline(), model.tuner.get_best_model()
+        values = network.predict(encoder.transform_x(model._adapt(cells(test), model.inputs)), verbose=0)
+        return (np.c_[1.0 - values, values] if len(classes) == 2 else values), classes
 
 
 def kerastuner(request: Mapping[str, Any]) -> Answers:
     """KerasTuner's Bayesian optimisation over a dense network, as its guides write it, with scikit-learn's encoding."""
-    import time
-
     import keras
     import keras_tuner
     from sklearn.compose import make_column_selector, make_column_transformer
@@ -137,7 +143,6 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    start = time.monotonic()
     rows, target, test = learned(request)
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     texts = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
@@ -165,21 +170,12 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
         model.compile(keras.optimizers.Adam(rate), loss=loss)
         return model
 
-    class OutOfTime(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            del epoch, logs
-            if time.monotonic() - start > request["seconds"]:
-                self.model.stop_training = True
-
-    class InTime(keras_tuner.BayesianOptimization):  # type: ignore[misc]
-        def run_trial(self, trial: Any, *arguments: Any, **settings: Any) -> Any:
-            result = super().run_trial(trial, *arguments, **settings)
-            if time.monotonic() - start > request["seconds"]:
-                self.oracle.max_trials = len(self.oracle.trials)
-            return result
-
     with tempfile.TemporaryDirectory() as folder:
-        tuner = InTime(build, objective="val_loss", max_trials=10_000, directory=folder, seed=request["seed"])
+        tuner = keras_tuner.BayesianOptimization(
+            build, objective="val_loss", max_trials=10_000, directory=folder, seed=request["seed"]
+        )
+        clock = SearchClock(request["seconds"])
+        clock.limit(tuner.oracle)
         order = np.random.default_rng(request["seed"]).permutation(len(columns))
         tuner.search(
             columns[order],
@@ -187,7 +183,7 @@ def kerastuner(request: Mapping[str, Any]) -> Answers:
             validation_split=0.2,
             epochs=100,
             batch_size=128,
-            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=10), OutOfTime()],
+            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=10), clock.callback()],
             verbose=0,
         )
         values = tuner.get_best_models(1)[0].predict(encoder.transform(test).astype(np.float32), verbose=0)

@@ -46,8 +46,8 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "FLAML": ("flaml[automl]", "pyarrow"),
     "AutoGluon": ("torch==2.13.0", "autogluon.tabular[lightgbm,catboost,xgboost,fastai]", "pyarrow"),
     "AutoGluon network": ("torch==2.13.0", "autogluon.tabular[lightgbm,catboost,xgboost,fastai]", "pyarrow"),
-    # The last Keras that it was written for.
-    "AutoKeras": ("autokeras==2.0.0", "tensorflow==2.16.2", "keras==3.4.1", "pyarrow", "setuptools<80"),
+    # A Keras that it still runs with; that TensorFlow's NumPy needs an older Arrow.
+    "AutoKeras": ("autokeras==3.0.0", "tensorflow==2.16.2", "keras==3.4.1", "pandas<3", "pyarrow<20", "setuptools<80"),
     "KerasTuner": (),
 }
 SEALED_SHARE = 0.03
