@@ -10,6 +10,9 @@ from tf_serving.errors import ExportError
 
 GAIN = 1.2
 """Rows per second of a batch against single rows from which on waiting for more rows is worth it."""
+WARMUP_ROWS = 32
+"""Rows of the largest warm-up request of an export. TensorFlow Serving replays it through the batching, and a version
+whose warm-up is refused there does not load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,8 @@ class BatchingPlan:
     """Batching parameters and where they come from.
 
     Attributes:
-        max_batch_size: Most rows of a request and of a batch.
+        max_batch_size: Most rows of a request, which is split into batches: as many as may wait.
+        max_execution_batch_size: Most rows of a batch.
         batch_timeout_micros: How long a batch waits for more rows.
         num_batch_threads: Batches that run at once.
         max_enqueued_batches: Batches that wait at most; what comes on top is refused at once.
@@ -26,6 +30,7 @@ class BatchingPlan:
     """
 
     max_batch_size: int
+    max_execution_batch_size: int
     batch_timeout_micros: int
     num_batch_threads: int
     max_enqueued_batches: int
@@ -43,8 +48,11 @@ class BatchingPlan:
             f"# For a 95th percentile of {self.p95_ms:g} ms. A batch may take half of it: a request can find\n"
             "# one batch running and has to wait for it. Measured where this file was written, one batch at a time:\n"
             f"{table}\n"
+            "# A request of more rows than max_execution_batch_size is split; of more than max_batch_size, refused.\n"
             "# No allowed_batch_sizes: on a CPU, padding to them is wasted work.\n"
             f"max_batch_size {{ value: {self.max_batch_size} }}\n"
+            "enable_large_batch_splitting { value: true }\n"
+            f"max_execution_batch_size {{ value: {self.max_execution_batch_size} }}\n"
             f"batch_timeout_micros {{ value: {self.batch_timeout_micros} }}\n"
             f"num_batch_threads {{ value: {self.num_batch_threads} }}\n"
             f"max_enqueued_batches {{ value: {self.max_enqueued_batches} }}\n"
@@ -56,7 +64,7 @@ def plan_batching(measured: Sequence[BatchLatency], *, p95_ms: float, cpus: int)
 
     The largest measured batch whose 95th percentile is within half the target is allowed; the wait for more rows is a
     quarter of what is then left, and none where larger batches do not answer more rows per second. So many batches
-    may wait as can be answered in the time that is left.
+    may wait as can be answered in the time that is left, and at least as many as the largest warm-up request fills.
 
     Args:
         measured: Latency at growing batch sizes, at least one.
@@ -77,11 +85,13 @@ def plan_batching(measured: Sequence[BatchLatency], *, p95_ms: float, cpus: int)
     single = measured[0]
     left_ms = p95_ms - 2 * largest.p95_ms
     gains = largest.rows / largest.p50_ms >= GAIN * single.rows / single.p50_ms
+    waiting = max(cpus, int(cpus * 0.75 * left_ms / largest.p95_ms), -(-WARMUP_ROWS // largest.rows))
     return BatchingPlan(
-        max_batch_size=largest.rows,
+        max_batch_size=waiting * largest.rows,
+        max_execution_batch_size=largest.rows,
         batch_timeout_micros=int(250 * left_ms) if gains else 0,
         num_batch_threads=cpus,
-        max_enqueued_batches=max(cpus, int(cpus * 0.75 * left_ms / largest.p95_ms)),
+        max_enqueued_batches=waiting,
         p95_ms=p95_ms,
         measured=tuple(measured),
     )

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_serving.deploy.batching import plan_batching
+from tf_serving.deploy.batching import WARMUP_ROWS, plan_batching
 from tf_serving.deploy.latency import BatchLatency, measure_latency
 from tf_serving.errors import ExportError
+from tf_serving.server.config_files import read_batching_parameters
+from tf_serving.warmup import WARMUP_BATCH_SIZES
 
 
 def latencies(*entries: tuple[int, float]) -> tuple[BatchLatency, ...]:
@@ -20,9 +22,23 @@ NO_GAIN = latencies((1, 1.0), (8, 8.0), (64, 64.0))
 
 
 def test_the_largest_batch_within_half_the_target_is_allowed() -> None:
-    assert plan_batching(CHEAP, p95_ms=20, cpus=2).max_batch_size == 256
-    assert plan_batching(CHEAP, p95_ms=5, cpus=2).max_batch_size == 64
-    assert plan_batching(CHEAP, p95_ms=0.4, cpus=2).max_batch_size == 1
+    assert plan_batching(CHEAP, p95_ms=20, cpus=2).max_execution_batch_size == 256
+    assert plan_batching(CHEAP, p95_ms=5, cpus=2).max_execution_batch_size == 64
+    assert plan_batching(CHEAP, p95_ms=0.4, cpus=2).max_execution_batch_size == 1
+
+
+@pytest.mark.parametrize("p95_ms", [0.4, 0.7, 5, 20])
+def test_a_request_may_have_more_rows_than_a_batch(p95_ms: float, tmp_path: Path) -> None:
+    plan = plan_batching(CHEAP, p95_ms=p95_ms, cpus=2)
+    # As many as the queue takes when it is empty; TensorFlow Serving refuses more.
+    assert plan.max_batch_size == plan.max_enqueued_batches * plan.max_execution_batch_size
+    # The warm-up goes the same way, and a version whose warm-up is refused does not load.
+    assert plan.max_batch_size >= WARMUP_ROWS == max(WARMUP_BATCH_SIZES)
+    file = tmp_path / "batching.config"
+    file.write_text(plan.to_text())
+    read = read_batching_parameters(file)
+    assert (read.split_large, read.max_batch_size) == (True, plan.max_batch_size)
+    assert read.max_execution_batch_size == plan.max_execution_batch_size
 
 
 def test_rows_wait_for_others_only_where_that_pays() -> None:
@@ -43,7 +59,7 @@ def test_a_request_that_finds_the_queue_as_planned_meets_the_target(
     except ExportError:
         assert 2 * measured[0].p95_ms > p95_ms
         return
-    batch = next(entry.p95_ms for entry in measured if entry.rows == plan.max_batch_size)
+    batch = next(entry.p95_ms for entry in measured if entry.rows == plan.max_execution_batch_size)
     # Its own batch, the one that runs, and the wait for more rows.
     assert 2 * batch + plan.batch_timeout_micros / 1e3 <= p95_ms + 1e-9
     assert plan.max_enqueued_batches >= plan.num_batch_threads == cpus

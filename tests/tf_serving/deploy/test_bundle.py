@@ -62,7 +62,7 @@ def test_batching_and_monitoring_are_read_back(deployed: Deployed) -> None:
 
     batching = read_batching_parameters(deployed.directory / "serving" / "batching.config")
     plan = deployed.batching
-    assert batching.max_batch_size == plan.max_batch_size >= 1
+    assert batching.max_batch_size == plan.max_batch_size >= batching.max_execution_batch_size >= 1
     assert batching.batch_timeout_micros == plan.batch_timeout_micros
     assert batching.max_enqueued_batches == plan.max_enqueued_batches
     assert batching.num_batch_threads == 2
