@@ -25,6 +25,7 @@ SKEW_SECONDS = 86_400.0
 Instants: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
 """int64 microseconds since 1970 in UTC, or float64 numbers in a unit of their own."""
 
+_FRACTION = r":\d{2}:\d{2}[.,](?P<fraction>\d{1,6})\d*\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?$"
 _ZONE = r":\d{2}(?:[.,]\d+)?\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})$"
 
 
@@ -55,7 +56,7 @@ def instants(table: pa.Table, name: str, *, role: str = "time column") -> Instan
         )
     if times.type == TIMESTAMP:
         found = np.asarray(times.cast(pa.int64()).to_numpy(zero_copy_only=False))
-        return found if array.type == TIMESTAMP else found - _zone_offsets(array, name, role=role)
+        return found if array.type == TIMESTAMP else found + _fractions(array) - _zone_offsets(array, name, role=role)
     numbers = numbers_of(times)
     infinite = np.flatnonzero(np.isinf(numbers))
     if infinite.size:
@@ -98,6 +99,14 @@ def time_text(value: np.int64 | np.float64) -> str:
     if isinstance(value, np.int64):
         return str(np.datetime64(int(value), "us").astype("datetime64[s]"))
     return f"{float(value):g}"
+
+
+def _fractions(text: pa.Array) -> NDArray[np.int64]:
+    """Return the microseconds that stand behind the whole seconds of each date; as a feature a date has none."""
+    digits = pc.struct_field(pc.extract_regex(text, _FRACTION), "fraction")
+    if digits.null_count == len(digits):
+        return np.zeros(len(text), np.int64)
+    return np.asarray(pc.fill_null(pc.utf8_rpad(digits, 6, "0").cast(pa.int64()), 0).to_numpy(zero_copy_only=False))
 
 
 def _zone_offsets(text: pa.Array, name: str, *, role: str) -> NDArray[np.int64]:

@@ -57,6 +57,14 @@ def test_a_row_gets_the_latest_value_that_is_not_from_after_its_time(
     assert joined.num_missing == found.count(None)
 
 
+def test_a_value_from_later_in_the_same_second_is_not_known_yet(tmp_path: Path) -> None:
+    times = ["2024-05-01T12:00:00.100", "2024-05-01T12:00:00.900"]
+    group = register(tmp_path, pa.table({"id": [1, 1], "t": times, "known": times}), name="g", key="id", timestamp="t")
+    rows = pa.table({"id": [1, 1, 1], "t": [f"2024-05-01T12:00:00.{part}" for part in ("05", "5", "9")]})
+    joined = join_features(rows, read_group(tmp_path, group), group, time_column="t")
+    assert joined.table["known"].to_pylist() == [None, times[0], times[1]]
+
+
 def test_versions_are_kept_apart_and_checked(tmp_path: Path) -> None:
     first = register(tmp_path, PEOPLE, name="people", key="id", timestamp="day", source="people.csv")
     second = register(tmp_path, PEOPLE.slice(0, 2), name="people", key="id", timestamp="day")

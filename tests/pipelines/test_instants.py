@@ -26,6 +26,20 @@ def test_a_zone_behind_a_date_counts() -> None:
     assert time_text(np.float64(2.5)) == "2.5"
 
 
+@given(st.lists(st.integers(-(10**15), 10**15), min_size=1, max_size=20), st.sampled_from(["", "Z", "+02:00"]))
+@settings(deadline=None, max_examples=40)
+def test_text_is_the_instant_of_the_timestamp_to_the_microsecond(ticks: list[int], zone: str) -> None:
+    times = pa.array(ticks).cast(pa.timestamp("us"))
+    texts = [f"{np.datetime64(tick, 'us')}{zone}" for tick in ticks]
+    ahead = 2 * 3600 * MICROSECONDS if zone == "+02:00" else 0
+    assert of(*texts).tolist() == (instants(pa.table({"t": times}), "t") - ahead).tolist()
+
+
+def test_fractions_of_any_length_count() -> None:
+    whole, *others = of("2024-05-01T12:00:00", "2024-05-01 12:00:00,5", "2024-05-01T12:00:00.123456789", "2024-05-01")
+    assert [int(other - whole) for other in others] == [500_000, 123_456, -12 * 3600 * MICROSECONDS]
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

@@ -34,6 +34,12 @@ def test_steps_have_the_length_that_people_give_them(frequency: str, step: str, 
     assert (report.step, report.per_cycle, report.is_regular, report.num_gaps) == (step, per_cycle, True, 0)
 
 
+def test_steps_may_be_shorter_than_a_second() -> None:
+    table = pa.table({"day": [f"2021-01-01T00:00:{tick // 10:02}.{tick % 10}" for tick in range(200)]})
+    report = order_series(table, time_column="day").report
+    assert (report.step, report.is_regular, report.num_gaps) == ("0.1 seconds", True, 0)
+
+
 def test_gaps_are_counted_and_the_largest_is_named() -> None:
     table = pa.table({"day": pd.date_range("2021-01-01", periods=100).drop(["2021-02-03", "2021-02-04", "2021-03-01"])})
     report = order_series(table, time_column="day").report
