@@ -199,7 +199,7 @@ class _Connection(asyncio.Protocol):
                 self._refuse(json_error(431, f"Header is larger than {self._limits.header_bytes} bytes"))
 
     def eof_received(self) -> bool:
-        # A client may close its side and still read the answer.
+        # A client may close its side and still read the answer; behind the last one the connection is closed.
         self._close_after = True
         return self._busy or bool(self._waiting)
 
@@ -326,7 +326,7 @@ class _Connection(asyncio.Protocol):
         if error is not None:
             LOGGER.error("A request failed: %r", error, extra={"request_id": request.request_id})
         response = json_error(500, "Internal error") if error is not None else done.result()
-        self._finish(response, request, keep_alive)
+        self._finish(response, request, keep_alive and not (self._close_after and not self._waiting))
         self._next()
 
     def _finish(self, response: HttpResponse, request: HttpRequest, keep_alive: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from tf_serving.server.extensions import HttpResponse
+from tf_serving.server.http_protocol import HttpServer
+from tf_serving.server.metrics import Metrics
 from tf_serving.server.settings import Limits
 
 BODY = json.dumps({"instances": [[1.0, 2.0]]}).encode()
@@ -192,6 +196,29 @@ def test_a_client_that_closes_its_side_still_gets_the_answer(limited: Any) -> No
         connection.sendall(request(SMALL))
         connection.shutdown(socket.SHUT_WR)
         assert b"200 OK" in read_all(connection)
+
+
+def test_a_client_that_closes_its_side_is_not_kept_waiting_after_a_slow_answer() -> None:
+    def answer(_: Any) -> HttpResponse:
+        time.sleep(0.05)  # the client's side is closed meanwhile
+        return HttpResponse(200, b"{}")
+
+    async def ask_slowly() -> bytes:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        # Nothing is answered quickly, but in a thread.
+        server = HttpServer(answer, answer_quickly=lambda _: None, limits=Limits(), num_threads=1, metrics=Metrics())
+        await server.start(listener, None)
+        try:
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(request(SMALL) * 2)
+            writer.write_eof()
+            async with asyncio.timeout(20):
+                return await reader.read()
+        finally:
+            await server.stop(timeout=0.0)
+
+    assert asyncio.run(ask_slowly()).count(b"200 OK") == 2
 
 
 def test_a_client_that_goes_away_harms_nobody(limited: Any) -> None:
