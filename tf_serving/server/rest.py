@@ -141,7 +141,8 @@ class Rest:
                 self._admit(request)
             return self._infer(path, request)
         if isinstance(path, ServingError):
-            raise path
+            # Another one: the one that is kept would hold on to every request that it was raised for.
+            raise invalid(path.message)
         for route, pattern in self._routes:
             match = pattern.fullmatch(request.path) if route.method == request.method else None
             if match is not None:

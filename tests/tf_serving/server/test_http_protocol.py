@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tf_serving.server.extensions import HttpResponse
 from tf_serving.server.http_protocol import HttpServer
 from tf_serving.server.metrics import Metrics
 from tf_serving.server.settings import Limits
+from tf_serving.server.status import ServingError
 
 BODY = json.dumps({"instances": [[1.0, 2.0]]}).encode()
 
@@ -219,6 +221,19 @@ def test_a_client_that_closes_its_side_is_not_kept_waiting_after_a_slow_answer()
             await server.stop(timeout=0.0)
 
     assert asyncio.run(ask_slowly()).count(b"200 OK") == 2
+
+
+def test_refused_requests_are_not_kept(limited: Any) -> None:
+    from tf_serving.server.rest import _inference_path
+
+    path = "/v1/models/half/versions/99999999999999999999:predict"
+    kept = _inference_path(path)
+    assert isinstance(kept, ServingError)
+    before = len(list(traceback.walk_tb(kept.__traceback__)))
+    for _ in range(3):
+        assert limited.http("POST", path, {"instances": [1.0]})[0] == 400
+    # Each frame of a traceback holds what was in it, the body included.
+    assert len(list(traceback.walk_tb(kept.__traceback__))) == before
 
 
 def test_a_client_that_goes_away_harms_nobody(limited: Any) -> None:
