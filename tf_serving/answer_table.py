@@ -149,8 +149,9 @@ class AnswerTable:
         if not self._has_integer_keys:
             return str(key)
         text = str(key)
+        number = int(text) if re.fullmatch(r"-?[0-9]{1,19}", text, re.ASCII) else None
         # What is no 64-bit number is no key of this table, which is no error.
-        return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII) else None
+        return number if number is not None and -(2**63) <= number < 2**63 else None
 
 
 class _Sqlite:

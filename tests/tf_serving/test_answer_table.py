@@ -42,6 +42,17 @@ def test_answers_come_in_the_order_of_the_keys(place: str) -> None:
     table.close()
 
 
+def test_keys_may_have_all_64_bits(place: str, database: Path) -> None:
+    least, most = -(2**63), 2**63 - 1
+    with sqlite3.connect(database) as connection:
+        connection.executemany("INSERT INTO answers VALUES (?, ?, ?)", [(least, "least", 0.0), (most, "most", 1.0)])
+    connection.close()
+    table = AnswerTable(place, key="id")
+    found = table.look_up([least, most, str(most), least - 1, most + 1])
+    assert [row and row["label"] for row in found] == ["least", "most", "most", None, None]
+    table.close()
+
+
 def test_names_and_keys_are_data_not_sql(place: str) -> None:
     table = AnswerTable(f'{place}#odd " name', key="code")
     assert table.look_up(["007", "x' OR 1=1 --", "y"]) == [{"prediction": 1.0}, {"prediction": 2.0}, None]
