@@ -15,6 +15,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import inf
 from time import monotonic, perf_counter
 from typing import Any, final
 
@@ -28,6 +29,8 @@ from tf_serving.server.status import Code, ServingError, invalid
 
 Arrays = dict[str, NDArray[Any]]
 
+LEAST_SECONDS = 0.001
+"""For a run whose requests' time is up: none would be no deadline."""
 QUEUE_FULL = "The batch scheduling queue to which this task was submitted is full"
 
 
@@ -79,10 +82,9 @@ class Batcher:
         if self._model.is_short(signature.name):
             self._count_batch(rows, rows, waits=(0.0,))
             return self._run(signature, inputs, outputs, timeout=timeout)
-        task = _Task(inputs, rows)
-        queue = self._queue(_key(signature, inputs, outputs))
         # A deadline of its own: a request that waited too long is not run.
-        deadline = monotonic() + timeout if timeout else None
+        task = _Task(inputs, rows, deadline=monotonic() + timeout if timeout else inf)
+        queue = self._queue(_key(signature, inputs, outputs))
         if not queue.enter(task, self._places, self.parameters.max_enqueued_batches * limit):
             raise ServingError(
                 Code.UNAVAILABLE,
@@ -92,7 +94,7 @@ class Batcher:
             )
         self._depth.inc()
         try:
-            turn = task.turn.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+            turn = task.turn.wait(None if task.deadline == inf else max(0.0, task.deadline - monotonic()))
             if not turn and queue.leave(task):
                 raise ServingError(Code.DEADLINE_EXCEEDED, "The request's time was up before its batch ran")
             if not turn:
@@ -100,7 +102,7 @@ class Batcher:
         finally:
             self._depth.dec()
         if task.leads:
-            self._lead(queue, task, signature, tuple(outputs), limit, timeout)
+            self._lead(queue, task, signature, tuple(outputs), limit)
         if task.error is not None:
             raise task.error
         return task.outputs
@@ -128,11 +130,10 @@ class Batcher:
         signature: ServedSignature,
         outputs: tuple[str, ...],
         limit: int,
-        timeout: float,
     ) -> None:
         batch = queue.take(task, limit, wait=self.parameters.batch_timeout_micros / 1e6)
         try:
-            self._run_batch(batch, signature, outputs, timeout)
+            self._run_batch(batch, signature, outputs)
         except ServingError as error:
             for member in batch:
                 member.error = error
@@ -146,25 +147,23 @@ class Batcher:
                 if member is not task:
                     member.turn.set()
 
-    def _run_batch(
-        self, batch: list[_Task], signature: ServedSignature, outputs: tuple[str, ...], timeout: float
-    ) -> None:
+    def _run_batch(self, batch: list[_Task], signature: ServedSignature, outputs: tuple[str, ...]) -> None:
         now = perf_counter()
         rows = sum(member.rows for member in batch)
         size = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows)
         self._count_batch(rows, size, waits=[now - member.entered for member in batch])
         if len(batch) == 1 and size == rows:
-            batch[0].outputs = self._run(signature, batch[0].inputs, outputs, timeout=timeout)
+            batch[0].outputs = self._run(signature, batch[0].inputs, outputs, timeout=_seconds_left(batch))
             return
         try:
-            self._run_together(batch, signature, outputs, rows, size, timeout)
+            self._run_together(batch, signature, outputs, rows, size)
         except ServingError:
             if len(batch) == 1:
                 raise
             # One request's values must not fail those that came with it.
             for member in batch:
                 try:
-                    member.outputs = self._run(signature, member.inputs, outputs, timeout=timeout)
+                    member.outputs = self._run(signature, member.inputs, outputs, timeout=_seconds_left([member]))
                 except ServingError as error:
                     member.error = error
 
@@ -184,7 +183,6 @@ class Batcher:
         outputs: tuple[str, ...],
         rows: int,
         size: int,
-        timeout: float,
     ) -> None:
         inputs = {}
         for alias in signature.inputs:
@@ -193,7 +191,8 @@ class Batcher:
                 # Padded with copies of the first row, as TensorFlow Serving does: zeros might not be valid values.
                 parts.append(np.repeat(parts[0][:1], size - rows, axis=0))
             inputs[alias] = np.concatenate(parts)
-        answers = self._run(signature, inputs, outputs, timeout=timeout)
+        # The most patient request decides, as in TensorFlow Serving: a hasty one must not end what others wait for.
+        answers = self._run(signature, inputs, outputs, timeout=_seconds_left(batch))
         for alias, answer in answers.items():
             if answer.ndim == 0 or len(answer) != size:
                 raise invalid(
@@ -238,11 +237,12 @@ class Batcher:
 
 
 class _Task:
-    __slots__ = ("entered", "error", "inputs", "leads", "outputs", "rows", "turn")
+    __slots__ = ("deadline", "entered", "error", "inputs", "leads", "outputs", "rows", "turn")
 
-    def __init__(self, inputs: Mapping[str, NDArray[Any]], rows: int) -> None:
+    def __init__(self, inputs: Mapping[str, NDArray[Any]], rows: int, *, deadline: float) -> None:
         self.inputs = inputs
         self.rows = rows
+        self.deadline = deadline  # of the monotonic clock; infinite for none
         self.turn = threading.Event()
         self.leads = False
         self.outputs: Arrays = {}
@@ -313,6 +313,12 @@ class _Queue:
             self.num_rows -= task.rows
             task.leads = True
             task.turn.set()
+
+
+def _seconds_left(tasks: Sequence[_Task]) -> float:
+    """Return the time until the last deadline of some tasks; 0 where one of them has none."""
+    latest = max(task.deadline for task in tasks)
+    return 0.0 if latest == inf else max(latest - monotonic(), LEAST_SECONDS)
 
 
 def _key(signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> Any:

@@ -22,14 +22,16 @@ class Gate:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.timeouts: list[float] = []
         self.open = threading.Event()
         self.entered = threading.Semaphore(0)
 
     def is_short(self, _: str) -> bool:
         return False
 
-    def run(self, _: Any, inputs: Any, outputs: Any, *, timeout: float) -> Any:  # noqa: ARG002 - as a model's
+    def run(self, _: Any, inputs: Any, outputs: Any, *, timeout: float) -> Any:
         self.sizes.append(len(inputs["x"]))
+        self.timeouts.append(timeout)
         self.entered.release()
         self.open.wait(20)
         if (inputs["x"] < 0).any():
@@ -140,6 +142,28 @@ def test_a_request_whose_time_is_up_leaves_the_queue() -> None:
     gate.open.set()
     threads[0].join()
     assert gate.sizes == [1]
+
+
+@pytest.mark.parametrize("patience", [600.0, 0.0])
+def test_a_batch_has_the_time_of_its_most_patient_request(patience: float) -> None:
+    gate, batcher = made()
+    answers: dict[int, Any] = {}
+    first, hasty, patient = [1.0], [-1.0], [2.0]
+    threads = [start(batcher, first, answers)]
+    gate.entered.acquire()
+    threads.append(start(batcher, hasty, answers, timeout=60.0))
+    wait_until_waiting(batcher, 1)
+    threads.append(start(batcher, patient, answers, timeout=patience))
+    wait_until_waiting(batcher, 2)
+    gate.open.set()
+    for thread in threads:
+        thread.join()
+    _, together, alone, last = gate.timeouts
+    assert gate.sizes == [1, 2, 1, 1]
+    assert 0 < alone <= 60.0
+    # No deadline is 0.
+    assert together == last == 0.0 if not patience else 60.0 < last <= together <= patience
+    assert answers[id(patient)] == [4.0]
 
 
 def test_large_requests_are_split_where_asked() -> None:
