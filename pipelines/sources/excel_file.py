@@ -64,6 +64,9 @@ def _read(content: Content, options: ReadOptions) -> tuple[pa.Table, str]:
         ) from error
     if not rows:
         raise DataError(f"Expected a table, but the sheet {sheet.title!r} of {content.name!r} is empty.")
+    # Where the workbook does not say how large the sheet is, a row ends with its last cell that is not empty.
+    width = max(map(len, rows))
+    rows = [row if len(row) == width else (*row, *[None] * (width - len(row))) for row in rows]
     names = [str(name).strip() if name is not None else f"column_{i + 1}" for i, name in enumerate(rows[0])]
     check_column_names(names, content.name)
     missing = set(options.missing_values)
