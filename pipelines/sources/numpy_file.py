@@ -70,10 +70,15 @@ def _columns(name: str, array: NDArray[Any], file: str) -> dict[str, Any]:
     if array.dtype.names:
         fields = [_columns(field, array[field], file) for field in array.dtype.names]
         return {column: values for part in fields for column, values in part.items()}
-    if array.ndim == 1:
-        return {name: _arrow(array)}
-    if array.ndim == 2:
-        return {f"{name}_{number + 1}": _arrow(array[:, number]) for number in range(array.shape[1])}
+    try:
+        if array.ndim == 1:
+            return {name: _arrow(array)}
+        if array.ndim == 2:
+            return {f"{name}_{number + 1}": _arrow(array[:, number]) for number in range(array.shape[1])}
+    except pa.ArrowException as error:
+        raise DataError(
+            f"Expected numbers, text or times in {file!r}, but {name!r} is {array.dtype}; convert or drop the array."
+        ) from error
     raise DataError(
         f"Expected arrays of one dimension (a column) or two (rows and columns), but {name!r} in {file!r} has the "
         f"shape {array.shape}."
