@@ -288,8 +288,9 @@ def read_batching_parameters(path: Path) -> BatchingParameters:
         split_large=split,
         max_execution_batch_size=execution,
     )
-    for name in ("max_batch_size", "max_enqueued_batches"):
-        if getattr(parameters, name) < 1:
+    of_splitting = ("max_execution_batch_size",) if split else ()
+    for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", *of_splitting):
+        if message.HasField(name) and getattr(parameters, name) < 1:
             raise ConfigurationError(f"{name} must be positive; was {getattr(parameters, name)}")
     if parameters.batch_timeout_micros < 0:
         raise ConfigurationError(f"batch_timeout_micros must be non-negative; was {parameters.batch_timeout_micros}")

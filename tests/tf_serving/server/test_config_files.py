@@ -117,6 +117,11 @@ def test_batching_parameters(tmp_path: Path) -> None:
         ("allowed_batch_sizes: 8 allowed_batch_sizes: 4", "must be monotonically increasing"),
         ("max_batch_size { value: 0 }", "max_batch_size must be positive; was 0"),
         ("max_enqueued_batches { value: 0 }", "max_enqueued_batches must be positive; was 0"),
+        ("num_batch_threads { value: -1 }", "num_batch_threads must be positive; was -1"),
+        (
+            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: -1 }",
+            "max_execution_batch_size must be positive; was -1",
+        ),
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros must be non-negative; was -1"),
         ("max_batch_size: 3", "Error parsing text-format tensorflow.serving.BatchingParameters"),
         (
