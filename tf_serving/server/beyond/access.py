@@ -12,6 +12,7 @@ from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import final
+from urllib.parse import unquote
 
 from tf_serving.server.status import Code, ConfigurationError, ServingError
 
@@ -132,6 +133,10 @@ class RateLimit:
 
 
 def _host(peer: str) -> str:
-    # "127.0.0.1:5000", "ipv4:127.0.0.1:5000" and "ipv6:[::1]:5000" are one client whatever the port.
-    host, separator, port = peer.rpartition(":")
-    return host.removeprefix("ipv4:").removeprefix("ipv6:") if separator and port.isdigit() else peer
+    # "127.0.0.1", "127.0.0.1:5000" and "ipv4:127.0.0.1:5000" are one client whatever the port, and so are "::1",
+    # "ipv6:[::1]:5000" and "ipv6:%5B::1%5D:5000". The last group of "2001:db8::7" is no port.
+    address = unquote(peer).removeprefix("ipv4:").removeprefix("ipv6:")
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    host, separator, port = address.rpartition(":")
+    return host if separator and ":" not in host and port.isdigit() else address

@@ -149,6 +149,15 @@ def test_a_client_may_burst_and_then_has_to_wait(monkeypatch: pytest.MonkeyPatch
         limit.admit({}, path="/", peer="ipv4:127.0.0.1:1")
 
 
+def test_clients_are_told_apart_by_their_addresses_of_version_6() -> None:
+    limit = RateLimit(0.001, burst=1)
+    for peer in ("2001:db8::1", "2001:db8::2", "::1"):
+        limit.admit({}, path="/", peer=peer)
+    for peer in ("2001:db8::1", "ipv6:[2001:db8::2]:5000", "ipv6:%5B::1%5D:5001"):
+        with pytest.raises(ServingError, match="try again in"):
+            limit.admit({}, path="/", peer=peer)
+
+
 def test_clients_are_told_apart_by_their_keys() -> None:
     limit = RateLimit(0.001, burst=1, by_key=True)
     limit.admit({"x-api-key": "a"}, path="/", peer="p")
