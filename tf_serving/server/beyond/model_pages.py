@@ -8,6 +8,7 @@ What is known beyond the signature (kinds, categories, an example) comes from th
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from html import escape
@@ -190,12 +191,18 @@ def _inputs(
         if dtype == "string" and isinstance(top, list) and 0 < column.get("num_distinct", 0) <= _MAX_VALUES:
             entry["values"] = [str(value[0]) for value in top if isinstance(value, list) and value]
         elif dtype != "string":
-            entry |= {key: column[key] for key in ("min", "max") if isinstance(column.get(key), (int, float))}
+            limits = {key: column.get(key) for key in ("min", "max")}
+            entry |= {key: value for key, value in limits.items() if _is_finite(value)}
         example = first.get(name)
-        if isinstance(example, str) or (isinstance(example, (int, float)) and example == example):
+        if isinstance(example, str) or _is_finite(example):
             entry["example"] = example
         inputs.append(entry)
     return inputs
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value is a number that JSON has a word for."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _row_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
