@@ -118,7 +118,7 @@ def _profiled(prepared: PreparedData, found: Sequence[Finding] = ()) -> Profiled
     return Profiled(
         description=prepared.source.description,
         profile=replace(prepared.profile, findings=(*found, *prepared.profile.findings)),
-        contract=contract_of(prepared.profile, datetime_formats=_formats(schema), target=schema.target.name),
+        contract=contract_of(prepared.profile, datetime_formats=_formats(schema), targets=schema.target.names),
         associations=_associations(training, schema),
         drift=find_drift(selecting, prepared.profile.columns, num_rows=training.num_rows),
     )
@@ -191,6 +191,8 @@ def validate_data(
     contract = _read_contract(schema, baseline)
     if expect is not None:
         contract = contract.with_expectations(_read_toml(expect))
+    if baseline is not None:
+        config = replace(config, data=replace(config.data, features=_texts(baseline) | dict(config.data.features)))
     rows = read_rows(open_source(data), config, folder=Path(tempfile.gettempdir()))
     num_rows = rows.source.table.num_rows
     notes = []
@@ -223,11 +225,17 @@ def _read_contract(path: Path, baseline: DataProfile | None) -> Contract:
             )
         if baseline is None:
             raise RunDirectoryError(f"{path} is the schema of a run: expected its {PROFILE_FILE} beside it")
-        contract = contract_of(baseline, datetime_formats=_formats(schema), target=schema.target.name)
+        contract = contract_of(baseline, datetime_formats=_formats(schema), targets=schema.target.names)
         # A model asks for the columns that it uses, and for no other.
-        used = {feature.name for feature in schema.used_features} | {schema.target.name}
+        used = {feature.name for feature in schema.used_features} | set(schema.target.names)
         return Contract(columns=tuple(rule for rule in contract.columns if rule.name in used))
     return Contract.from_json(record)
+
+
+def _texts(profile: DataProfile) -> dict[str, str]:
+    """Returns the columns that were text: what looks like numbers or truths in the new rows alone still is."""
+    kinds = ("categorical", "text", "target")
+    return {column.name: "text" for column in profile.columns if column.type == "string" and column.kind in kinds}
 
 
 def _read_toml(path: Path) -> Mapping[str, Any]:

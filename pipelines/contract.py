@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -135,18 +135,18 @@ class Contract:
 
 
 def contract_of(
-    profile: DataProfile, *, datetime_formats: Mapping[str, str | None], target: str | None = None
+    profile: DataProfile, *, datetime_formats: Mapping[str, str | None], targets: Collection[str] = ()
 ) -> Contract:
     """Return the contract that a profile suggests.
 
     Args:
         profile: The training rows.
         datetime_formats: strptime format of the datetime columns that are not ISO 8601.
-        target: Column that new rows may lack.
+        targets: Columns that new rows may lack.
     """
     return Contract(
         columns=tuple(
-            _suggested(column, datetime_formats.get(column.name), required=column.name != target)
+            _suggested(column, datetime_formats.get(column.name), required=column.name not in targets)
             for column in profile.columns
         )
     )

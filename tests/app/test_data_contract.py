@@ -105,6 +105,17 @@ def test_like_data_keeps_the_contract(folder: Path) -> None:
     assert [drift["column"] for drift in result["drift"] if drift["drifts"]] == []
 
 
+def test_text_stays_text_where_the_new_rows_alone_look_like_numbers(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"size": ["1.50", "2.00", "XL"], "flag": ["TRUE", "FALSE", "unknown"]}
+    rows = pd.DataFrame({name: rng.choice(values, 1_000) for name, values in sizes.items()})
+    rows.assign(n=np.arange(1_000)).to_csv(folder / "sizes.csv", index=False)
+    tamiz("profile", "sizes.csv", "--output", "profile")
+    rows[(rows["size"] != "XL") & (rows["flag"] != "unknown")].assign(n=1).to_csv(folder / "fewer.csv", index=False)
+    done = tamiz("validate", "fewer.csv", "--schema", "profile/schema.json")
+    assert done.exit_code == 0, done.output
+
+
 def test_other_data_ends_with_code_1_and_says_why(folder: Path) -> None:
     tamiz("profile", "homes.csv", "--target", "sold", "--output", "profile")
     homes(seed=1, price=115.0).assign(**{"city <b>": "Paris"}).drop(columns="day").to_csv("new.csv", index=False)

@@ -24,11 +24,11 @@ TABLE = pa.table(
 KINDS = {"age": "numeric", "city": "categorical", "day": "datetime", "is_new": "boolean", "sold": "target"}
 
 
-def contract() -> Contract:
+def contract(targets: tuple[str, ...] = ("sold",)) -> Contract:
     profile = DataProfile(
         num_rows=200, split_rows=(200, 0, 0), columns=profile_columns(TABLE, KINDS), findings=()
     )
-    return contract_of(profile, datetime_formats={"day": "%d.%m.%Y"}, target="sold")
+    return contract_of(profile, datetime_formats={"day": "%d.%m.%Y"}, targets=targets)
 
 
 def changed(name: str, values: list[Any]) -> pa.Table:
@@ -43,6 +43,7 @@ def problems(table: pa.Table, rules: Contract) -> list[tuple[str, str]]:
 def test_the_rows_of_a_profile_keep_its_contract() -> None:
     assert check_rows(TABLE, contract()) == []
     assert check_rows(TABLE.drop_columns(["sold"]), contract()) == []
+    assert check_rows(TABLE.drop_columns(["sold", "is_new"]), contract(("sold", "is_new"))) == []
     assert check_rows(TABLE.append_column("more", TABLE.column("age")), contract()) == []
 
 
