@@ -19,7 +19,7 @@ from tf_serving.server.served_version import ServedVersion
 from tf_serving.server.settings import ServerSettings
 from tf_serving.server.signatures import ServedSignature, check_inputs
 from tf_serving.server.status import Code, ConfigurationError, ServingError
-from tf_serving.server.trust import check_version
+from tf_serving.server.trust import LITE_FILE, check_version
 from tf_serving.server.warmup_replay import replay
 
 PER_MODEL_BATCHING = "batching_params.pbtxt"
@@ -82,15 +82,16 @@ def load_model(
     Raises:
         ServingError: It may not be loaded, cannot be, or its warm-up fails.
     """
-    check_version(directory, allow_unverified=options.allow_unverified)
+    is_lite = options.prefer_tflite and (directory / LITE_FILE).exists()
+    check_version(directory, allow_unverified=options.allow_unverified, is_lite=is_lite)
     config = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=options.intra_op, inter_op_parallelism_threads=options.inter_op
     )
     model: Any
-    if options.prefer_tflite and (directory / "model.tflite").exists():
+    if is_lite:
         from tf_serving.server.lite_model import LoadedLiteModel
 
-        model = LoadedLiteModel.load(directory / "model.tflite")
+        model = LoadedLiteModel.load(directory / LITE_FILE)
     else:
         model = LoadedModel.load(directory, tags=options.tags, config=config, usual_timeout_ms=options.timeout_ms)
     if options.warm_up:

@@ -7,6 +7,7 @@ the allow-list. Only TensorFlow's protos are used here, no graph is built.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,19 @@ from tf_serving.server.allowed_operations import ALLOWED, WRITERS
 from tf_serving.server.status import Code, ServingError
 from tf_serving.version_manifest import MANIFEST_PATH, verify_manifest
 
+LITE_FILE = "model.tflite"
+_OF_TENSORFLOW = b"Flex"
 INITIALISERS = ("saved_model_main_op", "legacy_init_op")
 INITIALISER_SIGNATURE = "__saved_model_init_op"
 
 
-def check_version(directory: Path, *, allow_unverified: bool) -> None:
+def check_version(directory: Path, *, allow_unverified: bool, is_lite: bool = False) -> None:
     """Check that a version may be loaded.
 
     Args:
         directory: The version directory.
         allow_unverified: Whether a model without a manifest may be, after a scan.
+        is_lite: Whether its TensorFlow Lite file is what is loaded.
 
     Raises:
         ServingError: PERMISSION_DENIED, or DATA_LOSS where a manifest does not match.
@@ -46,7 +50,9 @@ def check_version(directory: Path, *, allow_unverified: bool) -> None:
             f"{directory} has no {MANIFEST_PATH}: it is not an export of tamiz. A SavedModel is a program; if you "
             "trust where it comes from, start the server with --allow-unverified.",
         )
-    if any((directory / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    if is_lite:
+        scan_lite_model(directory / LITE_FILE)
+    elif any((directory / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt")):
         scan_saved_model(directory)
 
 
@@ -77,6 +83,34 @@ def scan_saved_model(directory: Path) -> None:
                 Code.PERMISSION_DENIED,
                 f"{directory} would write files when it is loaded or called ({', '.join(writers)}).",
             )
+
+
+def scan_lite_model(path: Path) -> None:
+    """Refuse a TensorFlow Lite file that calls operations of TensorFlow itself.
+
+    Which one is called stands in the options of the call, whatever its name says; so none is allowed. The operations of
+    TensorFlow Lite's own reach no files.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ServingError: PERMISSION_DENIED naming such operations, or INVALID_ARGUMENT for an unreadable file.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    try:
+        model = schema.Model.GetRootAsModel(path.read_bytes(), 0)
+        codes = [model.OperatorCodes(number).CustomCode() or b"" for number in range(model.OperatorCodesLength())]
+    except (OSError, struct.error, ValueError, TypeError, IndexError) as error:
+        raise ServingError(Code.INVALID_ARGUMENT, f"Cannot load {path}: it is no TensorFlow Lite model") from error
+    found = sorted({code.decode("utf-8", "replace") for code in codes if code.startswith(_OF_TENSORFLOW)})
+    if found:
+        raise ServingError(
+            Code.PERMISSION_DENIED,
+            f"{path} calls operations of TensorFlow, which are not allowed in a model without a manifest: "
+            f"{', '.join(found[:10])}{' and more' if len(found) > 10 else ''}.",
+        )
 
 
 def _read(directory: Path) -> Any:

@@ -39,6 +39,36 @@ def test_a_model_without_a_manifest_needs_permission(models: Path) -> None:
         check_version(models / known, allow_unverified=True)
 
 
+def lite_file(path: Path, *operations: str) -> Path:
+    """A TensorFlow Lite file that names custom operations, and nothing else."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT()
+    model.version, model.operatorCodes = 3, []
+    for operation in operations:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode = operation
+        model.operatorCodes.append(code)
+    builder = schema.flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
+    return path
+
+
+def test_lite_files_that_call_tensorflow_are_refused(tmp_path: Path) -> None:
+    lite_file(tmp_path / "model.tflite", "TFLite_Detection_PostProcess")
+    check_version(tmp_path, allow_unverified=True, is_lite=True)
+    lite_file(tmp_path / "model.tflite", "FlexAddV2", "TFLite_Detection_PostProcess")
+    check_version(tmp_path, allow_unverified=True)  # it is not what is loaded
+    with pytest.raises(ServingError, match=r"not allowed in a model without a manifest: FlexAddV2\.$") as raised:
+        check_version(tmp_path, allow_unverified=True, is_lite=True)
+    assert raised.value.code is Code.PERMISSION_DENIED
+    (tmp_path / "model.tflite").write_bytes(b"no model")
+    with pytest.raises(ServingError, match=r"Cannot load .*model\.tflite: it is no TensorFlow Lite model"):
+        check_version(tmp_path, allow_unverified=True, is_lite=True)
+
+
 def test_a_changed_export_is_refused_even_where_others_are_allowed(models: Path, tmp_path: Path) -> None:
     version = tmp_path / "1"
     shutil.copytree(models / "pair" / "7", version)
