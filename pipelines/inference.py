@@ -184,7 +184,8 @@ def infer_features(
         column = _Column(name, whole, take_rows(whole, rows), known=(facts or {}).get(name))
         guess = _overridden(column, overrides[name]) if name in overrides else _guess(column)
         if name in roles:
-            guess = _Guess(guess.kind, f"not a feature: {roles[name]}", used=False)
+            reason = f"not a feature: {roles[name]}"
+            guess = _Guess(guess.kind, reason, used=False, datetime_format=guess.datetime_format)
         features.append(_with_mean_targets(_spec(column, guess), column, target))
     schema = DatasetSchema(
         features=tuple(features), target=target, group=group, time_column=time_column, weight=weight

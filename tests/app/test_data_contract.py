@@ -105,6 +105,14 @@ def test_like_data_keeps_the_contract(folder: Path) -> None:
     assert [drift["column"] for drift in result["drift"] if drift["drifts"]] == []
 
 
+def test_the_time_column_keeps_its_format(folder: Path) -> None:
+    tamiz("profile", "homes.csv", "--target", "sold", "--time-column", "day", "--output", "profile")
+    rules = json.loads((folder / "profile" / "schema.json").read_text())["columns"]
+    assert (rules["day"]["kind"], rules["day"]["datetime_format"]) == ("datetime", "%d.%m.%Y")
+    done = tamiz("validate", "new.csv", "--schema", "profile/schema.json")
+    assert done.exit_code == 0, done.output
+
+
 def test_text_stays_text_where_the_new_rows_alone_look_like_numbers(folder: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = {"size": ["1.50", "2.00", "XL"], "flag": ["TRUE", "FALSE", "unknown"]}

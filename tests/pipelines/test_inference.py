@@ -144,6 +144,8 @@ def test_group_and_time_are_no_features() -> None:
         "not a feature: orders the splits; a model must not learn the position in time",
     ]
     assert (schema.group, schema.time_column) == ("g", "t")
+    dated = table.set_column(1, "t", pa.array([f"{1 + day % 28:02}/03/2024" for day in range(40)]))
+    assert infer_features(dated, TARGET, time_column="t").features[1].datetime_format == "%d/%m/%Y"
 
 
 # Bad input
