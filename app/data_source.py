@@ -77,18 +77,29 @@ def source_of(data: DataConfig, *, url: str = "") -> Source:
     return looking_up(source, data)
 
 
-def looking_up(source: Source, data: DataConfig, *, now: bool = False) -> Source:
+def looking_up(
+    source: Source, data: DataConfig, *, now: bool = False, schema: DatasetSchema | None = None
+) -> Source:
     """Returns a source whose rows look up the feature groups of the settings.
 
     Args:
         source: The rows.
         data: The settings.
         now: Whether rows without a time get the latest features, as new rows do.
+        schema: What the columns are known to be; None for new data.
 
     Raises:
         DataError: There is no such group.
     """
-    return with_features(source, data.feature_groups, store=data.store, time_column=data.time_column, now=now)
+    formats = {feature.name: feature.datetime_format for feature in schema.features} if schema is not None else {}
+    return with_features(
+        source,
+        data.feature_groups,
+        store=data.store,
+        time_column=data.time_column,
+        now=now,
+        time_formats=formats,
+    )
 
 
 def read_source(

@@ -145,7 +145,7 @@ class Predictor:
     def _with_joins(self, source: Source) -> Source:
         data = self._config.data
         joined = with_joins(source, data.joins, data_dir=data.data_dir, max_bytes=data.max_file_size)
-        return looking_up(joined, data, now=True)
+        return looking_up(joined, data, now=True, schema=self._schema)
 
     def _chunks(self, source: Source, settings: BatchSettings) -> Iterator[Chunk]:
         columns = self._names | ({settings.key} if settings.key else set())

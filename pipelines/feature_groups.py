@@ -250,7 +250,14 @@ class JoinedFeatures:
     num_missing: int
 
 
-def join_features(rows: pa.Table, features: pa.Table, group: FeatureGroup, *, time_column: str = "") -> JoinedFeatures:
+def join_features(
+    rows: pa.Table,
+    features: pa.Table,
+    group: FeatureGroup,
+    *,
+    time_column: str = "",
+    time_format: str | None = None,
+) -> JoinedFeatures:
     """Return rows with the features of their key: the latest that were known when each row happened.
 
     Args:
@@ -258,12 +265,19 @@ def join_features(rows: pa.Table, features: pa.Table, group: FeatureGroup, *, ti
         features: What ``read_group`` returned.
         group: Which group it is.
         time_column: When each row happened; "" takes the latest features, where the group has times.
+        time_format: How its dates are written; None recognises it.
 
     Raises:
         DataError: A column is absent, times are dates on one side and numbers on the other, or a name is taken.
     """
     keys = plain_array(rows, require_column(rows, group.key, role="key column"))
-    places = _places(keys, rows, features, group, time_column=time_column)
+    times = instants(rows, time_column, datetime_format=time_format) if group.timestamp and time_column else None
+    if times is not None and times.dtype != features.schema.field(TIME_COLUMN).type.to_pandas_dtype():
+        raise DataError(
+            f"Expected times of one kind, but {time_column!r} of the rows and {group.timestamp!r} of the feature "
+            f"group {group.name!r} are dates on one side and numbers on the other."
+        )
+    places = _places(keys, features, group.key, times=times)
     found = pa.array(places, mask=places < 0)
     table = rows
     for name in group.columns:
@@ -277,11 +291,9 @@ def join_features(rows: pa.Table, features: pa.Table, group: FeatureGroup, *, ti
     return JoinedFeatures(table, int((places < 0).sum()))
 
 
-def _places(
-    keys: pa.Array, rows: pa.Table, features: pa.Table, group: FeatureGroup, *, time_column: str
-) -> NDArray[np.int64]:
-    """Return for each row the place of its features, or -1."""
-    left, right = alike(keys, plain_array(features, group.key))
+def _places(keys: pa.Array, features: pa.Table, key: str, *, times: Instants | None) -> NDArray[np.int64]:
+    """Return for each row the place of its features as of its time, the latest ones for None; or -1."""
+    left, right = alike(keys, plain_array(features, key))
     encoded = right.dictionary_encode()
     codes = np.asarray(encoded.indices).astype(np.int64)
     among = pc.index_in(left, value_set=encoded.dictionary)
@@ -289,15 +301,8 @@ def _places(
     among = pc.if_else(pc.is_null(left), pa.scalar(None, pa.int32()), among)
     wanted = np.asarray(among.fill_null(-1)).astype(np.int64)
     known = np.asarray(features.column(TIME_COLUMN).combine_chunks())
-    if group.timestamp and time_column:
-        times = instants(rows, time_column)
-        if times.dtype != known.dtype:
-            raise DataError(
-                f"Expected times of one kind, but {time_column!r} of the rows and {group.timestamp!r} of the feature "
-                f"group {group.name!r} are dates on one side and numbers on the other."
-            )
-    else:
-        times = np.full(rows.num_rows, known.max() if len(known) else 0, known.dtype)
+    if times is None:
+        times = np.full(len(keys), known.max() if len(known) else 0, known.dtype)
     # Instants by their rank, so that a key and an instant are one number in the order of the features.
     ranks = np.unique(np.concatenate([known, times]))
     of_features = codes * len(ranks) + np.searchsorted(ranks, known)
@@ -305,8 +310,8 @@ def _places(
     order = np.argsort(of_features, kind="stable")
     # The last one that is not later: at the very instant it is known.
     last = np.searchsorted(of_features[order], of_rows, side="right") - 1
-    places = order[np.maximum(last, 0)] if len(order) else np.zeros(rows.num_rows, np.int64)
-    fits = (last >= 0) & (wanted >= 0) & (codes[places] == wanted) if len(order) else np.zeros(rows.num_rows, bool)
+    places = order[np.maximum(last, 0)] if len(order) else np.zeros(len(keys), np.int64)
+    fits = (last >= 0) & (wanted >= 0) & (codes[places] == wanted) if len(order) else np.zeros(len(keys), bool)
     return np.where(fits, places, -1)
 
 

@@ -29,13 +29,16 @@ _FRACTION = r":\d{2}:\d{2}[.,](?P<fraction>\d{1,6})\d*\s*(?:Z|UTC|GMT|[+-]\d{2}:
 _ZONE = r":\d{2}(?:[.,]\d+)?\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})$"
 
 
-def instants(table: pa.Table, name: str, *, role: str = "time column") -> Instants:
+def instants(
+    table: pa.Table, name: str, *, role: str = "time column", datetime_format: str | None = None
+) -> Instants:
     """Return when each row happened: int64 microseconds since 1970 (UTC), or numbers in their own unit.
 
     Args:
         table: The rows.
         name: Name of the column.
         role: What the column is for, for messages.
+        datetime_format: How its dates are written, a key of ``PATTERNS``; None recognises it.
 
     Raises:
         DataError: The column is absent, holds neither dates nor numbers, lacks a value, mixes dates with and without a
@@ -44,8 +47,7 @@ def instants(table: pa.Table, name: str, *, role: str = "time column") -> Instan
     array = plain_array(table, require_column(table, name, role=role))
     times = array
     if array.type == pa.string():
-        datetime_format, _, _ = recognise_format(array)
-        times = timestamps_of(array, datetime_format=datetime_format)
+        times = timestamps_of(array, datetime_format=datetime_format or recognise_format(array)[0])
     elif array.type not in (TIMESTAMP, pa.int64(), pa.float64()):
         raise DataError(f"Expected dates or numbers in the {role} {name!r}, received {array.type}.")
     if times.null_count:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import final
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from pipelines.column_values import plain_array
 from pipelines.content_hash import content_hash
+from pipelines.datetime_text import recognise_format
 from pipelines.errors import DataError
 from pipelines.feature_groups import FeatureGroup, find_group, join_features, read_group
 from pipelines.instants import check_not_ahead, instants
@@ -28,15 +30,24 @@ class FeatureSource(Source):
         store: Folder of the groups.
         time_column: When each row happened; "" takes the column of the name of a group's own timestamp.
         now: Rows without a time get the latest features, as when a model answers; else they are refused.
+        time_formats: How the dates of columns are known to be written; those of others are recognised.
 
     Raises:
         DataError: There is no such group.
     """
 
     def __init__(
-        self, source: Source, groups: Sequence[str], *, store: Path, time_column: str = "", now: bool = False
+        self,
+        source: Source,
+        groups: Sequence[str],
+        *,
+        store: Path,
+        time_column: str = "",
+        now: bool = False,
+        time_formats: Mapping[str, str | None] | None = None,
     ) -> None:
         self._source, self._time_column, self._now = source, time_column, now
+        self._formats = {name: known for name, known in (time_formats or {}).items() if known is not None}
         self._tallies = [0 for _ in groups]
         self._num_rows = 0
         self._groups = [(group, read_group(store, group)) for group in (find_group(store, title) for title in groups)]
@@ -85,7 +96,7 @@ class FeatureSource(Source):
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything."""
         rows = self._source.read(options)
-        table, missing = self._looked_up(rows.table, checked=True)
+        table, missing = self._looked_up(rows.table, self._formats, checked=True)
         notes = list(rows.notes)
         for (group, _), num_missing in zip(self._groups, missing, strict=True):
             notes += self._unmatched(group, num_missing, num_rows=table.num_rows)
@@ -100,23 +111,46 @@ class FeatureSource(Source):
     ) -> Iterator[pa.Table]:
         """Yield the rows with what they look up, unless they have all of it; the groups are in memory."""
         self._tallies, self._num_rows = [0 for _ in self._groups], 0
+        formats = dict(self._formats)
         for chunk in self._source.chunks(options, chunk_rows=chunk_rows):
             table = chunk.table
             if columns is None or not set(columns) <= set(table.column_names):
                 # Rows to be answered have happened when they come, by whatever clock.
-                table, missing = self._looked_up(table, checked=not self._now)
+                self._settle_formats(table, formats, options)
+                table, missing = self._looked_up(table, formats, checked=not self._now)
                 self._tallies = [one + other for one, other in zip(self._tallies, missing, strict=True)]
                 self._num_rows += table.num_rows
             yield table.select(wanted_columns(table.column_names, columns))
 
-    def _looked_up(self, table: pa.Table, *, checked: bool) -> tuple[pa.Table, list[int]]:
+    def _settle_formats(self, table: pa.Table, formats: dict[str, str], options: ReadOptions) -> None:
+        """Adds how the times are written to `formats`.
+
+        Where the first rows leave open whether the day or the month comes first, as 03/04/2024 does, those after them
+        decide: read by themselves, rows of the first days of a month would move by months.
+        """
+        for name in {self._time_of(table, group) for group, _ in self._groups} - {"", *formats}:
+            array = plain_array(table, name)
+            if array.type != pa.string():
+                continue
+            found, _, is_open = recognise_format(array)
+            if is_open:
+                with contextlib.closing(self._source.chunks(options, chunk_rows=len(array), columns=[name])) as chunks:
+                    looks = (recognise_format(plain_array(chunk.table, name)) for chunk in chunks)
+                    found = next((other for other, _, is_open in looks if other and not is_open), found)
+            if found is not None:
+                formats[name] = found
+
+    def _looked_up(
+        self, table: pa.Table, formats: Mapping[str, str], *, checked: bool
+    ) -> tuple[pa.Table, list[int]]:
         """Returns rows with their features, and how many have none in each group."""
         missing = []
         for group, features in self._groups:
             time_column = self._time_of(table, group)
+            known = formats.get(time_column)
             if time_column and checked:
-                check_not_ahead(instants(table, time_column), time_column)
-            joined = join_features(table, features, group, time_column=time_column)
+                check_not_ahead(instants(table, time_column, datetime_format=known), time_column)
+            joined = join_features(table, features, group, time_column=time_column, time_format=known)
             table = joined.table
             missing.append(joined.num_missing)
         return table, missing
@@ -157,7 +191,13 @@ class FeatureSource(Source):
 
 
 def with_features(
-    source: Source, groups: Sequence[str], *, store: str, time_column: str = "", now: bool = False
+    source: Source,
+    groups: Sequence[str],
+    *,
+    store: str,
+    time_column: str = "",
+    now: bool = False,
+    time_formats: Mapping[str, str | None] | None = None,
 ) -> Source:
     """Return a source whose rows look up feature groups; none returns the source as it is.
 
@@ -167,10 +207,13 @@ def with_features(
         store: Folder of the groups.
         time_column: When each row happened.
         now: Whether rows without a time get the latest features.
+        time_formats: How the dates of columns are known to be written; those of others are recognised.
 
     Raises:
         DataError: There is no such group.
     """
     if not groups:
         return source
-    return FeatureSource(source, groups, store=Path(store), time_column=time_column, now=now)
+    return FeatureSource(
+        source, groups, store=Path(store), time_column=time_column, now=now, time_formats=time_formats
+    )

@@ -131,15 +131,17 @@ class JoinedSource(Source):
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
     ) -> Iterator[pa.Table]:
         """Yield the rows with what they look up, unless they have all of it; the tables are in memory."""
-        self._tallies = [_Tally() for _ in self._joins]
+        tallies = [_Tally() for _ in self._joins]
         for chunk in self._source.chunks(options, chunk_rows=chunk_rows):
             table = chunk.table
             if columns is not None and set(columns) <= set(table.column_names):
                 yield table.select(wanted_columns(table.column_names, columns))
                 continue
-            for number, (join, tally) in enumerate(zip(self._joins, self._tallies, strict=True)):
+            for number, (join, tally) in enumerate(zip(self._joins, tallies, strict=True)):
                 table = self._matched(table, join, self._read(number, options), tally)
             yield table.select(wanted_columns(table.column_names, columns))
+        # Those of the pass that ended: another one may have looked at some rows meanwhile.
+        self._tallies = tallies
 
     def _read_table(self, number: int, options: ReadOptions) -> SourceTable:
         join = self._joins[number]

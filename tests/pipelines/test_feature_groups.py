@@ -131,6 +131,27 @@ def test_a_source_looks_groups_up_at_the_time_of_its_rows(tmp_path: Path) -> Non
     assert latest.table["income"].to_pylist() == [11.0, 11.0, 20.0, None]
 
 
+def test_the_parts_of_a_source_read_their_times_alike(tmp_path: Path) -> None:
+    known = [f"2024-{month:02}-01" for month in range(1, 13)]
+    features = pa.table({"id": [1] * 12, "day": known, "since": known})
+    register(tmp_path, features, name="g", key="id", timestamp="day")
+    # Of the first rows the day could be the month: 05/03/2024 is in March all the same.
+    days = pd.DataFrame({"id": 1, "when": [f"{day:02}/03/2024" for day in range(1, 29)]})
+    days.to_csv(tmp_path / "days.csv", index=False)
+    source = with_features(open_source(tmp_path / "days.csv"), ["g"], store=str(tmp_path), time_column="when")
+    since = [value for chunk in source.chunks(chunk_rows=5) for value in chunk.table["since"].to_pylist()]
+    assert since == source.read().table["since"].to_pylist() == ["2024-03-01"] * 28
+    few = with_features(
+        open_source(days[:3]),
+        ["g"],
+        store=str(tmp_path),
+        time_column="when",
+        now=True,
+        time_formats={"when": "%d/%m/%Y"},
+    )
+    assert few.read().table["since"].to_pylist() == ["2024-03-01"] * 3
+
+
 def test_rows_without_a_time_or_a_match_are_refused(tmp_path: Path) -> None:
     register(tmp_path, PEOPLE, name="people", key="id", timestamp="day")
     frame = pd.DataFrame({"id": [1, 2], "when": ["2024-01-03", "2024-02-01"]})
