@@ -14,6 +14,8 @@ from pipelines.addresses import is_path
 from pipelines.sources import FilePrint, SourceFacts
 
 _VERSION = 2
+# What DVC tracks stands below "outs"; other hashes are those of the .dvc file itself and of where data came from.
+_DVC_OUTS = re.compile(r"^outs:[^\n]*\n((?:[ \t#-][^\n]*\n?|\n)*)", re.MULTILINE)
 _DVC_HASH = re.compile(r"^\s*-?\s*md5:\s*([0-9a-f]{32}(?:\.dir)?)\s*$", re.MULTILINE)
 
 
@@ -88,8 +90,15 @@ def _name(place: str) -> str:
 
 
 def _dvc(file: FilePrint) -> dict[str, str]:
-    beside = Path(f"{file.name}.dvc")
-    if not is_path(file.name) or not beside.is_file():
+    """Returns the hash that DVC has of a file, or of the nearest folder around it that it tracks as one."""
+    if not is_path(file.name):
         return {}
-    found = _DVC_HASH.search(beside.read_text(encoding="utf-8", errors="replace"))
-    return {"dvc_md5": found[1]} if found else {}
+    path = Path(file.name)
+    for place in (path, *path.parents):
+        beside = place.with_name(f"{place.name}.dvc") if place.name else place
+        if not beside.is_file():
+            continue
+        outs = _DVC_OUTS.search(beside.read_text(encoding="utf-8", errors="replace"))
+        found = _DVC_HASH.search(outs[1]) if outs else None
+        return {"dvc_md5": found[1]} if found else {}
+    return {}

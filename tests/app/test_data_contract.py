@@ -210,7 +210,11 @@ def test_a_contract_without_a_profile_says_that_drift_was_not_measured(folder: P
 
 
 def test_locked_data_is_recognised_and_changed_data_refused(folder: Path) -> None:
-    (folder / "homes.csv.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef\n  path: homes.csv\n")
+    # The first two hashes are those of the file itself and of what it was imported from.
+    (folder / "homes.csv.dvc").write_text(
+        f"md5: {'a' * 32}\ndeps:\n- md5: {'b' * 32}\n  path: far\nouts:\n"
+        "- md5: 0123456789abcdef0123456789abcdef\n  path: homes.csv\n"
+    )
     done = tamiz("data", "lock", "homes.csv", "--output", "homes.lock")
     assert done.exit_code == 0, done.output
     (file,) = json.loads((folder / "homes.lock").read_text())["files"]
@@ -231,7 +235,10 @@ def test_a_lock_names_files_that_came_and_went(folder: Path) -> None:
     (folder / "parts").mkdir()
     for name in ("a", "b"):
         homes(50).to_parquet(folder / "parts" / f"{name}.parquet")
+    (folder / "parts.dvc").write_text(f"outs:\n- md5: {'c' * 32}.dir\n  nfiles: 2\n  path: parts\n")
     assert tamiz("data", "lock", "parts", "--output", "parts.lock").exit_code == 0
+    files = json.loads((folder / "parts.lock").read_text())["files"]
+    assert [file["dvc_md5"] for file in files] == [f"{'c' * 32}.dir"] * 2
     (folder / "parts" / "b.parquet").rename(folder / "parts" / "c.parquet")
     table = read_source("parts", ExperimentConfig())
     check_lock(table.facts, folder / "parts.lock")  # the same rows in the same order
