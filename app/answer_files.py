@@ -20,6 +20,8 @@ from app.errors import RunDirectoryError
 from tf_serving.answer_table import TablePlace, is_table, quoted, table_place
 
 OUTPUT_FORMATS = (".parquet", ".csv")
+_ROWS_A_TRANSACTION = 20_000
+"""Rows for which readers of an SQLite database may have to wait, a tenth of a second or so."""
 
 
 class AnswerWriter(abc.ABC):
@@ -132,14 +134,13 @@ def _sqlite_table(place: TablePlace, key: str, replace: bool) -> Iterator[Answer
     is_new = not Path(str(place.file)).exists()
     try:
         with closing(sqlite3.connect(str(place.file), isolation_level=None)) as connection:
-            # One transaction: a server that reads the old table goes on with it until the new one is whole.
-            connection.execute("BEGIN IMMEDIATE")
+            table = _SqliteTable(connection, place, key=key, replace=replace)
             try:
-                yield _SqliteTable(connection, place, key=key, replace=replace)
+                yield table
+                table.publish()
             except BaseException:
-                connection.execute("ROLLBACK")
+                table.discard()
                 raise
-            connection.execute("COMMIT")
     except BaseException as error:
         if is_new:
             Path(str(place.file)).unlink(missing_ok=True)
@@ -150,22 +151,56 @@ def _sqlite_table(place: TablePlace, key: str, replace: bool) -> Iterator[Answer
 
 @final
 class _SqliteTable(AnswerWriter):
+    """A table of SQLite; written under another name, part by part, and renamed when it is whole.
+
+    A server that reads the old table goes on with it until then. One transaction for all parts would lock it out as
+    soon as they outgrow SQLite's cache of 2 MB.
+    """
+
     def __init__(self, connection: sqlite3.Connection, place: TablePlace, *, key: str, replace: bool) -> None:
         self._connection, self._place, self._key = connection, place, key
         found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (place.table,)).fetchone()
         if found and not replace:
             raise _taken(place)
-        connection.execute(f"DROP TABLE IF EXISTS {quoted(place.table)}")
-        self._insert = ""
+        # A view of the table would else be held against the moment when it is not there.
+        connection.execute("PRAGMA legacy_alter_table = ON")
+        self._partial, self._insert = quoted(_partial(place)), ""
 
     def write(self, answers: pd.DataFrame) -> None:
         """Inserts rows."""
         if not self._insert:
             columns = [self._definition(name, dtype) for name, dtype in answers.dtypes.items()]
-            self._connection.execute(f"CREATE TABLE {quoted(self._place.table)} ({', '.join(columns)})")
-            marks = ", ".join("?" * len(columns))
-            self._insert = f"INSERT INTO {quoted(self._place.table)} VALUES ({marks})"
-        self._connection.executemany(self._insert, _plain_rows(answers))
+            with self._transaction():
+                # A process of this number may have been killed before.
+                self._connection.execute(f"DROP TABLE IF EXISTS {self._partial}")
+                self._connection.execute(f"CREATE TABLE {self._partial} ({', '.join(columns)})")
+            self._insert = f"INSERT INTO {self._partial} VALUES ({', '.join('?' * len(columns))})"
+        rows = _plain_rows(answers)
+        for start in range(0, len(rows), _ROWS_A_TRANSACTION):
+            with self._transaction():
+                self._connection.executemany(self._insert, rows[start : start + _ROWS_A_TRANSACTION])
+
+    def publish(self) -> None:
+        """Gives the table its name."""
+        if self._insert:
+            with self._transaction():
+                self._connection.execute(f"DROP TABLE IF EXISTS {quoted(self._place.table)}")
+                self._connection.execute(f"ALTER TABLE {self._partial} RENAME TO {quoted(self._place.table)}")
+
+    def discard(self) -> None:
+        """Removes what was written."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute(f"DROP TABLE IF EXISTS {self._partial}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     def _definition(self, name: Any, dtype: Any) -> str:
         kind = {"i": "INTEGER", "u": "INTEGER", "b": "INTEGER", "f": "REAL"}.get(np.dtype(_kind(dtype)).kind, "TEXT")
@@ -262,6 +297,7 @@ def _taken(place: TablePlace) -> RunDirectoryError:
 
 
 def _not_written(place: TablePlace, key: str, reason: str) -> RunDirectoryError:
+    reason = reason.replace(_partial(place), place.table)
     if key and "unique" in reason.lower():
         return RunDirectoryError(f"cannot write {place}: a value of the key {key!r} occurs twice ({reason.strip()})")
     if key and "not null" in reason.lower():

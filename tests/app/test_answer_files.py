@@ -92,6 +92,23 @@ def test_a_table_is_only_replaced_when_asked(tmp_path: Path, name: str) -> None:
     table.close()
 
 
+def test_the_old_answers_are_read_until_all_new_ones_are_there(tmp_path: Path) -> None:
+    output = str(tmp_path / "answers.db")
+    write(output, part(0), key="id")
+    table = AnswerTable(output, key="id")
+    with closing(sqlite3.connect(output)) as connection:
+        connection.execute("CREATE VIEW labels AS SELECT label FROM answers")
+    with answer_writer(output, key="id", replace=True) as writer:
+        for start in (10, 60_010):
+            writer.write(part(start, 60_000))  # 3 MB, more than SQLite keeps in its cache
+            assert table.look_up([0, 10])[1] is None
+    assert table.look_up([0, 10])[0] is None
+    table.close()
+    with closing(sqlite3.connect(output)) as connection:
+        assert connection.execute("SELECT count(*) FROM labels").fetchone() == (120_000,)
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone() == (1,)
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_key_that_is_not_unique_or_missing_is_refused(tmp_path: Path, name: str) -> None:
     output = output_of(tmp_path, name)
