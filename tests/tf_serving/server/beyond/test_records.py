@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tf_serving.answer_table import AnswerTable
-from tf_serving.server.beyond import request_log
+from tf_serving.server.beyond import bodies, request_log
 from tf_serving.server.beyond.bodies import BODY_FORMATS, read_csv_body, read_parquet_body
 from tf_serving.server.beyond.options import BeyondOptions, build_extensions
 from tf_serving.server.beyond.precomputed import Precomputed
@@ -249,6 +249,21 @@ def test_bodies_of_the_wrong_format_or_model_are_refused() -> None:
     narrow = SignatureView("s", "m", {"x": ("float32", (None,))}, {})
     with pytest.raises(ServingError, match="Expected numbers in the column 'x', received timestamp"):
         read_parquet_body(parquet(times), narrow)
+
+
+def test_a_few_bytes_of_parquet_become_no_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = SignatureView("s", "m", {"x": ("string", (None,))}, {})
+    # One value, which the file stores once for all rows.
+    bomb = parquet(pd.DataFrame({"x": ["a" * 1_000] * 20_000, "other": 1.0}))
+    assert len(bomb) < 10_000
+    assert read_parquet_body(bomb, narrow)["x"].tolist() == [b"a" * 1_000] * 20_000
+    with monkeypatch.context() as patch:
+        patch.setattr(bodies, "MAX_BYTES", 10_000_000)
+        with pytest.raises(ServingError, match="Expected at most 10,000,000 bytes of rows, but the body unpacks to mo"):
+            read_parquet_body(bomb, narrow)
+    monkeypatch.setattr(bodies, "MAX_ROWS", 1_000)
+    with pytest.raises(ServingError, match="Expected at most 1,000 rows, but the body has 20,000"):
+        read_parquet_body(bomb, narrow)
 
 
 # Look-ups.
