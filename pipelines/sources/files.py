@@ -17,10 +17,10 @@ from pipelines.content_hash import content_hash, stream_hash
 from pipelines.errors import DataError
 from pipelines.sources.csv_file import convert_text
 from pipelines.sources.file_format import Content, check_same_columns
-from pipelines.sources.formats import FORMATS
+from pipelines.sources.formats import FORMATS, SPARSE, SparseFormat
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.places import FileSet, find_files
-from pipelines.sources.source import FilePrint, Loaded, Source, wanted_columns
+from pipelines.sources.source import FilePrint, Loaded, Source, complete, wanted_columns
 from pipelines.sources.stored_file import StoredFile
 
 _GROWTH = {".parquet": 5, ".feather": 2, ".arrow": 1}
@@ -122,9 +122,13 @@ class FileSource(Source):
         file_format = FORMATS[self._set.ending]
         partitions = [name for name, _ in self._set.files[0].partitions]
         inside = None if columns is None else [name for name in columns if name not in partitions]
+        sparse = SPARSE.get(self._set.ending)
+        known = None if sparse is None else self._names_of(sparse, inside)
         names: list[str] = []
         for number, file in enumerate(self._set.files):
             for table in file_format.stream(file, options, columns=inside, chunk_rows=chunk_rows):
+                if known is not None:
+                    table = complete(table, wanted_columns(known, inside))
                 names = names or table.column_names
                 if table.column_names != names:
                     check_same_columns(names, table.column_names, first=self._set.files[0].name, other=file.name)
@@ -133,6 +137,19 @@ class FileSource(Source):
                 rows[number] = table.num_rows
                 table = self._with_partitions(table, tuple(rows.tolist()), options)
                 yield table.select(wanted_columns(table.column_names, columns))
+
+    def _names_of(self, sparse: SparseFormat, wanted: Collection[str] | None) -> list[str]:
+        """Return the columns of all files together, as `load` has them; the first, if they have all wanted."""
+        names: dict[str, None] = {}
+        for file in self._set.files:
+            found: dict[str, None] = {}
+            with file.unpacked() as content:
+                for table in sparse.tables(content, file.name):
+                    found |= dict.fromkeys(table.column_names)
+                    if wanted is not None and set(wanted) <= {*names, *found}:
+                        return list(names | found)
+            names |= dict.fromkeys(sorted(found) if sparse.by_name else found)
+        return list(names)
 
     def _complete(self, options: ReadOptions) -> ReadOptions:
         return replace(options, sheet=self._set.sheet, max_bytes=self._max_bytes, name=self.name)

@@ -27,7 +27,7 @@ class JsonLinesFormat(FileFormat):
         del options
         parts = []
         for content in contents:
-            tables = list(_tables(io.BytesIO(content.data), content.name))
+            tables = list(line_tables(io.BytesIO(content.data), content.name))
             parts.append((content.name, _filled(tables)))
         names = list(dict.fromkeys(name for _, table in parts for name in table.column_names))
         # A column that is missing in all lines of a file does not occur in it.
@@ -41,13 +41,22 @@ class JsonLinesFormat(FileFormat):
         del options, chunk_rows
         with file.unpacked() as content:
             known: list[str] = []
-            for table in _tables(content, file.name):
+            for table in line_tables(content, file.name):
                 known = list(dict.fromkeys([*known, *table.column_names]))
                 # What a later block never mentions is missing in it.
                 yield complete(table, wanted_columns(known, columns))
 
 
-def _tables(content: IO[bytes], name: str) -> Iterator[pa.Table]:
+def line_tables(content: IO[bytes], name: str) -> Iterator[pa.Table]:
+    """Yield the lines of a file as tables, with the columns that occur in each.
+
+    Args:
+        content: The file.
+        name: Its name in messages.
+
+    Raises:
+        DataError: A line is no JSON object, or the values of a name are of several types.
+    """
     rest, offset, text_columns = b"", 0, set[str]()
     while block := content.read(_BLOCK_BYTES):
         whole, line_end, tail = (rest + block).rpartition(b"\n")

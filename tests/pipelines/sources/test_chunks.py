@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.sources import ReadOptions, csv_stream, open_source, read_table
+from pipelines.sources import ReadOptions, csv_stream, json_lines, open_source, read_table, tfrecord_file
+from pipelines.sources.crc32c import masked_crc32c_of
+from pipelines.sources.example_proto import example_class
 
 
 def whole(path: Path, *, chunk_rows: int, options: ReadOptions | None = None) -> pa.Table:
@@ -36,6 +40,31 @@ def test_chunks_hold_what_the_file_holds(tmp_path: Path, name: str) -> None:
     expected = read_table(path).table
     for chunk_rows in (7, 1000, 5000):
         assert whole(path, chunk_rows=chunk_rows).to_pydict() == expected.to_pydict()
+
+
+def example(values: dict[str, int]) -> bytes:
+    """A record of a TFRecord file."""
+    message = example_class()()
+    for name, value in values.items():
+        message.features.feature[name].int64_list.value.append(value)
+    content = message.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    return b"".join(part + struct.pack("<I", masked_crc32c_of(part)) for part in (length, content))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "tfrecord"])
+def test_columns_may_turn_up_late(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(tfrecord_file, "_BATCH_RECORDS", 4)
+    rows: list[dict[str, int]] = [{"b": row} | ({"a": row, "z": 1} if row > 15 else {}) for row in range(20)]
+    write = example if ending == "tfrecord" else lambda row: json.dumps(row).encode() + b"\n"
+    for number, part in enumerate([rows, rows[:3]]):
+        (tmp_path / f"{number}.{ending}").write_bytes(b"".join(map(write, part)))
+    expected = open_source(tmp_path).read().table
+    assert expected.column_names == (["b", "a", "z"] if ending == "jsonl" else ["a", "b", "z"])
+    assert whole(tmp_path, chunk_rows=6).to_pydict() == expected.to_pydict()
+    found = [chunk.table for chunk in open_source(tmp_path).chunks(chunk_rows=6, columns={"a", "b"})]
+    assert pa.concat_tables(found, promote_options="permissive").to_pydict() == expected.drop_columns(["z"]).to_pydict()
 
 
 @pytest.mark.parametrize(
