@@ -74,7 +74,7 @@ class Batcher:
         if not rows:
             return self._run(signature, inputs, outputs, timeout=timeout)
         largest = self.parameters.max_batch_size
-        if rows > largest and not self.parameters.split_large:
+        if rows > largest:
             raise invalid(f"Task size {rows} is larger than maximum input batch size {largest}")
         limit = self._execution_limit()
         if rows > limit:

@@ -172,6 +172,8 @@ def test_large_requests_are_split_where_asked() -> None:
     answer = batcher.run(SIGNATURE, {"x": np.arange(5.0)}, ("y",), timeout=0)["y"]
     assert answer.tolist() == [0, 2, 4, 6, 8]
     assert gate.sizes == [2, 2, 1]
+    with pytest.raises(ServingError, match="Task size 101 is larger than maximum input batch size 100"):
+        batcher.run(SIGNATURE, {"x": np.arange(101.0)}, ("y",), timeout=0)
 
 
 def test_a_batch_waits_for_more_rows_where_asked() -> None:
