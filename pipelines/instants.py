@@ -99,7 +99,8 @@ def time_text(value: np.int64 | np.float64) -> str:
         value: One of what ``instants`` returned.
     """
     if isinstance(value, np.int64):
-        return str(np.datetime64(int(value), "us").astype("datetime64[s]"))
+        moment = np.datetime64(int(value), "us")
+        return str(moment if value % MICROSECONDS else moment.astype("datetime64[s]"))
     return f"{float(value):g}"
 
 

@@ -24,6 +24,7 @@ def test_a_zone_behind_a_date_counts() -> None:
     assert (second - first, third - first) == (30 * 60 * MICROSECONDS, 60 * 60 * MICROSECONDS)
     assert time_text(first) == "2024-05-01T10:00:00"
     assert time_text(np.float64(2.5)) == "2.5"
+    assert time_text(of("2024-05-01T12:00:00.25")[0]) == "2024-05-01T12:00:00.250000"
 
 
 @given(st.lists(st.integers(-(10**15), 10**15), min_size=1, max_size=20), st.sampled_from(["", "Z", "+02:00"]))
