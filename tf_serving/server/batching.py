@@ -77,13 +77,14 @@ class Batcher:
         if rows > largest:
             raise invalid(f"Task size {rows} is larger than maximum input batch size {largest}")
         limit = self._execution_limit()
+        deadline = monotonic() + timeout if timeout else inf
         if rows > limit:
-            return self._split(signature, inputs, outputs, rows, limit, timeout)
+            return self._split(signature, inputs, outputs, rows, limit, deadline)
         if self._model.is_short(signature.name):
             self._count_batch(rows, rows, waits=(0.0,))
             return self._run(signature, inputs, outputs, timeout=timeout)
         # A deadline of its own: a request that waited too long is not run.
-        task = _Task(inputs, rows, deadline=monotonic() + timeout if timeout else inf)
+        task = _Task(inputs, rows, deadline=deadline)
         queue = self._queue(_key(signature, inputs, outputs))
         if not queue.enter(task, self._places, self.parameters.max_enqueued_batches * limit):
             raise ServingError(
@@ -153,7 +154,8 @@ class Batcher:
         size = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows)
         self._count_batch(rows, size, waits=[now - member.entered for member in batch])
         if len(batch) == 1 and size == rows:
-            batch[0].outputs = self._run(signature, batch[0].inputs, outputs, timeout=_seconds_left(batch))
+            only = batch[0]
+            only.outputs = self._run(signature, only.inputs, outputs, timeout=_seconds_left(only.deadline))
             return
         try:
             self._run_together(batch, signature, outputs, rows, size)
@@ -162,8 +164,9 @@ class Batcher:
                 raise
             # One request's values must not fail those that came with it.
             for member in batch:
+                left = _seconds_left(member.deadline)
                 try:
-                    member.outputs = self._run(signature, member.inputs, outputs, timeout=_seconds_left([member]))
+                    member.outputs = self._run(signature, member.inputs, outputs, timeout=left)
                 except ServingError as error:
                     member.error = error
 
@@ -192,7 +195,8 @@ class Batcher:
                 parts.append(np.repeat(parts[0][:1], size - rows, axis=0))
             inputs[alias] = np.concatenate(parts)
         # The most patient request decides, as in TensorFlow Serving: a hasty one must not end what others wait for.
-        answers = self._run(signature, inputs, outputs, timeout=_seconds_left(batch))
+        latest = max(member.deadline for member in batch)
+        answers = self._run(signature, inputs, outputs, timeout=_seconds_left(latest))
         for alias, answer in answers.items():
             if answer.ndim == 0 or len(answer) != size:
                 raise invalid(
@@ -211,14 +215,14 @@ class Batcher:
         outputs: tuple[str, ...],
         rows: int,
         limit: int,
-        timeout: float,
+        deadline: float,
     ) -> Arrays:
         parts = [
             self._run(
                 signature,
                 {alias: array[start : start + limit] for alias, array in inputs.items()},
                 outputs,
-                timeout=timeout,
+                timeout=_seconds_left(deadline),
             )
             for start in range(0, rows, limit)
         ]
@@ -315,10 +319,9 @@ class _Queue:
             task.turn.set()
 
 
-def _seconds_left(tasks: Sequence[_Task]) -> float:
-    """Return the time until the last deadline of some tasks; 0 where one of them has none."""
-    latest = max(task.deadline for task in tasks)
-    return 0.0 if latest == inf else max(latest - monotonic(), LEAST_SECONDS)
+def _seconds_left(deadline: float) -> float:
+    """Return the time that a run may take; 0 for no deadline."""
+    return 0.0 if deadline == inf else max(deadline - monotonic(), LEAST_SECONDS)
 
 
 def _key(signature: ServedSignature, inputs: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]) -> Any:

@@ -169,9 +169,11 @@ def test_a_batch_has_the_time_of_its_most_patient_request(patience: float) -> No
 def test_large_requests_are_split_where_asked() -> None:
     gate, batcher = made(max_batch_size=100, split_large=True, max_execution_batch_size=2)
     gate.open.set()
-    answer = batcher.run(SIGNATURE, {"x": np.arange(5.0)}, ("y",), timeout=0)["y"]
+    answer = batcher.run(SIGNATURE, {"x": np.arange(5.0)}, ("y",), timeout=60)["y"]
     assert answer.tolist() == [0, 2, 4, 6, 8]
     assert gate.sizes == [2, 2, 1]
+    # All parts together have the time of the request.
+    assert 60 >= gate.timeouts[0] >= gate.timeouts[1] >= gate.timeouts[2] > 0
     with pytest.raises(ServingError, match="Task size 101 is larger than maximum input batch size 100"):
         batcher.run(SIGNATURE, {"x": np.arange(101.0)}, ("y",), timeout=0)
 
