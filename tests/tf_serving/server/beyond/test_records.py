@@ -105,6 +105,14 @@ def test_columns_are_hashed_or_left_out(tmp_path: Path) -> None:
     assert (key.stat().st_size, key.stat().st_mode & 0o777) == (32, 0o600)
 
 
+def test_equal_rows_of_several_texts_have_equal_hashes(tmp_path: Path) -> None:
+    rows = texts(b"1", b"23", b"1", b"23", b"12", b"3").reshape(3, 2)
+    logged(LogSettings(directory=tmp_path, hashed=("zip",)), call({"zip": rows}), outputs={"p": np.zeros(3)})
+    (frame,) = frames(tmp_path)
+    first, second, third = frame["input.zip"]
+    assert (first == second, first == third) == (True, False)
+
+
 def test_serialized_examples_are_not_logged(tmp_path: Path) -> None:
     logged(
         LogSettings(directory=tmp_path, omitted=("name",)), call({"inputs": texts(b"Ada", b"Bob")}, method="classify")
