@@ -86,7 +86,12 @@ def check_depth(value: Any, max_depth: int) -> None:
 
 def dump(value: Any) -> str:
     """Return a value as it is quoted in messages: four spaces a level, at most 256 bytes."""
-    text = json.dumps(value, indent=4, ensure_ascii=False)
+    text = ""
+    # No more than is shown: a whole body takes seconds, and one that is nested a thousand times cannot be printed.
+    for part in _PRINTER.iterencode(value):
+        text += part
+        if len(text) >= DUMP_BYTES:
+            break
     return text.encode("utf-8", "replace")[:DUMP_BYTES].decode("utf-8", "ignore")
 
 
@@ -194,4 +199,5 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+_PRINTER = json.JSONEncoder(indent=4, ensure_ascii=False)
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_int=_integer)

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
-import pytest
+import json
+from typing import Any
 
-from tf_serving.server.json_text import parse
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tf_serving.server.json_predict import read_inputs, signature_name
+from tf_serving.server.json_text import DUMP_BYTES, dump, parse
 from tf_serving.server.status import ServingError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +53,21 @@ def test_errors_have_the_words_and_the_place_of_rapidjson(body: str, message: st
         parse(body.encode(), max_depth=32)
 
     assert caught.value.message == f"JSON Parse error: {message}"
+
+
+@given(JSON)
+@settings(deadline=None, max_examples=60)
+def test_a_quoted_value_is_the_beginning_of_its_text(value: Any) -> None:
+    whole = json.dumps(value, indent=4, ensure_ascii=False).encode("utf-8", "replace")
+    assert dump(value) == whole[:DUMP_BYTES].decode("utf-8", "ignore")
+
+
+@pytest.mark.parametrize("before", [b"", b'{"signature_name":', b'{"instances":1,"inputs":', b'{"instances":{"a":'])
+def test_what_is_nested_too_deeply_to_be_printed_is_quoted(before: bytes) -> None:
+    def read(body: bytes) -> None:
+        document = parse(body, max_depth=32)
+        signature_name(document)
+        read_inputs(document, {"x": 1}, body=body, max_depth=32, max_rows=10)
+
+    with pytest.raises(ServingError, match="JSON Value: "):
+        read(before + b"[" * 1_000 + b"]" * 1_000 + b"}" * before.count(b"{"))

@@ -17,10 +17,13 @@ import orjson
 
 from tf_serving.answer_table import AnswerTable, AnswerTableError
 from tf_serving.server.extensions import Arrays, ModelsView, SignatureView
+from tf_serving.server.json_text import check_depth
 from tf_serving.server.status import Code, ServingError, invalid
 
 CONTENT_TYPE = "application/vnd.tamiz.keys+json"
 MAX_ROWS = 10_000
+MAX_DEPTH = 8
+"""Deepest nesting; what is wrong in a body is quoted, which takes a level of the stack for each of its own."""
 
 Rows = list[dict[str, Any]]
 
@@ -103,6 +106,7 @@ def _rows(body: bytes) -> Rows:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error}") from None
+    check_depth(document, MAX_DEPTH)
     rows = document.get("instances") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise invalid('Expected {"instances": [{"KEY": ..., "COLUMN": ...}, ...]} with at least one row')

@@ -14,9 +14,12 @@ import orjson
 
 from tf_serving.answer_table import AnswerTable, AnswerTableError
 from tf_serving.server.extensions import HttpRequest, HttpResponse, ModelsView, Route
+from tf_serving.server.json_text import check_depth
 from tf_serving.server.status import Code, ServingError, invalid
 
 MAX_BODY_BYTES = 1 << 20
+MAX_DEPTH = 8
+"""Deepest nesting; a key that is none is quoted, which takes a level of the stack for each of its own."""
 
 
 @final
@@ -63,6 +66,7 @@ class Precomputed:
             document = orjson.loads(request.body)
         except orjson.JSONDecodeError as error:
             raise invalid(f"JSON Parse error: {error}") from None
+        check_depth(document, MAX_DEPTH)
         keys = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(keys, list):
             raise invalid('Expected {"keys": [...]}')

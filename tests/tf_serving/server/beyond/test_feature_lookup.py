@@ -83,6 +83,7 @@ def test_features_are_looked_up_by_key_and_a_row_keeps_its_own(lookup: FeatureLo
         (b'{"instances": [{"amount": 1}]}', "Row 1 has no key 'id' to look features up by"),
         (b'{"instances": [{"id": 1}]}', "Row 1 has no 'amount', and no feature table has such a column"),
         (b'{"instances": [{"id": 1, "amount": "much"}]}', "Expected a number as 'amount' of row 1, received 'much'"),
+        (b'{"instances": [{"id": ' + b"[" * 1_000 + b"]" * 1_000 + b"}]}", "JSON is nested deeper than 8 levels"),
         (b'{"instances": [{"id": 1.5, "amount": 1}]}', "Expected text or a whole number as a key, received '1.5'"),
         (b'{"instances": [{"id": 1, "amount": 1, "city": [1]}]}', r"Expected text as 'city' of row 1, received '\[1"),
     ],

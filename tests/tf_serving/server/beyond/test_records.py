@@ -311,6 +311,7 @@ def test_answers_are_looked_up(precomputed: Precomputed) -> None:
         ("POST", "", b'{"keys": 1}', Code.INVALID_ARGUMENT, r'Expected \{"keys": \[...\]\}'),
         ("POST", "", b'{"keys": [1.5]}', Code.INVALID_ARGUMENT, "text or a whole number as a key, received '1.5'"),
         ("POST", "", b'{"keys": [' + b"1," * 10_000 + b"1]}", Code.INVALID_ARGUMENT, "at most 10,000 keys at once"),
+        ("POST", "", b'{"keys": [' + b"[" * 1_000 + b"]" * 1_001 + b"}", Code.INVALID_ARGUMENT, "nested deeper than 8"),
         ("POST", "", b" " * 1_100_000, Code.INVALID_ARGUMENT, "at most 1,048,576 bytes of keys"),
     ],
 )
