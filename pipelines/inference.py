@@ -184,8 +184,7 @@ def infer_features(
         column = _Column(name, whole, take_rows(whole, rows), known=(facts or {}).get(name))
         guess = _overridden(column, overrides[name]) if name in overrides else _guess(column)
         if name in roles:
-            reason = f"not a feature: {roles[name]}"
-            guess = _Guess(guess.kind, reason, used=False, datetime_format=guess.datetime_format)
+            guess = replace(guess, reason=f"not a feature: {roles[name]}", used=False)
         features.append(_with_mean_targets(_spec(column, guess), column, target))
     schema = DatasetSchema(
         features=tuple(features), target=target, group=group, time_column=time_column, weight=weight
@@ -232,7 +231,7 @@ def _with_mean_targets(feature: FeatureSpec, column: _Column, target: TargetSpec
 
 def _overridden(column: _Column, override: Override) -> _Guess:
     if override == "ignore":
-        return _Guess(_guess_kind_only(column), "dropped: the user ignores it", used=False)
+        return replace(_guess(column), reason="dropped: the user ignores it", used=False)
     if override is FeatureKind.TEXT:
         if column.whole.type not in PLAIN_TYPES:
             raise DataError(f"Column {column.name!r} is {column.whole.type}, which cannot be used as {override}.")
@@ -270,10 +269,6 @@ def _overridden_datetime(column: _Column) -> _Guess:
     return _Guess(FeatureKind.DATETIME, reason, datetime_format=_stored(datetime_format))
 
 
-def _guess_kind_only(column: _Column) -> FeatureKind:
-    return _guess(column).kind
-
-
 def _guess(column: _Column) -> _Guess:
     kind = column.train.type
     if is_image_file(kind):
@@ -288,7 +283,8 @@ def _guess(column: _Column) -> _Guess:
     guess = _guess_by_type(column)
     if column.distinct == 1 and column.missing == 0:
         value = column.train[0].as_py()
-        return _Guess(guess.kind, f"dropped: constant, {value!r} in all {column.present:,} training rows", used=False)
+        reason = f"dropped: constant, {value!r} in all {column.present:,} training rows"
+        return replace(guess, reason=reason, used=False)
     return guess
 
 

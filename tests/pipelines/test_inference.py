@@ -148,6 +148,11 @@ def test_group_and_time_are_no_features() -> None:
     assert infer_features(dated, TARGET, time_column="t").features[1].datetime_format == "%d/%m/%Y"
 
 
+def test_dates_that_are_not_used_keep_their_format() -> None:
+    for feature in (_infer(["31/12/2024"] * 40), _infer(["31/12/2020", "01/01/2021"] * 20, "ignore")):
+        assert (feature.kind, feature.used, feature.datetime_format) == (FeatureKind.DATETIME, False, "%d/%m/%Y")
+
+
 # Bad input
 
 
