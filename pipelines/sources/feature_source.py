@@ -96,7 +96,7 @@ class FeatureSource(Source):
     def load(self, options: ReadOptions) -> Loaded:
         """Read everything."""
         rows = self._source.read(options)
-        table, missing = self._looked_up(rows.table, self._formats, checked=True)
+        table, missing = self._looked_up(rows.table, self._formats)
         notes = list(rows.notes)
         for (group, _), num_missing in zip(self._groups, missing, strict=True):
             notes += self._unmatched(group, num_missing, num_rows=table.num_rows)
@@ -115,9 +115,8 @@ class FeatureSource(Source):
         for chunk in self._source.chunks(options, chunk_rows=chunk_rows):
             table = chunk.table
             if columns is None or not set(columns) <= set(table.column_names):
-                # Rows to be answered have happened when they come, by whatever clock.
                 self._settle_formats(table, formats, options)
-                table, missing = self._looked_up(table, formats, checked=not self._now)
+                table, missing = self._looked_up(table, formats)
                 self._tallies = [one + other for one, other in zip(self._tallies, missing, strict=True)]
                 self._num_rows += table.num_rows
             yield table.select(wanted_columns(table.column_names, columns))
@@ -140,15 +139,14 @@ class FeatureSource(Source):
             if found is not None:
                 formats[name] = found
 
-    def _looked_up(
-        self, table: pa.Table, formats: Mapping[str, str], *, checked: bool
-    ) -> tuple[pa.Table, list[int]]:
+    def _looked_up(self, table: pa.Table, formats: Mapping[str, str]) -> tuple[pa.Table, list[int]]:
         """Returns rows with their features, and how many have none in each group."""
         missing = []
         for group, features in self._groups:
             time_column = self._time_of(table, group)
             known = formats.get(time_column)
-            if time_column and checked:
+            # Rows to be answered have happened when they come, by whatever clock.
+            if time_column and not self._now:
                 check_not_ahead(instants(table, time_column, datetime_format=known), time_column)
             joined = join_features(table, features, group, time_column=time_column, time_format=known)
             table = joined.table

@@ -166,3 +166,7 @@ def test_rows_without_a_time_or_a_match_are_refused(tmp_path: Path) -> None:
     later = frame.assign(when="2999-01-01")
     with pytest.raises(DataError, match="Expected times in 'when' up to now, but 2 lie more than a day ahead"):
         with_features(open_source(later), ["people"], store=str(tmp_path), time_column="when").read()
+    # Rows that are to be answered may be planned ones, whether they come in parts or at once.
+    planned = with_features(open_source(later), ["people"], store=str(tmp_path), time_column="when", now=True)
+    (chunk,) = planned.chunks(chunk_rows=10)
+    assert planned.read().table["income"].to_pylist() == chunk.table["income"].to_pylist() == [11.0, 20.0]
