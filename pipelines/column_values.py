@@ -124,6 +124,8 @@ def _plain(column: pa.ChunkedArray | pa.Array, *, strip: bool) -> pa.Array:
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if isinstance(array.type, pa.BaseExtensionType) and array.type.extension_name == "arrow.uuid":
+        return _text_of_uuids(array)
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return _plain_text(array.cast(pa.string()), strip=strip)
@@ -133,6 +135,13 @@ def _plain(column: pa.ChunkedArray | pa.Array, *, strip: bool) -> pa.Array:
     if pa.types.is_integer(kind) and kind != pa.int64():
         return array.cast(pa.int64()) if kind != pa.uint64() else _from_uint64(array)
     return _plain_time(array)
+
+
+def _text_of_uuids(array: pa.ExtensionArray) -> pa.Array:
+    """Return UUIDs, which databases and Parquet keep as 16 bytes, as people and other files write them."""
+    digits = [None if value is None else value.hex() for value in array.storage.to_pylist()]
+    texts = [x and f"{x[:8]}-{x[8:12]}-{x[12:16]}-{x[16:20]}-{x[20:]}" for x in digits]
+    return pa.array(texts, pa.string())
 
 
 def _plain_time(array: pa.Array) -> pa.Array:

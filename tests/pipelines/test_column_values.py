@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from decimal import Decimal
 
 import numpy as np
@@ -42,6 +43,16 @@ def test_every_source_type_becomes_plain(array: pa.Array, expected: list[object]
     column = plain_table(pa.table({"a": array})).column("a")
     assert column.type in PLAIN_TYPES
     assert column.to_pylist() == expected
+
+
+@pytest.mark.parametrize("num_chunks", [1, 2])
+def test_uuids_become_the_text_that_other_files_have_for_them(num_chunks: int) -> None:
+    stored = pa.array([uuid.UUID("00112233-4455-6677-8899-aabbccddeeff").bytes, None], pa.binary(16))
+    column = pa.chunked_array([pa.ExtensionArray.from_storage(pa.uuid(), stored)] * num_chunks)
+    expected = ["00112233-4455-6677-8899-aabbccddeeff", None] * num_chunks
+    table = pa.table({"a": column})
+    assert plain_table(table).column("a").to_pylist() == expected
+    assert plain_array(table, "a").type == pa.string()
 
 
 def test_other_types_are_carried_along() -> None:
