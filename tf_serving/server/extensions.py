@@ -48,6 +48,7 @@ class Call:
         headers: HTTP headers or gRPC metadata, names in lower case.
         request_id: From ``x-request-id`` or made here.
         row_format: Whether a row of the answer stands for a row of the request.
+        loading: Which loading of the version answers: another one where its files were replaced.
         notes: Free for hooks, from ``before`` to ``after`` (a cache key, a start time).
     """
 
@@ -61,6 +62,7 @@ class Call:
     headers: Mapping[str, str]
     request_id: str
     row_format: bool = True
+    loading: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
 

@@ -241,6 +241,7 @@ def _call(
         headers=context.headers,
         request_id=context.request_id,
         row_format=context.row_format,
+        loading=version.loading,
     )
 
 

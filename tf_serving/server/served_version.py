@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, final
 
 from tf_serving.server.status import Code
+
+_LOADINGS = itertools.count(1)
 
 
 class State(IntEnum):
@@ -56,6 +59,7 @@ class ServedVersion:
         self.name = name
         self.number = number
         self.version_text = str(number)
+        self.loading = next(_LOADINGS)  # tells it from what was loaded before by the same name and number
         self.directory = directory
         self.model = model
         self.batcher = batcher

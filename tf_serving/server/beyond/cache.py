@@ -83,7 +83,7 @@ class ResponseCache:
 
 def _key(call: Call) -> bytes | None:
     digest = blake2b(digest_size=20)
-    head = (call.model, call.version, call.signature, call.method, sorted(call.outputs))
+    head = (call.model, call.version, call.loading, call.signature, call.method, sorted(call.outputs))
     digest.update(repr(head).encode())
     total = 0
     for name, array in sorted(call.inputs.items()):

@@ -211,6 +211,7 @@ def test_equal_requests_get_the_first_answer() -> None:
         call({"x": np.ones((2, 1), np.float32)}),
         call({"z": np.ones(2, np.float32)}),
         call(version=2),
+        call(loading=2),  # the files of the version were replaced
         call(model="n"),
         call(signature="s"),
         call(method="regress"),
