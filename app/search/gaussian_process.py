@@ -77,10 +77,9 @@ class GaussianProcessSampler(Sampler):
             return self._start.sample(history, num, rng, alike=alike)
         seen: set[Hashable] = {*self._rows.closed_keys(history)}
         shared = Shared(self.space, alike)
-        candidates = self._candidates(_parents(model.evidence), rng)
-        if history.again:
-            paused = self._rows.of(history[number] for number in sorted(history.again))
-            candidates = np.concatenate([candidates, paused])
+        paused = [history[number] for number in sorted(history.again)]
+        paused_rows = self._rows.of(paused)
+        candidates = np.concatenate([self._candidates(_parents(model.evidence), rng), paused_rows])
         if not alike or num == 1:
             chosen = self._choose(model, candidates, num, seen, rng, shared)
         else:
@@ -89,7 +88,14 @@ class GaussianProcessSampler(Sampler):
                 believed = extend(model.posterior, model.evidence.inputs(np.array(chosen)))
                 model = _Model(model.evidence, believed, model.feasibility)
                 chosen += self._choose(model, shared.imposed(candidates), num - 1, seen, rng, shared)
-        return [self.space.from_units(row) for row in chosen]
+        # In its own words: a number that went to its coordinate and back may differ in its last digit, and nobody would
+        # know the trial again.
+        own = dict(zip(self.space.keys(paused_rows), paused, strict=True))
+        found = [own.get(self.space.keys(row[None, :])[0]) for row in chosen]
+        return [
+            self.space.from_units(row) if trial is None else trial.hyperparameters
+            for row, trial in zip(chosen, found, strict=True)
+        ]
 
     def _model(self, history: History) -> _Model | None:
         """What the history teaches; None when too few trials have a loss."""

@@ -136,3 +136,21 @@ def test_paused_trial_is_proposed_again_only_where_it_may_be_resumed() -> None:
     assert sampler.sample(history, 3, np.random.default_rng(0)) == []
     asked = History(history.values(), again=[4, 7])
     assert sampler.sample(asked, 3, np.random.default_rng(0)) == [{"x": 4}, {"x": 7}]
+
+
+def test_paused_trial_that_is_proposed_again_goes_on_and_is_not_trained_twice() -> None:
+    # On a logarithmic scale few numbers survive the way to the unit interval and back to the last digit.
+    space = Space([Float("rate", 1e-4, 0.3, scale=Scale.LOG), Float("width", 0.0, 1.0)])
+    algorithm = create("asha", space=space, seed=0, max_epochs=27)
+    rng = np.random.default_rng(0)
+    for _ in range(36):
+        suggestion = algorithm.suggest(1)[0]
+        rate, width = float(suggestion.hyperparameters["rate"]), float(suggestion.hyperparameters["width"])
+        late = 3.0 * rng.random()
+        epochs = range(suggestion.start_epoch + 1, suggestion.budget + 1)
+        losses = [(math.log10(rate) + 2.0) ** 2 + 4.0 * (width - 0.7) ** 2 + late / epoch for epoch in epochs]
+        reports = [Reported(suggestion.trial, epoch, loss) for epoch, loss in zip(epochs, losses, strict=True)]
+        outcome = Completed(losses[-1]) if suggestion.budget == 27 else Paused(suggestion.budget)
+        algorithm.update([Started(suggestion), *reports, Ended(suggestion.trial, outcome)])
+    trials = algorithm.history.values()
+    assert len({space.key(trial.hyperparameters) for trial in trials}) == len(trials)
