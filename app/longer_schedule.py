@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 from app.search.parameters import Categorical
 from app.search.space import Configuration
-from app.search.trial import Resource, Trial
+from app.search.trial import Resource
 from app.search_progress import Progress
-from search_spaces.network_size import EPOCH_SHARE
+from search_spaces.network_size import schedule_share
 
 ALGORITHMS = ("random", "bayesian", "tpe", "evolution")
 """Those whose trials train to the end of their schedule, and that try whatever they like."""
@@ -40,11 +40,12 @@ def longer_schedule(progress: Progress, *, usable: float, whole: float) -> Confi
     search, best = progress.search, progress.best
     if search is None or best is None or search.algorithm not in ALGORITHMS or best.resource is not Resource.EPOCHS:
         return None
-    name = next((name for name in best.hyperparameters if name.rpartition("/")[2] == EPOCH_SHARE), None)
+    schedule = schedule_share(best.hyperparameters)
     seconds = progress.alone_seconds.get(best.number, 0.0)
-    if name is None or not seconds or progress.best_epoch(best) < STILL_BETTER * best.epochs:
+    if schedule is None or not seconds or progress.best_epoch(best) < STILL_BETTER * best.epochs:
         return None
-    costs = _costs(progress, best, name, whole_schedule=_MARGIN * seconds / best.epochs * search.max_epochs)
+    name, own = schedule
+    costs = _costs(progress, name, own, whole_schedule=_MARGIN * seconds / best.epochs * search.max_epochs)
     wanted = [share for share, seconds in costs.items() if seconds <= TIME_SHARE * whole]
     if not wanted or usable - statistics.median(progress.seconds.values()) >= costs[max(wanted)]:
         return None
@@ -57,9 +58,8 @@ def longer_schedule(progress: Progress, *, usable: float, whole: float) -> Confi
     return None if found in known else found
 
 
-def _costs(progress: Progress, best: Trial, name: str, *, whole_schedule: float) -> Mapping[float, float]:
-    """Returns about how many seconds the longer schedules of a trial take, by their share of the whole one."""
+def _costs(progress: Progress, name: str, own: float, *, whole_schedule: float) -> Mapping[float, float]:
+    """Returns about how many seconds the schedules beyond a share take, by their share of the whole one."""
     parameter = progress.space[name] if progress.space is not None else None
     shares = [float(share) for share in parameter.choices] if isinstance(parameter, Categorical) else []
-    own = float(best.hyperparameters[name])
     return {share: share * whole_schedule for share in shares if share > own}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 _TABM_SIZES: tuple[tuple[int, tuple[int, int]], ...] = (
     (1_500, (32, 128)),
@@ -49,6 +50,24 @@ several."""
 
 EPOCH_SHARES = (1.0, 0.5, 0.25, 0.125)
 """Its values, the largest first."""
+
+SCHEDULE, CONSTANT = "schedule", "constant"
+"""The parameter of a recipe that says how its learning rate falls, and its value for not at all."""
+
+
+def schedule_share(values: Mapping[str, bool | int | float | str]) -> tuple[str, float] | None:
+    """Returns the parameter that says after which share of all epochs a schedule is over, and that share.
+
+    Args:
+        values: Active parameters.
+
+    Returns:
+        None where there is no such parameter, or no schedule that it ends: a rate that stays as it is.
+    """
+    name = next((name for name in values if name.rpartition("/")[2] == EPOCH_SHARE), None)
+    if name is None or values.get(name.removesuffix(EPOCH_SHARE) + SCHEDULE) == CONSTANT:
+        return None
+    return name, float(values[name])
 
 
 def epoch_share(training: float, *, seconds: float) -> float:

@@ -80,6 +80,12 @@ def test_a_whole_schedule_has_no_longer_one_and_nothing_is_tried_twice() -> None
     assert longer_schedule(tried, usable=100.0, whole=180.0) is None
 
 
+def test_a_rate_that_stays_as_it_is_has_no_longer_schedule() -> None:
+    # All of its epochs are trained whatever the share says: another share would be the same training once more.
+    constant = progress_of({0: ({**SHORT, "schedule": "constant"}, 0.4)})
+    assert longer_schedule(constant, usable=100.0, whole=180.0) is None
+
+
 def test_what_was_wished_for_once_is_not_wished_for_again() -> None:
     progress = progress_of({0: (SHORT, 0.4)})
     longer = longer_schedule(progress, usable=100.0, whole=180.0)
