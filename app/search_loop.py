@@ -22,6 +22,8 @@ from app.search.trial import Failed, History, Pruned, Resource, Started, Suggest
 from app.search_record import SearchRecord
 from app.time_budget import LEAST_FOLD_REFIT, TimeBudget
 from app.trial_states import TrialStates
+from search_spaces.catalogue import FAMILY
+from search_spaces.network_size import schedule_share
 from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
 
 FIRST_TRIALS = 5
@@ -310,7 +312,7 @@ class SearchLoop:
     def _stop_if_hopeless(self, event: EpochEnded) -> None:
         if event.trial is None or event.trial not in self._running:
             return
-        reason = self._algorithm.hopeless(event.trial)
+        reason = self._algorithm.hopeless(event.trial, is_rival=_rivals_of(self._record.history[event.trial]))
         if reason:
             self._record.stopped(event.trial, reason=reason)
             self._executor.stop_trial(event.trial)
@@ -367,6 +369,20 @@ class SearchLoop:
             return f"no trial succeeded ({reason}); the last failure: {_failure(trials)}"
         advice = "give the search more --time" if math.isfinite(self._budget.end) else "let a trial go on for longer"
         return f"no trial finished an epoch ({reason}): {advice}, then go on with `tamiz resume`"
+
+
+def _rivals_of(trial: Trial) -> Callable[[Trial], bool]:
+    """Returns which trials show how `trial` may go on: those of its family, by a schedule that is no shorter.
+
+    A network whose schedule is over is as good as it gets, while one by a longer schedule still trains at a high rate.
+    """
+    family, share = trial.hyperparameters.get(FAMILY), _share(trial)
+    return lambda other: other.hyperparameters.get(FAMILY) == family and _share(other) >= share
+
+
+def _share(trial: Trial) -> float:
+    schedule = schedule_share(trial.hyperparameters)
+    return 1.0 if schedule is None else schedule[1]
 
 
 def _failure(trials: Sequence[Trial]) -> str:

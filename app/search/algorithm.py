@@ -28,7 +28,7 @@ from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Configuration, Parameter, Space
 from app.search.successive_halving import FULL_SHARE, SuccessiveHalving
-from app.search.trial import Fact, History, Resource, Suggestion
+from app.search.trial import Fact, History, Resource, Suggestion, Trial
 from app.search.warm_start import WishesFirst, filled
 
 __all__ = [
@@ -227,11 +227,15 @@ class Algorithm:
         """Whether nothing runs and nothing is left to suggest."""
         return not self._history.running and not self.suggest(1)
 
-    def hopeless(self, trial: int) -> str:
+    def hopeless(self, trial: int, *, is_rival: Callable[[Trial], bool] | None = None) -> str:
         """Why the running trial of this number should be pruned now, by its learning curve; "" when it should not.
 
         Never with several objectives: a trial with a bad loss may be the best in another. Where there are limits, only
         those that keep them are rivals. Never in folds, whose means are no learning curve: see `leave_limits`.
+
+        Args:
+            trial: its number.
+            is_rival: which other trials show how this one may go on; None for all.
         """
         if self.recipe.objectives or self.recipe.resource is Resource.FOLDS:
             return ""
@@ -239,7 +243,7 @@ class Algorithm:
         if limits:
             kept = [other for other in history.values() if other.number == trial or is_feasible(other, limits)]
             history = History(kept)
-        return self._stopping.reason(history, trial)
+        return self._stopping.reason(history, trial, is_rival=is_rival)
 
     def leave_limits(self) -> tuple[float, ...]:
         """The mean losses above which a trial that starts now leaves after its first, second ... fold; () for never.

@@ -11,6 +11,7 @@ foretells it, but earlier trials have shown it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -51,8 +52,14 @@ class CurveStopping:
         # A finished trial is the same object in all later histories.
         self._known: dict[int, tuple[Trial, Array]] = {}
 
-    def reason(self, history: History, number: int) -> str:
-        """Why trial `number` should be stopped now; "" when it should not. Pure."""
+    def reason(self, history: History, number: int, *, is_rival: Callable[[Trial], bool] | None = None) -> str:
+        """Why trial `number` should be stopped now; "" when it should not. Pure.
+
+        Args:
+            history: all trials.
+            number: the trial.
+            is_rival: which finished trials show how this one may go on; None for all.
+        """
         trial = history[number]
         epoch = trial.epochs
         if (
@@ -63,7 +70,7 @@ class CurveStopping:
             or len(trial.curve) < MIN_EPOCHS
         ):
             return ""
-        finished = self._finished(history)
+        finished = self._finished(history, is_rival)
         if len(finished) < MIN_FINISHED:
             return ""
         loss = min(loss for _, loss in trial.curve)
@@ -83,10 +90,10 @@ class CurveStopping:
             f"{caught_up:.4g} at best, and {best:.4g} is to be beaten"
         )
 
-    def _finished(self, history: History) -> Array:
-        """Best losses so far (n, max_epochs) of the trials that ended by themselves; flat after an early stop."""
+    def _finished(self, history: History, is_rival: Callable[[Trial], bool] | None) -> Array:
+        """Best losses so far (n, max_epochs) of the rivals that ended by themselves; flat after an early stop."""
         rows = []
-        for trial in history.completed:
+        for trial in history.completed if is_rival is None else filter(is_rival, history.completed):
             known = self._known.get(trial.number)
             if known is None or known[0] is not trial:
                 known = (trial, _best_so_far(trial, self.max_epochs))

@@ -596,6 +596,33 @@ def test_a_hopeless_trial_is_stopped_and_the_journal_says_why(directory: RunDire
     assert executor.stopped == set(stopped) == {trial.number for trial in history.pruned}
 
 
+@pytest.mark.parametrize(
+    ("finished", "begun", "is_stopped"),
+    [
+        ({"epoch_share": 0.25}, {"epoch_share": 0.25}, True),
+        ({"epoch_share": 1.0}, {"epoch_share": 0.25}, True),
+        # Its rate is still high where the others have come to rest.
+        ({"epoch_share": 0.25}, {"epoch_share": 1.0}, False),
+        ({"epoch_share": 0.25}, {"epoch_share": 0.25, "schedule": "constant"}, False),
+        # Networks of another kind may learn late.
+        ({"family": "mlp"}, {"family": "realmlp"}, False),
+    ],
+)
+def test_a_trial_is_held_against_those_that_learn_as_it_does_for_no_shorter(
+    directory: RunDirectory, finished: Configuration, begun: Configuration, is_stopped: bool
+) -> None:
+    values: dict[str, tuple[Value, ...]] = {}
+    for name, value in (*finished.items(), *begun.items()):
+        values[name] = tuple(dict.fromkeys((*values.get(name, ()), value)))
+    if "schedule" in values:
+        values["schedule"] = ("cosine", *values["schedule"])
+    space = Space([Float("x", 0.0, 1.0), *(Categorical(name, choices) for name, choices in values.items())])
+    good: list[Configuration] = [{"x": 0.3 + 0.001 * number, **finished} for number in range(10)]
+    bad: Configuration = {"x": 0.9, **begun}
+    Session(directory, max_trials=11, space=space, wishes=(*good, bad)).run(FunctionExecutor(directory))
+    assert (10 in {record["trial"] for record in events_of(directory, "stopped")}) is is_stopped
+
+
 MLP = Space([Float("x", 0.0, 1.0), Int("width", 16, 64), Categorical("batch_size", (32, 64))])
 
 

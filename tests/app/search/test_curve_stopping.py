@@ -127,6 +127,12 @@ def test_algorithm_tells_hopeless_trials_without_changing() -> None:
     assert one.dump() == before
 
 
+def test_only_rivals_tell_how_a_trial_may_go_on() -> None:
+    one = algorithm()
+    assert one.hopeless(10, is_rival=lambda trial: trial.number < 10)
+    assert not one.hopeless(10, is_rival=lambda trial: trial.number != 3)  # nine are too few
+
+
 def test_no_trial_is_hopeless_by_its_loss_when_there_are_other_objectives_or_folds() -> None:
     assert not algorithm(objectives=("latency_ms",)).hopeless(10)
     assert not algorithm(resource=Resource.FOLDS).hopeless(10)
