@@ -62,7 +62,10 @@ _UNITS: dict[str, dict[str, float]] = {
 }
 
 _PATTERN = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=|=<|=>|<|>|==?|)\s*(.*?)\s*")
-_NUMBER = re.compile(r"([+-]?(?:\d[\d_,]*(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµ]*)", re.IGNORECASE)
+# A comma stands between thousands only: in half of the world 1,5 is less than 2, and nobody means 15 by it.
+_NUMBER = re.compile(
+    r"([+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([a-zµ]*)", re.IGNORECASE
+)
 
 
 class Sense(StrEnum):
@@ -173,7 +176,8 @@ def parse_limit(text: str, *, others: Collection[str] = ()) -> Limit:
     if number is None or unit not in units:
         accepted = ", ".join(unit for unit in units if unit)
         rule = f", perhaps followed by one of {accepted}" if accepted else ""
-        raise ValueError(f"The limit {text!r} ends in {right!r}; expected a number{rule}.")
+        point = ", with a point before its decimals" if "," in right else ""
+        raise ValueError(f"The limit {text!r} ends in {right!r}; expected a number{point}{rule}.")
     bound = float(number[1].replace("_", "").replace(",", "")) * factor * units[unit]
     return Limit(measure, bound, Sense.AT_MOST if "<" in sign else Sense.AT_LEAST)
 
