@@ -12,6 +12,7 @@ from typing import final
 
 import numpy as np
 
+from app.search.parameters import Categorical, Float, Int, Parameter, same_value
 from app.search.sampler import Sampler, UnitRows
 from app.search.space import Configuration, Space, Value
 from app.search.trial import History
@@ -98,4 +99,16 @@ def filled(configuration: Configuration, *, space: Space) -> Configuration:
         if parameter.name not in complete and space.is_active(parameter.name, complete):
             complete[parameter.name] = parameter.fallback
     space.validate(complete)
-    return complete
+    return {name: _plain(space[name], value) for name, value in complete.items()}
+
+
+def _plain(parameter: Parameter, value: Value) -> Value:
+    """Returns a value of a parameter as the space itself has it: of NumPy, journals and builds know no numbers."""
+    match parameter:
+        case Int():
+            return int(value)
+        case Float():
+            return float(value)
+        case Categorical():
+            return next(choice for choice in parameter.choices if same_value(choice, value))
+    return value

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from app.search.algorithm import Algorithm, Recipe
@@ -52,6 +55,13 @@ def test_a_wish_that_was_tried_already_is_not_tried_again() -> None:
     run(algorithm, 1)
     algorithm.enqueue([{"depth": 4}, {"depth": 3}])
     assert dict(algorithm.suggest()[0].hyperparameters)["depth"] == 3
+
+
+def test_numbers_of_numpy_become_those_of_the_space() -> None:
+    space = Space([Int("depth", 1, 4), Float("rate", 0.0, 1.0), Categorical("width", (32, 64)), Float("low", 0.0, 1.0)])
+    wish = {"depth": np.int64(3), "rate": np.float32(0.5), "width": np.float64(64.0), "low": 1}
+    complete = filled(wish, space=space)  # type: ignore[arg-type]
+    assert json.dumps(complete) == '{"depth": 3, "rate": 0.5, "width": 64, "low": 1.0}'
 
 
 def test_a_wish_may_come_before_earlier_ones() -> None:
