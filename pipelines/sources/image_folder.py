@@ -25,6 +25,9 @@ IMAGE, LABEL = "image", "label"
 _TABLE_ENDINGS = frozenset({".csv", ".tsv", ".parquet", ".pq", ".jsonl", ".ndjson", ".xlsx", ".arrow", ".feather"})
 _LOOK_AT = 1_000
 
+PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
+"""Names of the folders of a data set that somebody has split, in small letters."""
+
 
 def is_image_folder(place: str) -> bool:
     """Return whether a place is a folder of images and not one of tables.
@@ -80,9 +83,10 @@ class ImageFolderSource(Source):
         """Check that there are classes to tell apart, which new images need not have.
 
         Raises:
-            DataError: All images are of one class, or of none.
+            DataError: All images are of one class, or of none, or the folders are the parts of a data set.
         """
         images = [name for name in self._names() if names_image(name)]
+        self._check_parts(images)
         classes = {_label(name) for name in images}
         if len(classes) != 1:
             return
@@ -93,6 +97,24 @@ class ImageFolderSource(Source):
             f"Expected at least two folders with images in {self.name!r}, one for each class, but all {len(images):,} "
             f"images lie in {where}{f' ({list_names(empty)} without an image)' if empty else ''}; put the images of "
             f"each class into a folder of its own."
+        )
+
+    def _check_parts(self, images: list[str]) -> None:
+        """Refuse a folder with ``train/cat`` and ``test/cat``, which would be two classes."""
+        parts: dict[str, set[str]] = {}
+        for name in images:
+            part, *folders = name.split("/")[:-1] or [""]
+            parts.setdefault(part, set()).add("/".join(folders))
+        shared = sorted({""}.union(*parts.values()) - {""})
+        twice = next((name for name in shared if sum(name in found for found in parts.values()) > 1), None)
+        if twice is None or not all(part.lower() in PARTS for part in parts):
+            return
+        first, second = sorted(part for part, found in parts.items() if twice in found)[:2]
+        largest = next((part for part in parts if part.lower().startswith("train")), first)
+        raise DataError(
+            f"Expected a folder for each class right in {self.name!r}, but its folders {list_names(sorted(parts))} are "
+            f"parts of a data set: '{first}/{twice}' and '{second}/{twice}' would be two classes. Give one of them, "
+            f"such as {str(self._folder / largest)!r}: rows to test on are set aside from it."
         )
 
     def load(self, options: ReadOptions) -> Loaded:

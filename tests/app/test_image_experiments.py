@@ -27,6 +27,7 @@ from app.view import SilentView
 from pipelines.errors import DataError
 from pipelines.schema import FeatureKind, Task
 from pipelines.sources import open_source
+from pipelines.sources.image_folder import ImageFolderSource
 from pipelines.splits import Split
 from search_spaces.catalogue import SpaceError
 
@@ -88,6 +89,21 @@ def test_one_class_is_refused_before_a_search_and_not_in_new_images(digits: Path
     assert read_source(digits, config_of()).table.num_rows == 40
     with pytest.raises(DataError, match=message):
         prepare(digits, config_of(), path=tmp_path / "run", view=SilentView())
+
+
+def test_parts_of_a_data_set_are_told_from_classes(digits: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for part in ("Test", "train"):
+        shutil.copytree(digits, data / part)
+    message = (
+        r"its folders 'Test', 'train' are parts of a data set: 'Test/0' and 'train/0' would be two classes\. "
+        r"Give one of them, such as '.*data/train': rows to test on are set aside from it\.$"
+    )
+    with pytest.raises(DataError, match=message):
+        prepare(data, config_of(), path=tmp_path / "run", view=SilentView())
+    # Folders within folders are classes all the same, whatever some are called.
+    (data / "Test").rename(data / "other")
+    ImageFolderSource(str(data)).check_classes()
 
 
 def test_images_in_no_folder_are_refused(digits: Path, tmp_path: Path) -> None:
