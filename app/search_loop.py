@@ -142,10 +142,11 @@ class SearchLoop:
     def winner(self) -> int | None:
         """Returns the trial to train the final model from; None when there is none.
 
-        The algorithm tells luck from merit; where it knows no better, the best value wins.
+        The algorithm tells luck from merit; where it knows no better, the best value wins, and among many of one value
+        the lowest validation loss.
         """
         ranked = [trial.number for trial in self._record.progress.ranking]
-        recommended = self._algorithm.recommend()
+        recommended = self._algorithm.recommend() if self._algorithm.tells_luck_from_merit else None
         # A result from elsewhere has no curve to tell how long to train.
         return recommended if recommended in ranked else ranked[0] if ranked else None
 

@@ -24,6 +24,7 @@ from app.search.grid import GridSampler
 from app.search.hyperband import Hyperband
 from app.search.limits import Limit, is_feasible
 from app.search.objectives import FrontScheduler, Goals, ScalarisingSampler
+from app.search.observations import observe
 from app.search.sampler import Sampler
 from app.search.scheduler import Scheduler
 from app.search.space import Configuration, Parameter, Space
@@ -266,6 +267,13 @@ class Algorithm:
         ranked = ranking(self.space, self._history)
         feasible = (number for number in ranked if is_feasible(self._history[number], self.recipe.limits))
         return next(feasible, self._goals.recommend(self._history))
+
+    @property
+    def tells_luck_from_merit(self) -> bool:
+        """Whether there are losses enough for `recommend` to prefer another trial than the one with the lowest."""
+        from app.search.recommendation import FEWEST
+
+        return observe(self._history.values()).num_known >= FEWEST
 
     def front(self) -> list[int]:
         """Numbers of the trials on the Pareto front among those that keep all limits, by rising loss."""

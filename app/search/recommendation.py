@@ -26,7 +26,8 @@ from app.search.trial import History, Resource
 # smooth away what sets the best apart; with 1 the least loss would win, lucky or not.
 _OWN_SHARE = 0.3
 
-_FEWEST = 30  # with fewer losses the process knows too little to overrule the best of them
+FEWEST = 30
+"""With fewer losses the process knows too little to overrule the best of them."""
 
 
 def ranking(space: Space, history: History) -> list[int]:
@@ -38,7 +39,7 @@ def ranking(space: Space, history: History) -> list[int]:
             come first: a mean over fewer is no better for being lower.
     """
     observed = observe(history.values()).known
-    expected = observed.losses if len(observed.trials) < _FEWEST else _expected(observed, space)
+    expected = observed.losses if len(observed.trials) < FEWEST else _expected(observed, space)
     folds = -observed.budgets if history.resource is Resource.FOLDS else np.zeros(len(expected))
     order = np.lexsort((observed.losses, expected, folds))
     return [observed.trials[index].number for index in order]

@@ -303,6 +303,30 @@ def test_the_best_trial_is_the_one_with_the_lowest_loss(directory: RunDirectory)
     assert best.number == min(losses, key=losses.__getitem__)
 
 
+@pytest.mark.parametrize(("num_trials", "winner"), [(12, 7), (40, 3)])
+def test_of_many_trials_with_one_value_the_lowest_loss_wins_until_luck_is_told_from_merit(
+    directory: RunDirectory, num_trials: int, winner: int
+) -> None:
+    space = Space([Categorical("kind", ("a", "b"))])
+    record = SearchRecord(directory, started=time.time())
+    search = Search(
+        algorithm="random", reason="test", objective="accuracy", max_epochs=MAX_EPOCHS, seed=1, max_trials=None
+    )
+    record.begin(search, space)
+    for number in range(num_trials):
+        # Trial 3 is the first with the best accuracy, trial 7 has the lowest loss of those.
+        loss = -0.9 if number in (3, 7) else -0.5
+        record.started(Suggestion(number, {"kind": "b" if number in (3, 7) else "a"}, 0, MAX_EPOCHS))
+        scalars = {"val/loss": 0.1 if number == 7 else 0.2}
+        record.epoch_ended(EpochEnded(trial=number, epoch=1, loss=loss, scalars=scalars, wall_time=0.0))
+        record.trial_ended(TrialEnded(trial=number, outcome=Completed(loss)))
+    algorithm = Algorithm(Recipe("random", space, 1, MAX_EPOCHS), history=record.history)
+    executor = FunctionExecutor(directory)
+    loop = SearchLoop(algorithm, executor=executor, record=record, directory=directory, budget=FOREVER, keep=3)
+    assert loop.winner() == winner
+    record.close()
+
+
 def test_the_time_ends_the_search_and_trials_leave_what_the_end_needs(directory: RunDirectory) -> None:
     budget = TimeBudget(end=time.time() + 3.0, finishing=1.0)
     executor = FunctionExecutor(directory, seconds=0.01)
