@@ -37,7 +37,7 @@ from app.execution.messages import (
 )
 from app.run_directory import FEATURES_FILE, RunDirectory, read_json, write_json
 from app.search.limits import PARAMETERS
-from app.search.trial import Resource
+from app.search.trial import Resource, Trial
 from app.search_progress import Progress
 from app.search_record import SearchRecord
 from app.time_budget import TimeBudget
@@ -74,29 +74,22 @@ def train_final(executor: Answering, *, record: SearchRecord, budget: TimeBudget
     best = record.progress.winner
     if best is None:
         raise SearchError("there is no trial with a result to train the final model from")
-    epochs = record.progress.best_epoch(best)
     deadline = budget.end - FINAL_SHARE * budget.finishing
-    target = DatasetSchema.from_json(read_json(record.directory.schema_file)).target
-    # The networks of several folds are not one network that could be exported as it is.
-    by_folds = best.resource is Resource.FOLDS
-    if target.quantiles and not by_folds:
-        view.say(f"\nThe winner, trial {best.number}, stays as it is: the validation rows widen its intervals.")
+    reason = _why_as_it_is(best, record=record, budget=budget)
+    if reason:
+        best = _with_network(best, record=record, view=view)
+    if reason and _has_network(best, record):
+        view.say(f"\nThe winner, trial {best.number}, stays as it is: {reason}.")
         deadline = min(deadline, time.time())
-    elif by_folds or budget.refits(
-        record.progress.refit_seconds(best), building=record.progress.building_seconds(best)
-    ):
-        view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
     else:
-        view.say(f"\nThe winner, trial {best.number}, stays as it is: training it again would take too long.")
-        deadline = min(deadline, time.time())
+        view.say(f"\nTraining the winner, trial {best.number}, from scratch …")
+    epochs = record.progress.best_epoch(best)
     board = record.final_board()
 
     def show(event: EpochEnded) -> None:
         board.scalars(event.epoch, event.scalars, wall_time=event.wall_time)
 
-    request = TrainFinal(
-        trial=best.number, hyperparameters=best.hyperparameters, epochs=epochs, deadline=deadline
-    )
+    request = TrainFinal(trial=best.number, hyperparameters=best.hyperparameters, epochs=epochs, deadline=deadline)
     trained = _expect(FinalTrained, executor.call(request, on_epoch=show))
     board.close()
     record.stage_done(
@@ -110,6 +103,33 @@ def train_final(executor: Answering, *, record: SearchRecord, budget: TimeBudget
         # A later search may begin with this network, and has to know that it is this one.
         sha256=hashlib.sha256(record.directory.model_file.read_bytes()).hexdigest(),
     )
+
+
+def _why_as_it_is(winner: Trial, *, record: SearchRecord, budget: TimeBudget) -> str:
+    """Returns why the network that the winner came to is exported as it is; nothing where it is trained again."""
+    if winner.resource is Resource.FOLDS:
+        return ""  # the networks of several folds are not one network that could be exported
+    target = DatasetSchema.from_json(read_json(record.directory.schema_file)).target
+    if target.quantiles:
+        return "the validation rows widen its intervals"
+    seconds, building = record.progress.refit_seconds(winner), record.progress.building_seconds(winner)
+    return "" if budget.refits(seconds, building=building) else "training it again would take too long"
+
+
+def _has_network(trial: Trial, record: SearchRecord) -> bool:
+    return (record.directory.trial_state(trial.number) / "best").is_file()
+
+
+def _with_network(winner: Trial, *, record: SearchRecord, view: View) -> Trial:
+    """Returns the winner, or the best trial with a network where its own was not kept: it may never have led."""
+    kept = next((trial for trial in (winner, *record.progress.ranking) if _has_network(trial, record)), winner)
+    if kept is not winner:
+        view.say(
+            f"\nTrial {winner.number} was expected to be the best, but its network was not kept (see --keep) and is "
+            f"not trained again: trial {kept.number} takes its place."
+        )
+        record.stage_done("search", **{**record.progress.stages["search"], "winner": kept.number})
+    return kept
 
 
 def evaluate(directory: RunDirectory, *, executor: Answering, record: SearchRecord) -> SealedTestReport:
