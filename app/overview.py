@@ -12,8 +12,9 @@ from typing import final
 from app.evaluation.metrics import METRICS, Metric
 from app.evaluation.number_text import number_text
 from app.search.importance import importance
+from app.search.limits import violation
 from app.search.rank_agreement import RankAgreement
-from app.search.trial import Failed, History, Paused, Trial
+from app.search.trial import Failed, History, Paused, Resource, Trial
 from app.search_progress import Lease, Progress
 from app.shared_scores import agreement_of, scalars_of_agreement
 from app.tensorboard import TrialEventWriter
@@ -49,7 +50,8 @@ class Overview:
     Attributes:
         metric: What selects.
         counts: Status -> number of trials.
-        best: Value of the best trial after each trial that has ended, in their order; NaN before there is one.
+        best: Value of the best trial after each trial that has ended, in their order; NaN before there is one. The best
+            keeps all limits, or breaks them least, and has the most folds; one that goes on has what it had.
         rungs: By bracket and rung; empty when every trial trains to its end.
         importance: Parameter -> share of the differences between trials, largest first; empty with few trials.
         leases: Running trial -> who runs it.
@@ -82,7 +84,7 @@ def overview_of(progress: Progress, *, with_importance: bool = True) -> Overview
     return Overview(
         metric=metric,
         counts=Counter(status_of(trial, progress) for trial in progress.history.values()),
-        best=_best_so_far(progress.history, metric),
+        best=_best_so_far(progress, metric),
         rungs=_rungs(progress.history),
         importance=_told_apart(importance(progress.space, progress.history)) if with_importance else {},
         leases=progress.leases,
@@ -122,14 +124,19 @@ def _told_apart(shares: Mapping[str, float]) -> Mapping[str, float]:
     return {} if len(shares) > 1 and len(set(shares.values())) == 1 else shares
 
 
-def _best_so_far(history: History, metric: Metric) -> tuple[float, ...]:
-    best, values = math.inf, []
-    for trial in history.values():
-        if trial.outcome is None:
+def _best_so_far(progress: Progress, metric: Metric) -> tuple[float, ...]:
+    limits = progress.search.limits if progress.search else ()
+    best, values = (math.inf, 0, math.inf), list[float]()
+    for trial in progress.history.values():
+        if trial.outcome is None and not trial.start_epoch:
             continue
-        loss = None if isinstance(trial.outcome, Failed) else trial.loss
-        best = min(best, math.inf if loss is None else loss)
-        values.append(metric.from_loss(best) if math.isfinite(best) else math.nan)
+        loss = trial.loss_until(trial.start_epoch) if trial.outcome is None else trial.loss
+        if loss is not None and not isinstance(trial.outcome, Failed):
+            broken = violation(trial, limits)
+            # A mean over fewer folds is no better for being lower.
+            num_folds = trial.epochs if trial.resource is Resource.FOLDS else 0
+            best = min(best, (math.inf if broken is None else broken, -num_folds, loss))
+        values.append(metric.from_loss(best[-1]) if math.isfinite(best[-1]) else math.nan)
     return tuple(values)
 
 

@@ -19,6 +19,7 @@ from app.evaluation.number_text import number_text, seconds_text
 from app.overview import Overview, RungCount, best_text, importance_text, overview_of
 from app.report_stage import board_of_progress
 from app.run_directory import RunDirectory
+from app.search.trial import Resource
 from app.search_progress import Lease, Progress, read_progress
 from app.shared_scores import agreement_told, agreement_warning
 
@@ -59,6 +60,7 @@ def picture(progress: Progress, *, config: ExperimentConfig, live: bool) -> Rend
     if progress.search is None:
         return Text("The search has not begun: the data is being read and the space declared.")
     overview = overview_of(progress)
+    unit = "fold" if progress.history.resource is Resource.FOLDS else "epoch"
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -74,11 +76,11 @@ def picture(progress: Progress, *, config: ExperimentConfig, live: bool) -> Rend
         facts.add_row("one-shot", Text(told))
     for number, lease in overview.leases.items() if live else ():
         trial = progress.history[number]
-        told = f"{lease.worker}: trial {number}, epoch {trial.epochs} of {trial.budget}, {_age(lease)}"
+        told = f"{lease.worker}: trial {number}, {unit} {trial.epochs} of {trial.budget}, {_age(lease)}"
         facts.add_row("worker", Text(told))
     parts: list[RenderableType] = [facts]
     if overview.rungs:
-        parts += [Text(""), _brackets(overview.rungs)]
+        parts += [Text(""), _brackets(overview.rungs, unit=unit)]
     if sum(map(math.isfinite, overview.best)) > 1:
         parts += [Text(""), chart(overview)]
     board = board_of_progress(progress)
@@ -122,9 +124,9 @@ def _age(lease: Lease) -> str:
     return f"since {seconds_text(max(0.0, time.time() - lease.since))}"
 
 
-def _brackets(rungs: Sequence[RungCount]) -> RenderableType:
+def _brackets(rungs: Sequence[RungCount], *, unit: str) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for title in ("bracket", "rung", "until epoch", "entered", "running", "promoted"):
+    for title in ("bracket", "rung", f"until {unit}", "entered", "running", "promoted"):
         table.add_column(title, justify="right")
     for rung in rungs:
         cells = (rung.bracket, rung.rung, rung.budget or "-", rung.entered, rung.running, rung.promoted)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,22 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app.overview import OverviewBoard, importance_text, overview_of, scalars_of
+from app.search.limits import Limit
 from app.search.space import Float, Int, Space
-from app.search.trial import Completed, Ended, Fact, Failed, History, Paused, Reported, Started, Suggestion
+from app.search.trial import (
+    Completed,
+    Ended,
+    Fact,
+    Failed,
+    History,
+    Measured,
+    Paused,
+    Pruned,
+    Reported,
+    Resource,
+    Started,
+    Suggestion,
+)
 from app.search_progress import Progress, Search
 
 SPACE = Space([Float("rate", 0.0, 1.0), Int("depth", 1, 4)])
@@ -36,6 +51,33 @@ def test_the_best_value_never_gets_worse() -> None:
     assert math.isnan(overview.best[0])
     assert overview.best[1:] == (0.5, 0.5, 0.75)
     assert overview.counts == {"failed": 1, "completed": 3}
+
+
+def test_what_breaks_a_limit_is_the_best_only_while_nothing_keeps_it() -> None:
+    limited = replace(SEARCH, limits=(Limit("latency_ms", 5.0),))
+    facts = [*trial(0, 0.9), Measured(0, {"latency_ms": 9.0}), *trial(1, 0.5), Measured(1, {"latency_ms": 4.0})]
+    facts += [*trial(2, 0.8), Measured(2, {"latency_ms": 6.0}), *trial(3, 0.6), Measured(3, {"latency_ms": 5.0})]
+    assert overview_of(replace(progress_of(*facts), search=limited)).best == (0.9, 0.5, 0.5, 0.6)
+
+
+def test_a_mean_over_fewer_folds_is_not_the_best() -> None:
+    facts: list[Fact] = []
+    for number, folds in enumerate((1, 3, 3, 2)):
+        facts += [
+            Started(Suggestion(number, {"rate": 0.5, "depth": 1}, 0, 3)),
+            Reported(number, folds, -(0.9, 0.5, 0.6, 0.8)[number]),
+            Ended(number, Pruned(folds)),
+        ]
+    history = History(resource=Resource.FOLDS).applied(facts)
+    progress = Progress(history=history, facts=facts, space=SPACE, search=SEARCH)
+    assert overview_of(progress).best == (0.9, 0.5, 0.6, 0.6)
+
+
+def test_the_best_stays_the_best_while_it_goes_on() -> None:
+    paused = [*trial(0, 0.9)[:2], Ended(0, Paused(1))]
+    goes_on = Started(Suggestion(0, {"rate": 0.5, "depth": 1}, 1, 9, rung=1))
+    assert overview_of(progress_of(*paused, *trial(1, 0.5), goes_on)).best == (0.9, 0.9)
+    assert overview_of(progress_of(*paused, goes_on, Reported(0, 2, -0.95), *trial(1, 0.5))).best == (0.9, 0.9)
 
 
 def test_rungs_are_counted_by_bracket() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -23,11 +24,11 @@ SEARCH = Search(
 )
 
 
-def run(path: Path, *, num_trials: int) -> tuple[RunDirectory, SearchRecord]:
+def run(path: Path, *, num_trials: int, search: Search = SEARCH) -> tuple[RunDirectory, SearchRecord]:
     directory = RunDirectory(path)
     write_config(directory, ExperimentConfig(name="credit"))
     record = SearchRecord(directory, started=time.time())
-    record.begin(SEARCH, SPACE)
+    record.begin(search, SPACE)
     for number in range(num_trials):
         record.started(Suggestion(number, {"rate": number / num_trials}, 0, 3))
         scalars = {"val/loss": 1.0}
@@ -59,8 +60,21 @@ def test_a_running_search_shows_trials_brackets_curve_importance_and_workers(tmp
     assert "rate 100%" in text
     assert "worker-7: trial 1, epoch 3 of 9" in text
     assert "promoted" in text
-    assert "best so far over 8 trials" in text
+    # The one that goes on has been judged before.
+    assert "best so far over 9 trials" in text
     assert "█" in text
+
+
+def test_budgets_are_told_in_folds_where_these_count(tmp_path: Path) -> None:
+    directory, record = run(tmp_path, num_trials=4, search=replace(SEARCH, folds=9))
+    record.started(Suggestion(1, {"rate": 0.25}, 3, 9, rung=1))
+    record.leased([1], worker="worker-7")
+    with directory.lock():
+        text = seen(directory)
+    record.close()
+    assert "worker-7: trial 1, fold 3 of 9" in text
+    assert "until fold" in text
+    assert "until epoch" not in text
 
 
 def test_after_a_kill_it_says_how_to_go_on(tmp_path: Path) -> None:
