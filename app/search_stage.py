@@ -217,14 +217,15 @@ def open_search(
     space = record.progress.space or opened.space
     if record.progress.search != search:
         record.begin(search, space)
-    if is_new:
+    # A kill may have come between the two records.
+    if not record.history and not record.progress.portfolio:
         # Where cells are ranked first, these are what is known to be good.
         recipes = () if search.algorithm == ONE_SHOT else opened.portfolio
         known_good = (*earlier_configurations(settings.start_from, space=space), *recipes)
         if known_good:
             record.portfolio([filled(configuration, space=space) for configuration in known_good])
-        if warning := space_warning(settings.space, num_rows=num_rows(directory)):
-            view.say(f"warning: {warning}")
+    if is_new and (warning := space_warning(settings.space, num_rows=num_rows(directory))):
+        view.say(f"warning: {warning}")
     if not config.execution.packing:
         opened = replace(opened, alone="packing is off")
     view.show(search_begins(search, space, goals=goals, opened=opened, space_name=settings.space, folds=folds))
