@@ -142,6 +142,8 @@ def resume(
     with directory.lock():
         config = changes.applied(directory.read_config())
         check_settings(config)
+        if warning := workers_warning(config.execution, devices=config.training.devices):
+            view.say(f"warning: {warning}")
         if not stored_rows:
             check_same_data(directory, config, source)
         stages = read_progress(directory).stages
