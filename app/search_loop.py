@@ -330,8 +330,10 @@ class SearchLoop:
                     self._handle(TrialEnded(trial=trial.number, outcome=Failed(f"not trained: {reason}")))
 
     def _after_trial(self, event: TrialEnded) -> None:
-        if event.new_parameters:
-            self._algorithm.grow(event.new_parameters)
+        # What another trial has revealed meanwhile stays as that one has it, as it does for trials that start later.
+        revealed = [parameter for parameter in event.new_parameters if parameter.name not in self._algorithm.space]
+        if revealed:
+            self._algorithm.grow(revealed)
             self._record.grow(self._algorithm.space)
         self._states.delete_losers(
             self._record.history, running=self._running, ranking=self._record.progress.ranking

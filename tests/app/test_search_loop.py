@@ -476,6 +476,14 @@ def test_revealed_parameters_grow_the_space(directory: RunDirectory) -> None:
     assert "extra" in space.names
 
 
+def test_a_parameter_that_two_trials_reveal_differently_stays_as_the_first_has_it(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, reveals={0: (Int("extra", 1, 8),), 1: (Int("extra", 1, 9),)}, workers=2)
+    assert Session(directory, max_trials=4).run(executor) == "all trials are done"
+    space = read_progress(directory).space
+    assert space is not None
+    assert space["extra"] == Int("extra", 1, 8)
+
+
 def test_the_view_counts_and_shows_the_best_in_the_metrics_direction(directory: RunDirectory) -> None:
     seen: list[SearchView] = []
     Session(directory, show=seen.append).run(FunctionExecutor(directory))
