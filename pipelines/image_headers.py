@@ -140,7 +140,10 @@ def _jpeg(data: bytes) -> ImageHeader:
             continue
         (length,) = struct.unpack_from(">H", data, place + 2)
         if marker in _FRAMES:
-            height, width, components = struct.unpack_from(">HHB", data, place + 5)
+            bits, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
+            if bits != 8:
+                # Those of scanners and of medicine: found here, one is left out; found later, it would end the search.
+                raise BrokenImageError(f"it is a JPEG of {bits} bits a colour, which a served model cannot decode")
             header = ImageHeader(ImageFormat.JPEG, width, height, components == 1)
         if marker == 0xDA:
             break

@@ -81,6 +81,13 @@ def test_a_flipped_bit_is_told() -> None:
         read_header(bytes(data))
 
 
+def test_a_jpeg_of_more_than_eight_bits_is_told() -> None:
+    data = encoded(Image.fromarray(COLOURS), "JPEG")
+    place = data.index(b"\xff\xc0") + 4
+    with pytest.raises(BrokenImageError, match="a JPEG of 12 bits a colour, which a served model cannot decode"):
+        read_header(data[:place] + b"\x0c" + data[place + 1 :])
+
+
 def test_an_empty_file_is_told() -> None:
     with pytest.raises(BrokenImageError, match="the file is empty"):
         read_header(b"")
