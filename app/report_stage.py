@@ -99,6 +99,8 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
     metric = METRICS[search.objective]
     weights, shared = ensemble_weights(progress), shared_values(progress)
     front = Goals(objectives=search.others, limits=search.limits).front(progress.history) if search.others else ()
+    # Many trials share one accuracy on few rows; the search tells them apart by their validation loss.
+    places = {trial.number: place for place, trial in enumerate(progress.ranking)}
     rows = [
         TrialRow(
             trial=trial.number,
@@ -115,6 +117,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
             measures=measures_of(trial) | ({"shared": shared[trial.number]} if trial.number in shared else {}),
             broken=violation(trial, search.limits) or 0.0,
             front=trial.number in front if search.others else None,
+            place=places.get(trial.number, len(places)),
         )
         for trial in progress.history.values()
     ]

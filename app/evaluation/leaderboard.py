@@ -48,6 +48,7 @@ class TrialRow:
         measures: what else was measured, by name, in the units in which it is shown.
         broken: how far the trial is from keeping the limits; 0 for one that keeps them.
         front: whether it is on the Pareto front; None where there is one objective.
+        place: where the search has it among trials of its value, from 0.
     """
 
     trial: int
@@ -64,6 +65,7 @@ class TrialRow:
     measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
     broken: float = 0.0
     front: bool | None = None
+    place: int = 0
 
 
 def leaderboard(rows: Iterable[TrialRow], *, metric: Metric) -> pd.DataFrame:
@@ -188,7 +190,7 @@ def _rank(row: TrialRow, metric: Metric) -> tuple[float, ...]:
     if row.value is None or not math.isfinite(row.value):
         return (1, 0, 0.0, row.trial)
     # A mean over fewer folds is no better for being lower.
-    return (0, row.broken, -row.folds, metric.to_loss(row.value), row.trial)
+    return (0, row.broken, -row.folds, metric.to_loss(row.value), row.place, row.trial)
 
 
 def _fold_columns(rows: Sequence[TrialRow]) -> dict[str, pd.Series]:

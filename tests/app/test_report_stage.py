@@ -65,6 +65,16 @@ def test_the_leaderboard_comes_from_the_journal(small_run: Any) -> None:
     assert board["depth"].tolist() == [2, 1, 3]
 
 
+def test_trials_of_one_value_stand_as_the_search_ranks_them(small_run: Any, record: SearchRecord) -> None:
+    for trial, loss in ((3, 0.4), (4, 0.2), (5, 0.3)):
+        record.started(Suggestion(trial, {"depth": 4, "dropout": 0.1 * trial}, 0, 9))
+        told = EpochEnded(trial=trial, epoch=1, loss=-0.95, scalars={"val/loss": loss}, wall_time=1e9)
+        record.epoch_ended(told)
+        record.trial_ended(TrialEnded(trial=trial, outcome=Completed(-0.95)))
+    assert board_of(small_run.directory)["trial"].tolist() == [4, 5, 3, 1, 0, 2]
+    assert [trial.number for trial in record.progress.ranking] == [4, 5, 3, 1, 0]
+
+
 def test_a_running_trial_is_on_the_leaderboard(small_run: Any, record: SearchRecord) -> None:
     record.started(Suggestion(3, {"depth": 4, "dropout": 0.2}, 0, 9))
     assert board_of(small_run.directory)["status"].tolist() == ["completed", "paused", "running", "failed"]
