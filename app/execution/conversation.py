@@ -67,16 +67,20 @@ class Conversation:
     def asker(
         self, trial: int | None, deadline: float, *, has_to_answer: bool = False
     ) -> Callable[[], Verdict]:
-        """Returns what a trainer asks between two epochs: whether the trial goes on.
+        """Returns what a trainer asks between two calls: whether the trial goes on. Once told to stop, it is for good.
 
         Args:
             trial: Its number; None for the final training.
             deadline: When it has to end, in seconds since the epoch of `time.time`.
             has_to_answer: Whether it comes to an answer when its time is over, however little it was.
         """
+        is_stopped = False
+
         def ask() -> Verdict:
+            nonlocal is_stopped
             stopped = self.stopped_trials()
-            if None in stopped or trial in stopped:
+            is_stopped = is_stopped or None in stopped or trial in stopped
+            if is_stopped:
                 return Verdict.STOP
             if time.time() < deadline:
                 return Verdict.GO_ON

@@ -191,12 +191,22 @@ class Network:
         """Returns the first training batch as the network gets it: inputs, targets, perhaps weights."""
         return self._strategy.experimental_local_results(next(self._batches_from(0)))[0]
 
-    def evaluate(self, features: dict[str, tf.Tensor], rows: EncodedRows) -> tuple[list[dict[str, Any]], float]:
-        """Returns the predictions on `rows`, batch by batch, and the mean loss, weighted where rows have weights."""
+    def evaluate(
+        self, features: dict[str, tf.Tensor], rows: EncodedRows, *, ask: Ask | None = None
+    ) -> tuple[list[dict[str, Any]], float]:
+        """Returns the predictions on `rows`, batch by batch, and the mean loss, weighted where rows have weights.
+
+        Args:
+            features: Of the rows.
+            rows: Their targets and weights.
+            ask: Asked before every batch, for a sign of life alone: an evaluation is not stopped.
+        """
         target, weights = self._as_target(self._to_target(rows)), self._given_weights(rows)
         parts, total = [], 0.0
         size = prediction_batch(self._context)
         for number, batch in enumerate(batches_of(features, rows.num_rows, size=size)):
+            if ask is not None:
+                ask()
             place = slice(number * size, (number + 1) * size)
             y = target[place]
             predicted, loss = self._evaluate(batch, y, *([] if weights is None else [weights[place]]))

@@ -250,7 +250,7 @@ class Trainer:
             if loss is None:
                 end = End.STOPPED
                 break
-            result, predictions = self._judged(network, held_out, epoch=len(curve) + 1, loss=loss)
+            result, predictions = self._judged(network, held_out, epoch=len(curve) + 1, loss=loss, ask=ask)
             curve.append(result)
             weights = network.weights()
             if self.best_of(curve) is result:
@@ -320,10 +320,10 @@ class Trainer:
         return self._judged(network, held_out, epoch=epoch, loss=loss)[0]
 
     def _judged(
-        self, network: Network, held_out: HeldOut, *, epoch: int, loss: float
+        self, network: Network, held_out: HeldOut, *, epoch: int, loss: float, ask: Ask | None = None
     ) -> tuple[EpochResult, Predictions]:
         rows = held_out.rows
-        parts, losses = network.evaluate(held_out.features, rows)
+        parts, losses = network.evaluate(held_out.features, rows, ask=ask)
         if not all(np.isfinite(array).all() for part in parts for array in part.values()):
             raise NonFiniteError(f"a prediction became NaN or infinite in epoch {epoch}")
         predictions = as_predictions(parts, rows, network.answers)

@@ -20,6 +20,7 @@ from app.training.declaration import declare
 from app.training.epochs import EpochResult, NonFiniteError, Verdict
 from app.training.network import forget_graphs
 from app.training.trainer import End, Trainer, TrainingResult
+from app.training.trial_data import tensors
 from pipelines.schema import Task
 from search_spaces.catalogue import SpaceError
 
@@ -205,6 +206,25 @@ def test_a_trial_that_has_to_answer_is_judged_in_the_middle_of_its_first_epoch(
     assert (result.end, result.epoch, len(curve)) == (End.STOPPED, 1, 1)
     assert np.isfinite([curve[0].objective, curve[0].scalars["train/loss"]]).all()
     assert (tmp_path / "best").exists()
+
+
+def test_an_evaluation_gives_a_sign_of_life_before_every_batch(
+    make_trainer: MakeTrainer, network_values: Values
+) -> None:
+    trainer, looks = make_trainer(), 0
+
+    def ask() -> Verdict:
+        nonlocal looks
+        looks += 1
+        return Verdict.STOP
+
+    rows = trainer.data.validation
+    network = trainer.network(network_values(**SHALLOW), trainer.part, num_rows=trainer.data.training.num_rows, seed=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.training.network.prediction_batch", lambda _: 16)
+        parts, _ = network.evaluate(tensors(rows.features), rows, ask=ask)
+    assert looks == len(parts) == -(-rows.num_rows // 16)
+    forget_graphs()
 
 
 def test_a_diverging_trial_ends_with_a_non_finite_error(
