@@ -182,7 +182,12 @@ class RunDirectory:
             with contextlib.suppress(OSError):
                 file.truncate(0)
                 os.write(file.fileno(), str(os.getpid()).encode())
-            yield
+            try:
+                yield
+            finally:
+                # Whoever has this number next, or goes on living after a search, works on nothing here.
+                with contextlib.suppress(OSError):
+                    file.truncate(0)
 
     def remove(self) -> None:
         """Deletes the experiment."""

@@ -106,5 +106,7 @@ def test_only_a_process_that_lives_makes_a_run_live(tmp_path: Path) -> None:
     with directory.lock():
         assert directory.lock_file.read_text() == str(os.getpid())
         assert directory.is_live
+    # This process lives on, but is done with the run.
+    assert not directory.is_live
     directory.lock_file.write_text("999999999")
     assert not directory.is_live
