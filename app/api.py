@@ -36,7 +36,7 @@ def search(
     features: Mapping[str, str] | None = None,
     weight: str = "",
     balance: str = "",
-    feature_groups: Sequence[str] = (),
+    feature_groups: str | Sequence[str] = (),
     store: str | Path = "",
     time_column: str = "",
     embargo: str = "",
@@ -45,8 +45,8 @@ def search(
     quantiles: Sequence[float] = (),
     folds: int | None = None,
     ensemble: int | None = None,
-    limits: Sequence[str] = (),
-    start_from: Sequence[str | Path] = (),
+    limits: str | Sequence[str] = (),
+    start_from: str | Path | Sequence[str | Path] = (),
     backbone: str | Path = "",
     workers: int = 0,
     seed: int | None = None,
@@ -71,15 +71,15 @@ def search(
         features: Column -> kind that overrides a guess; ``ignore`` drops the column.
         weight: Column that says how much a row counts, in the loss and in all metrics.
         balance: How rare classes are made to count: ``none``, ``weights``, ``oversample``, ``undersample``, ``search``.
-        feature_groups: Registered feature groups to look up, ``NAME`` or ``NAME@VERSION``.
+        feature_groups: Registered feature groups to look up, ``NAME`` or ``NAME@VERSION``; one or several.
         store: Folder of the feature groups; ``feature_store`` by default.
         time_column: Column that orders the splits: the earliest rows train, the latest are the sealed test.
         embargo: What lies between splits in time and is left out: ``"7d"``, or a number of rows.
         forecast: What of a time series is forecast, such as ``ForecastConfig(horizon=7, series_id="shop")``.
         interval: Share of the rows that prediction intervals of a regression should hold, such as 0.9; 0 for none.
         quantiles: Quantiles of a regression to predict instead, such as ``(0.05, 0.5, 0.95)``.
-        limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``.
-        start_from: Earlier runs on like data, whose best configurations are tried first.
+        limits: What the model must keep, such as ``"latency_ms<=5"`` or ``"num_parameters<=2e6"``; one or several.
+        start_from: An earlier run on like data, or several, whose best configurations are tried first.
         backbone: Run directory of an earlier search on images, or file of weights, that networks begin with.
         workers: Worker processes; 0 takes one.
         folds: Folds of the cross-validation that judges trials; 1 judges them on the validation rows; by default small
@@ -106,7 +106,7 @@ def search(
             features=tuple(f"{name}={kind}" for name, kind in (features or {}).items()),
             weight=weight,
             balance=balance,
-            feature_groups=tuple(feature_groups),
+            feature_groups=_several(feature_groups),
             store=str(store),
             time_column=time_column,
             embargo=embargo,
@@ -116,8 +116,8 @@ def search(
             folds=folds,
             ensemble=ensemble,
             seed=seed,
-            limits=tuple(limits),
-            start_from=tuple(map(str, start_from)),
+            limits=_several(limits),
+            start_from=_several(start_from),
             backbone=str(backbone),
             execution=ExecutionArguments(workers=workers),
         ),
@@ -208,6 +208,11 @@ def _settings(
         given = DataArguments(places=_places(data))
     base = Path(config) if isinstance(config, (str, Path)) else config
     return experiment_config(replace(arguments, data=given), base=base)
+
+
+def _several(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """Returns texts as they are, one as one: a text is a sequence, too, of its letters."""
+    return (str(given),) if isinstance(given, str | Path) else tuple(map(str, given))
 
 
 def _places(data: DataLike) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -29,6 +30,23 @@ def test_search_refuses_a_table_without_the_target(tmp_path: Path, monkeypatch: 
     with pytest.raises(tamiz.DataError, match="incom"):
         search(frame, target="incom", trials=1, verbose=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"limits": "latncy<=5"}, "no measure 'latncy'; did you mean 'latency'"),
+        ({"start_from": Path("earlier")}, "/earlier holds no experiment"),
+        ({"start_from": "earlier"}, "/earlier holds no experiment"),
+    ],
+)
+def test_one_text_is_one_limit_or_run_and_not_its_letters(
+    given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"income": range(30), "age": range(30)})
+    with pytest.raises(tamiz.TamizError, match=message):
+        search(frame, target="income", run=tmp_path / "run", verbose=False, **given)
 
 
 def test_search_refuses_a_misspelt_kind(tmp_path: Path) -> None:
