@@ -140,7 +140,15 @@ class ImageFolderSource(Source):
         return Loaded(parsed=Parsed(table=table, notes=notes))
 
     def _names(self) -> list[str]:
-        return [path.relative_to(self._folder).as_posix() for path in _files_below(self._folder)]
+        names = [path.relative_to(self._folder).as_posix() for path in _files_below(self._folder)]
+        others = [name for name in names if names_image(name) and not _is_utf8(name)]
+        if others:
+            shown = os.fsencode(others[0]).decode("utf-8", "backslashreplace")
+            raise DataError(
+                f"Expected images in {self.name!r} whose names are UTF-8, but those of {len(others):,} are in another "
+                f"encoding, the first '{shown}'; rename them (convmv -f latin1 -t utf8 -r --notest FOLDER)."
+            )
+        return names
 
     def stream(
         self, options: ReadOptions, *, columns: Collection[str] | None, chunk_rows: int
@@ -156,6 +164,15 @@ def _files_below(folder: Path) -> Iterator[Path]:
     for path, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
         yield from (Path(path, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether a name can be written down; bytes that are none stand for themselves in names of Python."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _label(name: str) -> str | None:
