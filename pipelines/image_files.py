@@ -287,7 +287,7 @@ def _from_files(source: SourceTable, name: str, *, in_memory: float) -> _Found:
     texts = source.table.column(name).to_pylist()
     paths = [None if text is None else root / text for text in texts]
     for row, (text, path) in enumerate(zip(texts, paths, strict=True)):
-        if path is not None and not path.resolve().is_relative_to(root):
+        if path is not None and _leads_out(path, root):
             raise DataError(
                 f"Expected images in the folder {str(root)!r}, but {text!r} in row {row + 1:,} of column {name!r} "
                 "leads out of it; copy the images into the folder."
@@ -300,10 +300,17 @@ def _from_files(source: SourceTable, name: str, *, in_memory: float) -> _Found:
     return _Found(name, images, places, list(map(str, paths)) if stay else None)
 
 
+def _leads_out(path: Path, root: Path) -> bool:
+    try:
+        return not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError, ValueError):
+        return False  # links in a circle, or a zero byte: it leads nowhere, and is told when it is read
+
+
 def _num_bytes(path: Path | None) -> int:
     try:
         return 0 if path is None else path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
@@ -316,6 +323,8 @@ def _read(path: Path | None, *, keep: bool) -> _Image:
         return _nothing("there is no such file")
     except OSError as error:
         return _nothing(f"it cannot be read: {error.strerror}")
+    except ValueError:
+        return _nothing("it is no path")
     return image if keep else replace(image, content=b"")
 
 

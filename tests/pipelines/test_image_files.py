@@ -151,6 +151,17 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, text: str) -> N
         read(tmp_path / "data" / "table.csv")
 
 
+def test_what_is_no_path_and_links_in_a_circle_are_broken(tmp_path: Path) -> None:
+    written(tmp_path, many(240))
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    paths = [*sorted(many(240)), "a/\0.png", "circle.png"]
+    table = pa.table({"photo": paths, "y": [0.0, 1.0] * 121})
+    source = SourceTable(table=table, description="", fingerprint="", folder=str(tmp_path))
+    found = with_images(source, kinds={})
+    assert found.table.num_rows == 240
+    assert "it is no path; 'circle.png': it cannot be read: Too many levels of symbolic links" in found.notes[0]
+
+
 def test_links_in_a_folder_of_images_do_not_lead_out(tmp_path: Path) -> None:
     written(tmp_path, {"secret.png": png()} | {f"data/{name}": data for name, data in many(4).items()})
     (tmp_path / "data" / "a" / "link.png").symlink_to(tmp_path / "secret.png")
