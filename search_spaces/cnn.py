@@ -13,13 +13,11 @@ from keras import layers
 
 from search_spaces.cnn_blocks import BLOCKS, Block, BlockShape, activated, convolution, initializer_of, normalised
 from search_spaces.image import ImageSpace, declare_resolution, normalisations, resized
-from search_spaces.image_context import ImageContext
+from search_spaces.image_context import most_stages
 from search_spaces.tabular import HyperParameters
 
 MIN_MAP = 4
 """Pixels a side from which on a map is halved."""
-
-MAX_STAGES = 5
 
 _RESIDUAL = [Block.RESIDUAL.value, Block.BOTTLENECK.value, Block.INVERTED.value, Block.CONVNEXT.value]
 
@@ -41,12 +39,6 @@ def map_sizes(height: int, width: int, *, stem_stride: int, num_stages: int) -> 
         size = (math.ceil(size[0] / 2), math.ceil(size[1] / 2)) if min(size) >= MIN_MAP else size
         sizes.append(size)
     return sizes
-
-
-def most_stages(context: ImageContext) -> int:
-    """Returns how many stages have something to halve, at most `MAX_STAGES`, at least 2."""
-    smallest = min(context.height, context.width)
-    return min(MAX_STAGES, max(2, int(math.log2(max(smallest, 2)))))
 
 
 @final

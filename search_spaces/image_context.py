@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
 from pipelines.schema import Task
 from search_spaces.context import TrainingContext
+
+MAX_STAGES = 5
+"""Stages of a convolutional network."""
 
 
 @final
@@ -76,3 +80,9 @@ class ImageContext(TrainingContext):
     def image_shape(self) -> tuple[int, int, int]:
         """Shape ``(height, width, channels)`` of one image."""
         return self.height, self.width, self.channels
+
+
+def most_stages(context: ImageContext) -> int:
+    """Returns how many stages of a network have something to halve, at most `MAX_STAGES`, at least 2."""
+    smallest = min(context.height, context.width)
+    return min(MAX_STAGES, max(2, int(math.log2(max(smallest, 2)))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search_spaces.image_context import ImageContext
+from search_spaces.image_context import ImageContext, most_stages
 from search_spaces.network_size import epoch_share
 
 Value = bool | int | float | str
@@ -140,7 +140,8 @@ def _fitted(recipe: Recipe, context: ImageContext, seconds: float) -> Recipe:
     }
     if "num_stages" in fitted:
         side, stages = min(context.height, context.width), int(fitted["num_stages"])
-        fitted["num_stages"] = stages + 1 if side >= _LARGE else max(stages, 3) if side >= _MIDDLE else stages
+        wanted = stages + 1 if side >= _LARGE else max(stages, 3) if side >= _MIDDLE else stages
+        fitted["num_stages"] = min(wanted, most_stages(context))
         if _MIDDLE <= side < _LARGE and _share(fitted, context, seconds) < _LEAST_AT_FULL_SIZE:
             fitted["stem_stride"] = 2
     if not context.task.is_classification:

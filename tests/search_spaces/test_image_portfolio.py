@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.schema import Task
-from search_spaces.image_context import ImageContext
+from search_spaces.image_context import ImageContext, most_stages
 from search_spaces.image_portfolio import Recipe, image_portfolio
 
 
@@ -18,6 +18,11 @@ def recipes(side: int, *, seconds: float) -> tuple[Recipe, ...]:
 @pytest.mark.parametrize(("side", "least"), [(8, 2), (24, 3), (32, 3), (48, 3)])
 def test_larger_images_have_more_stages(side: int, least: int) -> None:
     assert min(int(recipe["num_stages"]) for recipe in recipes(side, seconds=0.0)) == least
+
+
+@pytest.mark.parametrize("side", [4, 6, 7, 8, 16, 64])
+def test_no_network_has_more_stages_than_its_space(side: int) -> None:
+    assert max(int(recipe["num_stages"]) for recipe in recipes(side, seconds=60.0)) <= most_stages(images(side))
 
 
 @pytest.mark.parametrize(
