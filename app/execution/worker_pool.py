@@ -7,6 +7,7 @@ the experiment while the others go on.
 from __future__ import annotations
 
 import abc
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from app.execution.machine import in_bytes
 from app.execution.messages import (
     EpochEnded,
     OpenRun,
+    RankCells,
     Reply,
     Request,
     RequestFailed,
@@ -27,6 +29,7 @@ from app.execution.messages import (
     RunTrial,
     StillWorking,
     StopTrial,
+    TrainFinal,
     TrialEnded,
     WorkerReplaced,
 )
@@ -180,8 +183,10 @@ class WorkerPool(Executor):
         """Sends a request to a free worker and waits for its answer."""
         post = self._idle_post()
         post.handle.send(request)
+        # Trainings give signs of life; what else is asked for is silent until it is done.
+        longest = self._lease.first if isinstance(request, TrainFinal | RankCells) else math.inf
         while True:
-            for reply in self._next_replies(post, doing=type(request).__name__):
+            for reply in self._next_replies(post, doing=type(request).__name__, longest=longest):
                 if isinstance(reply, RequestFailed):
                     raise WorkerError(reply.reason)
                 if isinstance(reply, EpochEnded):
@@ -259,18 +264,25 @@ class WorkerPool(Executor):
 
     # Listening
 
-    def _next_replies(self, post: _Post, *, doing: str) -> list[Reply]:
-        """Waits for a worker; one that ends instead is replaced, and raises WorkerLostError with what it was doing."""
+    def _next_replies(self, post: _Post, *, doing: str, longest: float = math.inf) -> list[Reply]:
+        """Waits for a worker; one that ends instead is replaced, and raises WorkerLostError with what it was doing.
+
+        So is one that is silent for more than `longest` seconds.
+        """
+        silence, looked = 0.0, self._clock()
         try:
-            while True:
+            while silence <= longest:
                 self._wait([post.handle], 1.0)
                 replies = post.handle.receive()
                 if replies:
                     return replies
+                now = self._clock()
+                silence, looked = silence + min(now - looked, MOST_UNSEEN_SECONDS), now
+            reason = f"the worker hung: nothing was heard of it for {silence:.0f} s"
         except EOFError:
             reason = post.handle.cause_of_death()
-            self._replace(post)
-            raise WorkerLostError(f"{doing}: {reason}") from None
+        self._replace(post)
+        raise WorkerLostError(f"{doing}: {reason}")
 
     def _hear(self, post: _Post) -> None:
         """Takes in what has arrived from a worker; its death is the end of its trials."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from app.errors import WorkerError
+from app.errors import WorkerError, WorkerLostError
 from app.execution.executor import Event
 from app.execution.lease import Lease
 from app.execution.messages import (
     EpochEnded,
+    FinalTrained,
     OpenRun,
+    OpenTest,
     Reply,
     Request,
     RequestFailed,
@@ -23,6 +25,7 @@ from app.execution.messages import (
     RunTrial,
     StillWorking,
     StopTrial,
+    TrainFinal,
     TrialEnded,
     WorkerReplaced,
 )
@@ -336,3 +339,48 @@ def test_a_request_waits_for_the_worker_that_is_getting_ready() -> None:
     pool.launched[0].dead = True
     pool.submit(trial(0))
     assert [type(request) for request in pool.launched[1].heard] == [OpenRun, RunTrial]
+
+
+@dataclass
+class TalkingPool:
+    """What a pool's worker says while it is waited for: at a time of the pool's clock, which waiting drives."""
+
+    pool: ScriptedPool
+    words: dict[float, Reply]
+
+    def wait(self, handles: Collection[WorkerHandle], timeout: float) -> None:
+        del handles
+        self.pool.now += timeout
+        for at in [at for at in self.words if at <= self.pool.now]:
+            self.pool.launched[-1].says.append(self.words.pop(at))
+
+
+FINAL = TrainFinal(trial=0, hyperparameters={"x": 0.5}, epochs=3, deadline=math.inf)
+TRAINED = FinalTrained(epochs=3, num_parameters=10, seconds=9.0)
+
+
+def test_a_final_training_that_is_silent_for_too_long_has_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(lease=Lease(first=30.0))
+    pool.open(OPEN)
+    monkeypatch.setattr(pool, "_wait", TalkingPool(pool, {20.0: StillWorking(0)}).wait)
+    with pytest.raises(WorkerLostError, match=r"^TrainFinal: the worker hung: nothing was heard of it for 31 s$"):
+        pool.call(FINAL)
+    # Another one is there for the next request.
+    assert [worker.dead for worker in pool.launched] == [True, False]
+
+
+def test_a_final_training_that_gives_signs_of_life_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(lease=Lease(first=30.0))
+    pool.open(OPEN)
+    words: dict[float, Reply] = {25.0 * number: StillWorking(0) for number in range(1, 9)}
+    monkeypatch.setattr(pool, "_wait", TalkingPool(pool, words | {220.0: TRAINED}).wait)
+    assert pool.call(FINAL) == TRAINED
+
+
+def test_what_gives_no_signs_of_life_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(lease=Lease(first=30.0))
+    pool.open(OPEN)
+    opened: dict[float, Reply] = {500.0: RequestFailed(reason="no model")}
+    monkeypatch.setattr(pool, "_wait", TalkingPool(pool, opened).wait)
+    with pytest.raises(WorkerError, match="no model"):
+        pool.call(OpenTest())
