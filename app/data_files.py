@@ -76,11 +76,9 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
     )
     write_records(data.known, config, directory=directory, told=told)
     directory.data.mkdir()
-    names = [feature.name for feature in data.schema.used_features]
-    roles = [*data.schema.target.names, *([data.schema.weight] if data.schema.weight else [])]
     # Where an image came from, which messages name.
     places = [name for name in (PATH_COLUMN,) if name in data.table.column_names]
-    table = data.table.select([*dict.fromkeys([*names, *roles, *places])])
+    table = data.table.select([*dict.fromkeys([*stored_columns(data.schema), *places])])
     sealed = data.splits == Split.TEST
     development = table.filter(pa.array(~sealed)).append_column(
         SPLIT_COLUMN, pa.array(data.splits[~sealed], pa.int8())
@@ -89,6 +87,17 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
         development = development.append_column(FOLD_COLUMN, pa.array(data.folds[~sealed], pa.int8()))
     _write_arrow(directory.development_file, development)
     _write_arrow(directory.test_file, table.filter(pa.array(sealed)))
+
+
+def stored_columns(schema: DatasetSchema) -> list[str]:
+    """Returns the columns that a run directory keeps: the used features, the targets, and what rows weigh.
+
+    The group of the rows too where mean targets are learned: those of a row come from other groups.
+    """
+    roles = [*schema.target.names, *([schema.weight] if schema.weight else [])]
+    if schema.group and any(feature.target_encoded for feature in schema.used_features):
+        roles.append(schema.group)
+    return list(dict.fromkeys([*(feature.name for feature in schema.used_features), *roles]))
 
 
 def judged_rows(development: pa.Table) -> NDArray[np.intp]:

@@ -15,7 +15,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.config import ExperimentConfig
-from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, RowsTold, imbalance_of, split_prints, write_records
+from app.data_files import (
+    LEARNED_COLUMN,
+    SPLIT_COLUMN,
+    RowsTold,
+    imbalance_of,
+    split_prints,
+    stored_columns,
+    write_records,
+)
 from app.data_stage import PreparedData, check_weight, kind_of
 from app.errors import ConfigError
 from app.fold_choice import FoldChoice
@@ -249,8 +257,7 @@ def write_large(data: LargeData, config: ExperimentConfig, *, directory: RunDire
     schema = data.prepared.schema
     write_records(data.prepared.known, config, directory=directory, told=data.told)
     directory.data.mkdir()
-    names = [feature.name for feature in schema.used_features]
-    names = list(dict.fromkeys([*names, *schema.target.names, *([schema.weight] if schema.weight else [])]))
+    names = stored_columns(schema)
     _write_tables(directory.test_file, _rows_of(data, Split.TEST, names))
     _write_tables(
         directory.development_file,

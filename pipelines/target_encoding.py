@@ -2,7 +2,8 @@
 
 A category's mean over all training rows holds each row's own target: a network would read off there what it is to
 predict. So a training row gets the mean over the other folds (out of fold), and whatever comes later the mean over all
-training rows, by a look-up in the exported graph.
+training rows, by a look-up in the exported graph. Where groups of rows stay together, new rows are of new groups: then
+folds are made of whole groups, or a row would learn of its own group what no new row can know.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.column_values import plain_array
 from pipelines.raw_columns import encode_target, raw_column
+from pipelines.row_hash import hash_column
 from pipelines.row_weights import row_weights
 from pipelines.schema import DatasetSchema, FeatureSpec, RawType, Task, checked_fields
 
@@ -84,11 +87,13 @@ class Targets:
         names: What each column is, ``(T,)``.
         values: float64 of shape ``(num_rows, T)``.
         weights: How much each row counts, ``(num_rows,)``.
+        groups: Which rows stay in one fold, as numbers from 0, ``(num_rows,)``; None where each is by itself.
     """
 
     names: tuple[str, ...]
     values: NDArray[np.float64]
     weights: NDArray[np.float64]
+    groups: NDArray[np.intp] | None = None
 
 
 def targets_of(table: pa.Table, schema: DatasetSchema) -> Targets:
@@ -101,11 +106,24 @@ def targets_of(table: pa.Table, schema: DatasetSchema) -> Targets:
     target = schema.target
     encoded = encode_target(table, target)
     weights = np.ones(table.num_rows) if schema.weight is None else row_weights(table, schema.weight)
+    groups = _groups(table, schema.group)
     if target.task is Task.MULTICLASS:
         one_hot = (encoded[:, np.newaxis] == np.arange(len(target.classes))).astype(np.float64)
-        return Targets(target.classes, one_hot, weights)
+        return Targets(target.classes, one_hot, weights, groups)
     names = (target.classes[1],) if target.task is Task.BINARY else target.names
-    return Targets(names, encoded.astype(np.float64).reshape(len(encoded), -1), weights)
+    return Targets(names, encoded.astype(np.float64).reshape(len(encoded), -1), weights, groups)
+
+
+def _groups(table: pa.Table, name: str | None) -> NDArray[np.intp] | None:
+    """Return the group of each row; one without a value is its own, as in the splits."""
+    # Rows that an earlier version stored have no group, and a state that knew none.
+    if name is None or name not in table.column_names:
+        return None
+    array = plain_array(table, name)
+    groups: NDArray[np.intp] = np.unique(hash_column(array), return_inverse=True)[1].reshape(-1)
+    missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), bool)
+    groups[missing] = len(groups) + np.arange(missing.sum())
+    return groups
 
 
 def fit_target_encoding(train: pa.Table, feature: FeatureSpec, targets: Targets) -> TargetEncoding:
@@ -166,7 +184,8 @@ def out_of_fold(train: pa.Table, feature: FeatureSpec, targets: Targets, *, enco
 
 def _held_out(codes: NDArray[np.intp], targets: Targets, num_keys: int) -> NDArray[np.float64]:
     """Return the smoothed mean of each row's category over the folds that the row is not in, ``(num_rows, T)``."""
-    folds = np.random.default_rng(_SEED).permutation(len(codes)) % NUM_FOLDS
+    own = np.arange(len(codes)) if targets.groups is None else targets.groups
+    folds = np.random.default_rng(_SEED).permutation(int(own.max()) + 1)[own] % NUM_FOLDS
     means = np.empty_like(targets.values)
     for fold in range(NUM_FOLDS):
         held, others = folds == fold, np.flatnonzero(folds != fold)

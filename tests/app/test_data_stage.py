@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from app.config import DataConfig, ExperimentConfig
-from app.data_files import SPLIT_COLUMN, write_data
+from app.data_files import SPLIT_COLUMN, stored_columns, write_data
 from app.data_source import check_same_data, read_source
 from app.data_stage import PreparedData, prepare_data, protocol
 from app.errors import RunDirectoryError
@@ -31,6 +31,15 @@ def test_a_group_stays_in_one_split(penguins: pd.DataFrame) -> None:
     assert "nest" not in {feature.name for feature in data.schema.used_features}
     config = ExperimentConfig(data=DataConfig(target="species", group="nest"))
     assert protocol(data.schema, config) == "Whole groups of nest by a hash of the group and seed 42."
+
+
+def test_the_group_is_stored_where_mean_targets_have_to_come_from_others(penguins: pd.DataFrame) -> None:
+    rows = range(len(penguins))
+    frame = penguins.assign(nest=[f"nest {row % 60}" for row in rows], ring=[f"ring {row % 40}" for row in rows])
+    schema = prepared(frame, group="nest").schema
+    assert [feature.name for feature in schema.used_features if feature.target_encoded] == ["ring"]
+    assert stored_columns(schema)[-2:] == ["species", "nest"]
+    assert "nest" not in stored_columns(prepared(frame.drop(columns="ring"), group="nest").schema)
 
 
 def test_a_time_column_puts_the_latest_rows_into_the_test(penguins: pd.DataFrame) -> None:

@@ -19,12 +19,15 @@ from pipelines.target_encoding import NUM_FOLDS, SMOOTHING
 NUM_ROWS = 600
 
 
-def schema_of(task: Task, *, raw_type: RawType = RawType.STRING, weight: str | None = None) -> DatasetSchema:
+def schema_of(
+    task: Task, *, raw_type: RawType = RawType.STRING, weight: str | None = None, group: str | None = None
+) -> DatasetSchema:
     feature = FeatureSpec(
         "zip", kind=FeatureKind.CATEGORICAL, raw_type=raw_type, reason="", target_encoded=True
     )
     classes = {Task.BINARY: ("no", "yes"), Task.MULTICLASS: ("a", "b", "c")}.get(task, ())
-    return DatasetSchema(features=(feature,), target=TargetSpec("y", task=task, classes=classes), weight=weight)
+    target = TargetSpec("y", task=task, classes=classes)
+    return DatasetSchema(features=(feature,), target=target, weight=weight, group=group)
 
 
 def table_of(task: Task, *, seed: int = 0) -> pa.Table:
@@ -90,6 +93,40 @@ def test_categories_of_pure_noise_tell_nothing_of_their_own_rows() -> None:
     apart = np.corrcoef(out_of_fold_columns(table, schema, state, rows=ALL)[:, 0], y)[0, 1]
     assert leaking > 0.6
     assert abs(apart) < 0.15
+
+
+def test_rows_of_a_group_learn_nothing_from_each_other() -> None:
+    """Each patient has a level of its own and goes to one place: of a new patient the place says nothing."""
+    rng = np.random.default_rng(2)
+    patients = np.arange(NUM_ROWS) // 6
+    y = rng.normal(size=100)[patients] + 0.1 * rng.normal(size=NUM_ROWS)
+    columns = {"zip": [f"z{value:02d}" for value in patients], "y": y}
+    table = pa.table(columns | {"patient": [f"p{value}" for value in patients]})
+
+    def told(group: str | None) -> Any:
+        schema = schema_of(Task.REGRESSION, group=group)
+        state = fit_preprocessing(table, schema, rows=ALL)
+        return out_of_fold_columns(table, schema, state, rows=ALL)[:, 0]
+
+    assert np.corrcoef(told(None), y)[0, 1] > 0.8
+    apart = told("patient")
+    assert abs(np.corrcoef(apart, y)[0, 1]) < 0.4
+    assert len(np.unique(apart)) <= NUM_FOLDS
+    # Rows stored without their group, by an earlier version, are taken one by one.
+    assert np.array_equal(fit_and_tell(table.drop_columns(["patient"])), told(None))
+
+
+def fit_and_tell(table: pa.Table) -> Any:
+    schema = schema_of(Task.REGRESSION, group="patient")
+    state = fit_preprocessing(table, schema, rows=ALL)
+    return out_of_fold_columns(table, schema, state, rows=ALL)[:, 0]
+
+
+def test_a_row_without_a_group_is_a_group_of_its_own() -> None:
+    table, schema = table_of(Task.REGRESSION), schema_of(Task.REGRESSION, group="none")
+    table = table.append_column("none", pa.nulls(NUM_ROWS, pa.string()))
+    state = fit_preprocessing(table, schema, rows=ALL)
+    assert len(np.unique(out_of_fold_columns(table, schema, state, rows=ALL))) > 60
 
 
 def test_only_training_rows_are_learned_from() -> None:
