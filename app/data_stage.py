@@ -30,7 +30,7 @@ from pipelines.image_files import (
 from pipelines.inference import infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target
-from pipelines.row_weights import check_split_weights, row_weights
+from pipelines.row_weights import check_fold_weights, check_split_weights, row_weights
 from pipelines.schema import DatasetSchema, FeatureKind, TargetSpec, Task
 from pipelines.several_targets import target_columns
 from pipelines.sources import SourceFacts, SourceTable
@@ -244,10 +244,12 @@ def _folds(
             group=data.group or None,
             time_column=data.time_column or None,
         )
+        if data.weight:
+            check_fold_weights(row_weights(table, data.weight), folds, data.weight)
     except DataError as error:
         if asked:
             raise
-        return folds, FoldChoice(number=1, reason=f"no folds: {error}")
+        return np.full_like(folds, ALWAYS_TRAINS), FoldChoice(number=1, reason=f"no folds: {error}")
     return folds, choice
 
 

@@ -58,6 +58,26 @@ def check_split_weights(weights: NDArray[np.float64], splits: NDArray[np.int8], 
             )
 
 
+def check_fold_weights(weights: NDArray[np.float64], folds: NDArray[np.int8], name: str) -> None:
+    """Refuse folds of which one holds out no row that counts.
+
+    Args:
+        weights: What ``row_weights`` returned.
+        folds: The fold of every row from 0, of shape ``(num_rows,)``; below 0 for rows that are in none.
+        name: The column of weights.
+
+    Raises:
+        DataError: All weights of a fold are 0.
+    """
+    num_folds = int(folds.max(initial=-1)) + 1
+    totals = np.bincount(folds[folds >= 0], weights=weights[folds >= 0], minlength=num_folds)
+    if not totals.all():
+        raise DataError(
+            f"Expected rows that count in each of {num_folds} folds, but all weights {name!r} of fold "
+            f"{int(np.argmin(totals)) + 1} are 0; ask for fewer folds, or for 1 to select on one validation part."
+        )
+
+
 def _refuse(wrong: NDArray[np.bool_], array: pa.Array, name: str, *, what: str, found: str) -> None:
     if not wrong.any():
         return

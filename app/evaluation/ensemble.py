@@ -232,8 +232,10 @@ def is_surely_no_worse(one: Predictions, other: Predictions, *, objective: Metri
     if objective.needs is Needs.LABELS or proper.value(one) >= proper.value(other):
         return False
     rng, worse = np.random.default_rng(0), 0
+    # Rows that weigh nothing say nothing, and a sample of them alone would have no value at all.
+    counted = np.flatnonzero(one.row_weights)
     for _ in range(MAX_SAMPLES):
-        rows = rng.integers(0, one.num_rows, one.num_rows)
+        rows = counted[rng.integers(0, len(counted), len(counted))]
         losses = [objective.to_loss(objective.value(part.take(rows))) for part in (one, other)]
         worse += losses[0] > losses[1]
     return worse < CLEARLY * MAX_SAMPLES
@@ -263,7 +265,8 @@ def _thinned(candidates: Sequence[Candidate]) -> list[Candidate]:
     most = MAX_CELLS // max(1, first.num_classes)
     if first.num_rows <= most:
         return list(candidates)
-    rows = np.sort(np.random.default_rng(0).permutation(first.num_rows)[: max(most, 2_000)])
+    counted = np.flatnonzero(first.row_weights)
+    rows = np.sort(np.random.default_rng(0).permutation(counted)[: max(most, 2_000)])
     return [dataclasses.replace(one, predictions=one.predictions.take(rows)) for one in candidates]
 
 

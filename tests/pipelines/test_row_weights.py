@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.row_weights import check_split_weights, row_weights
+from pipelines.row_weights import check_fold_weights, check_split_weights, row_weights
 
 
 def weights_of(values: list[object]) -> list[float]:
@@ -48,3 +48,10 @@ def test_a_split_in_which_no_row_counts_is_refused() -> None:
     check_split_weights(np.array([0.0, 1.0, 1.0, 1.0]), splits, "w")
     with pytest.raises(DataError, match=r"all weights 'w' of the validation rows are 0; weigh more rows"):
         check_split_weights(np.array([1.0, 1.0, 0.0, 1.0]), splits, "w")
+
+
+def test_a_fold_that_holds_out_no_row_that_counts_is_refused() -> None:
+    folds = np.array([0, 0, 1, 1, -1], np.int8)
+    check_fold_weights(np.array([0.0, 1.0, 1.0, 0.0, 0.0]), folds, "w")
+    with pytest.raises(DataError, match=r"in each of 2 folds, but all weights 'w' of fold 2 are 0; ask"):
+        check_fold_weights(np.array([0.0, 1.0, 0.0, 0.0, 9.0]), folds, "w")

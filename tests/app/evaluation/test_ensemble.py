@@ -149,6 +149,20 @@ def test_smaller_losses_count_where_the_objective_is_worse_by_chance_alone() -> 
     assert not is_surely_no_worse(sure, too_sure, objective=METRICS["accuracy"])
 
 
+def test_rows_that_weigh_nothing_are_in_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ensemble, "MAX_CELLS", 10)
+    weights = (np.arange(NUM_ROWS) == 7).astype(float)
+    weighted = [
+        dataclasses.replace(one, predictions=dataclasses.replace(one.predictions, weights=weights))
+        for one in regressions([0.5, 0.5])
+    ]
+    best = min(weighted, key=lambda one: abs(one.predictions.values[7] - one.predictions.y[7]))  # type: ignore[index]
+    chosen = select(weighted, objective=METRICS["rmse"], max_members=1)
+    assert dict(chosen.weights) == {best.trial: 1.0}
+    one, other = (candidate.predictions for candidate in sorted(weighted, key=lambda found: found is not best))
+    assert is_surely_no_worse(one, other, objective=METRICS["mae"])
+
+
 def test_one_member_is_the_best_candidate() -> None:
     candidates = regressions([0.9, 0.3, 0.6])
     assert dict(select(candidates, objective=METRICS["rmse"], max_members=1).weights) == {1: 1.0}
