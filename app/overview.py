@@ -130,7 +130,7 @@ def _best_so_far(progress: Progress, metric: Metric) -> tuple[float, ...]:
     for trial in progress.history.values():
         if trial.outcome is None and not trial.start_epoch:
             continue
-        loss = trial.loss_until(trial.start_epoch) if trial.outcome is None else trial.loss
+        loss = trial.loss_until(trial.start_epoch) if trial.outcome is None else progress.loss(trial)
         if loss is not None and not isinstance(trial.outcome, Failed):
             broken = violation(trial, limits)
             # A mean over fewer folds is no better for being lower.

@@ -106,7 +106,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
             trial=trial.number,
             status=status_of(trial, progress),
             hyperparameters=trial.hyperparameters,
-            value=None if trial.loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(trial.loss),
+            value=None if loss is None or isinstance(trial.outcome, Failed) else metric.from_loss(loss),
             epochs=progress.epochs_trained(trial),
             parameters=progress.parameters.get(trial.number, 0),
             seconds=progress.seconds.get(trial.number, 0.0),
@@ -120,6 +120,7 @@ def board_of_progress(progress: Progress) -> pd.DataFrame:
             place=places.get(trial.number, len(places)),
         )
         for trial in progress.history.values()
+        for loss in [progress.loss(trial)]
     ]
     return leaderboard(rows, metric=metric)
 
@@ -158,9 +159,10 @@ def _content(
     values = [
         # A mean over some of the folds is not to be compared with one over all.
         math.nan
-        if trial.loss is None or isinstance(trial.outcome, Failed) or (search and 1 < search.folds != trial.epochs)
-        else metric.from_loss(trial.loss)
+        if loss is None or isinstance(trial.outcome, Failed) or (search and 1 < search.folds != trial.epochs)
+        else metric.from_loss(loss)
         for trial in record.history.values()
+        for loss in [record.progress.loss(trial)]
     ]
     return ReportContent(
         name=config.name,

@@ -357,11 +357,11 @@ class SearchLoop:
         return self._budget.trial_deadline(progress.refit_seconds(best), building=building, repeated=repeated)
 
     def _view(self) -> SearchView:
-        best = self._record.progress.best
-        search = self._record.progress.search
+        progress = self._record.progress
+        search, loss = progress.search, None if progress.best is None else progress.loss(progress.best)
         return SearchView(
             history=self._record.history,
-            best=None if best is None or best.loss is None else self._record.objective.from_loss(best.loss),
+            best=None if loss is None else self._record.objective.from_loss(loss),
             seconds_left=self._budget.left(),
             max_trials=search.max_trials if search else None,
         )

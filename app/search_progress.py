@@ -235,6 +235,14 @@ class Progress:
         place = chosen_epoch((loss, ties.get(epoch, math.inf), errors.get(epoch, 0.0)) for epoch, loss in trial.curve)
         return trial.curve[place or 0][0]
 
+    def loss(self, trial: Trial) -> float | None:
+        """Returns the loss of the network that `trial` came to; None when nothing finite was reported.
+
+        It is not the least of its losses where more than the objective chooses the epoch (`app.epoch_choice`): some
+        epoch had that by luck, and its network is not kept.
+        """
+        return self._score(trial)[0] if trial.curve and trial.number in self._errors else trial.loss
+
     def epochs_trained(self, trial: Trial) -> int:
         """Returns the epochs that `trial` was trained for, over all its folds."""
         folds = self._folds.get(trial.number)

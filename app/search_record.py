@@ -96,7 +96,8 @@ class SearchRecord:
             costs["alone_seconds"] = round(event.alone_seconds, 3)
         self._write({**fact, **costs}, durable=True)
         trial = self.history[event.trial]
-        metrics = {} if trial.loss is None else {self.objective.name: self.objective.from_loss(trial.loss)}
+        loss = self.progress.loss(trial)
+        metrics = {} if loss is None else {self.objective.name: self.objective.from_loss(loss)}
         board = self._board(event.trial)
         shared = shared_values(self.progress).get(event.trial)
         if shared is not None:

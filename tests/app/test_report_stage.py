@@ -13,6 +13,7 @@ from app.config import DataConfig, ExperimentConfig
 from app.errors import RunDirectoryError
 from app.evaluation.sealed_test import SealedTestReport
 from app.execution.messages import EpochEnded, TrialEnded
+from app.overview import overview_of
 from app.report_stage import board_of, epochs_learned, next_commands, report
 from app.run_directory import RunDirectory
 from app.search.space import Float, Int, Space
@@ -73,6 +74,18 @@ def test_trials_of_one_value_stand_as_the_search_ranks_them(small_run: Any, reco
         record.trial_ended(TrialEnded(trial=trial, outcome=Completed(-0.95)))
     assert board_of(small_run.directory)["trial"].tolist() == [4, 5, 3, 1, 0, 2]
     assert [trial.number for trial in record.progress.ranking] == [4, 5, 3, 1, 0]
+
+
+def test_a_value_is_that_of_the_network_that_was_kept(small_run: Any, record: SearchRecord) -> None:
+    """Of epochs that few rows cannot tell apart the log loss chooses one, whose value need not be the best."""
+    record.started(Suggestion(3, {"depth": 4, "dropout": 0.2}, 0, 9))
+    for epoch, (loss, val_loss) in enumerate([(-0.95, 0.4), (-0.97, 0.6)], start=1):
+        scalars = {"val/loss": val_loss, "val/objective_error": 0.05}
+        record.epoch_ended(EpochEnded(trial=3, epoch=epoch, loss=loss, scalars=scalars, wall_time=1e9))
+    record.trial_ended(TrialEnded(trial=3, outcome=Completed(-0.97), num_parameters=99, seconds=1.0))
+    board = board_of(small_run.directory)
+    assert (board["trial"].iloc[0], board["value"].iloc[0]) == (3, 0.95)
+    assert overview_of(record.progress, with_importance=False).best[-1] == 0.95
 
 
 def test_a_running_trial_is_on_the_leaderboard(small_run: Any, record: SearchRecord) -> None:
