@@ -275,7 +275,7 @@ class _Builder:
         asked = tuple(dict.fromkeys(limit.measure for limit in measured if choice.weights))
         saved = self._saved(choice.weights, measure=asked)
         if len(saved.trials) < len(choice.weights):
-            choice = self._shortened(choice, saved.trials)
+            choice = self._shortened(choice, saved.trials, num_broken=len(saved.broken))
             saved = self._saved(choice.weights, measure=asked)
         broken = _first_broken(measured, saved.measures)
         if broken is None or not choice.weights:
@@ -313,15 +313,21 @@ class _Builder:
         """The `number` most important members; nothing where those would be no ensemble."""
         return without_last(weights, keep=number) if number >= self._least else {}
 
-    def _shortened(self, choice: Chosen, trials: tuple[int, ...]) -> Chosen:
-        """The choice without the members that there was no time for."""
+    def _shortened(self, choice: Chosen, trials: tuple[int, ...], *, num_broken: int) -> Chosen:
+        """The choice without the members that could not be built or that there was no time for."""
         kept = {trial: choice.weights[trial] for trial in trials}
         weights = self._first(without_last(kept, keep=len(kept)), len(kept)) if kept else {}
-        missing = len(choice.weights) - len(weights)
+        missing = len(choice.weights) - len(trials)
+        broken = f"{num_broken} of {len(choice.weights)} members could not be built again (the worker's log says why)"
         if not weights:
-            told = f"The winner, trial {self._winner}, is exported alone: there was no time to build an ensemble."
+            why = broken if num_broken == missing else "there was no time to build an ensemble"
+            told = f"The winner, trial {self._winner}, is exported alone: {why}."
             return Chosen(weights={}, told=told, single_value=choice.single_value)
-        told = f"{self.told(weights)} There was no time to build {missing} more."
+        told = self.told(weights)
+        if num_broken:
+            told += f" {broken}."
+        if missing > num_broken:
+            told += f" There was no time to build {missing - num_broken} more."
         return replace(choice, weights=weights, told=told, value=self._value(weights))
 
     def told(self, weights: Mapping[int, float]) -> str:

@@ -40,6 +40,7 @@ class EnsembleBuilder:
         self._trainer, self._parts = trainer, tuple(parts)
         self._directory, self._measurer = directory, measurer
         self._built: dict[int, tuple[WeightedNetwork, ...]] = {}
+        self._broken: set[int] = set()
 
     def build(self, request: SaveEnsemble, single: FinalModel) -> tuple[FinalModel, EnsembleSaved]:
         """Builds and saves the members in their order while there is time, at least the first.
@@ -82,6 +83,7 @@ class EnsembleBuilder:
             num_networks=len(exported.networks),
             num_parameters=exported.num_parameters,
             measures=measures | {PARAMETERS: float(exported.num_parameters)},
+            broken=tuple(member.trial for member in request.members if member.trial in self._broken - done),
         )
         return replace(single, single=winner, exported=exported, saved=saved, encoders=encoders), told
 
@@ -100,6 +102,7 @@ class EnsembleBuilder:
             self._built[member.trial] = tuple(self._networks(member.trial, member.hyperparameters))
         except Exception:  # an ensemble does without a member whose files are damaged or whose space has changed
             print(traceback.format_exc(), file=sys.stderr, flush=True)
+            self._broken.add(member.trial)
             return False
         finally:
             forget_graphs()

@@ -314,12 +314,14 @@ class EnsembleSaved:
         num_networks: Networks that answer together.
         num_parameters: Weights of all of them.
         measures: What was to be measured, and ``num_parameters``.
+        broken: Those of the others that cannot be built: their files are damaged, or their space has changed.
     """
 
     trials: tuple[int, ...]
     num_networks: int
     num_parameters: int
     measures: Mapping[str, float] = field(default_factory=dict)
+    broken: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,15 +49,21 @@ class SavingExecutor:
     """Saves nothing, and says how fast a graph of so many networks of 1 ms each would be."""
 
     most: int = 99
+    damaged: int = 0
     asked: list[SaveEnsemble] = field(default_factory=list)
 
     def call(self, request: Any, *, on_epoch: Callable[[EpochEnded], None] | None = None) -> EnsembleSaved:  # noqa: ARG002
         self.asked.append(request)
-        trials = tuple(member.trial for member in request.members)[: self.most]
+        members = tuple(member.trial for member in request.members)
+        # It is asked again for those that it has.
+        broken = members[len(members) - self.damaged :] if len(self.asked) == 1 else ()
+        trials = tuple(trial for trial in members if trial not in broken)[: self.most]
         networks = max(1, len(request.members))
         measures = {LATENCY: 1.0 * networks, PARAMETERS: 100.0 * networks}
         kept = {name: measures[name] for name in (*request.measure, PARAMETERS)}
-        return EnsembleSaved(trials=trials, num_networks=networks, num_parameters=100 * networks, measures=kept)
+        return EnsembleSaved(
+            trials=trials, num_networks=networks, num_parameters=100 * networks, measures=kept, broken=broken
+        )
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,15 @@ def test_members_that_there_is_no_time_for_are_left_out(small_run: Any, searched
     assert told.startswith("2 trials answer together: validation log_loss")
     assert "There was no time to build" in told
     assert len(read_progress(small_run.directory).stages["ensemble"]["members"]) == 2
+
+
+def test_members_whose_files_are_damaged_are_told_apart_from_lack_of_time(small_run: Any, searched: Any) -> None:
+    executor = SavingExecutor(damaged=1)
+    told = composed(small_run, searched(), executor=executor)
+    full = len(executor.asked[0].members)
+    assert f"1 of {full} members could not be built again (the worker's log says why)." in told
+    assert "no time" not in told
+    assert len(executor.asked[-1].members) == full - 1
 
 
 def test_without_time_for_two_the_winner_answers_alone(small_run: Any, searched: Any) -> None:

@@ -184,15 +184,15 @@ def test_what_there_is_no_time_for_and_what_is_damaged_is_left_out(
     trained = train("regression")
     builder = trained.builder()
     _, told = builder.build(trained.request(WEIGHTS, deadline=0.0), trained.final)
-    assert told.trials == (0,)
+    assert (told.trials, told.broken) == ((0,), ())
     damaged = trained.directory.trial_state(1) / "best"
     damaged.rename(tmp_path / "best")
     damaged.write_bytes(b"no state")
     _, told = builder.build(trained.request(WEIGHTS), trained.final)
-    assert told.trials == (0,)
+    assert (told.trials, told.broken) == ((0,), (1,))
     (tmp_path / "best").replace(damaged)
     final, told = builder.build(trained.request(WEIGHTS, temperature=1.0), trained.final)
-    assert told.trials == (0, 1)
+    assert (told.trials, told.broken) == ((0, 1), ())
     rows = trained.trainer.data.validation.features
     parts = [of_file(trained, file)["values"] for file in ("model.keras", "members/0001.keras")]
     values = final.exported.predicted({0: rows})["values"]
