@@ -48,6 +48,8 @@ class TableSample:
     ) -> Self:
         """Returns all rows, or a random part of them where there are more than a sample needs.
 
+        The least and the largest value of a regression's target are in it: answers are held inside its range.
+
         Args:
             numeric: (num_rows, num_numeric).
             categorical: (num_rows, num_categorical).
@@ -58,7 +60,11 @@ class TableSample:
         most = min(MAX_SAMPLE_ROWS, max(1_000, MAX_SAMPLE_CELLS // width))
         rows = np.arange(len(target))
         if len(rows) > most:
-            rows = np.sort(np.random.default_rng(seed).choice(len(rows), size=most, replace=False))
+            rows = np.random.default_rng(seed).choice(len(rows), size=most, replace=False)
+            if np.issubdtype(target.dtype, np.floating):
+                ends = np.unique(np.concatenate([target.argmin(axis=0), target.argmax(axis=0)]))
+                rows = np.concatenate([ends, rows[~np.isin(rows, ends)][: most - len(ends)]])
+            rows = np.sort(rows)
         return cls(numeric[rows], categorical[rows], target[rows])
 
 

@@ -88,6 +88,16 @@ def test_a_sample_is_bounded_in_rows_and_in_numbers(number: int, width: int, kep
     np.testing.assert_array_equal(sample.target, again.target)
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_sample_has_the_whole_range_of_a_regressions_target(columns: int) -> None:
+    drawn = rows(MAX_SAMPLE_ROWS + 1_000)
+    drawn["target"] = np.random.default_rng(0).normal(size=(len(drawn["target"]), columns)).astype(np.float32) ** 9
+    sample = TableSample.drawn(**drawn)
+    assert len(np.unique(sample.numeric[:, 0])) == MAX_SAMPLE_ROWS
+    np.testing.assert_array_equal(sample.target.min(axis=0), drawn["target"].min(axis=0))
+    np.testing.assert_array_equal(sample.target.max(axis=0), drawn["target"].max(axis=0))
+
+
 @pytest.mark.parametrize(
     ("cardinalities", "sizes"),
     [((3, 4), [2, 4]), ((5, 12), [2, 4, 8]), ((40,), [2, 4, 8, 16]), ((3, 2_000), [2, 4, 8, 16, 32])],
