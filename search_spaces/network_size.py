@@ -25,6 +25,32 @@ def usual_tabm_size(num_rows: int) -> tuple[int, int]:
     return next((size for rows, size in _TABM_SIZES if num_rows <= rows), (8, 64))
 
 
+TABM_MEMBERS, TABM_WIDTHS = (8, 16, 32), (64, 128, 256, 512)
+"""What the search may take."""
+
+FIRST_LAYER = 2**25
+"""Numbers that the first layer of all members may work on at once; a step holds about five times as many, 0.7 GB."""
+
+_SHARED_ROWS = 256
+"""Rows of a batch, each of which members that share whole layers see on scales of their own."""
+
+
+def tabm_sizes(num_inputs: int, *, shared_layers: bool) -> tuple[list[int], list[int]]:
+    """Returns members and widths that a table of so many columns may have; all of them up to some 2,000 inputs.
+
+    Members that share matrices multiply these in the first layer by scales of their own, so that a table of a thousand
+    columns would take gigabytes; those that share layers do so with the rows of a batch.
+
+    Args:
+        num_inputs: Numbers that the first layer sees of a row.
+        shared_layers: Whether members share whole layers.
+    """
+    least = _SHARED_ROWS if shared_layers else TABM_WIDTHS[0]
+    members = [number for number in TABM_MEMBERS if num_inputs * number * least <= FIRST_LAYER] or [TABM_MEMBERS[0]]
+    fitting = [width for width in TABM_WIDTHS if num_inputs * members[-1] * width <= FIRST_LAYER] or [TABM_WIDTHS[0]]
+    return members, list(TABM_WIDTHS) if shared_layers else fitting
+
+
 _EPOCH_START = 0.05
 _ROW_SECONDS = {"realmlp": 3e-5, "tabm": 5e-8, "tabm-mini": 3e-8}
 """Seconds a row of a training epoch, in TabM's case and a unit of every member; on two cores."""

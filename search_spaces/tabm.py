@@ -29,7 +29,7 @@ from search_spaces.layers.piecewise_linear_embedding import PiecewiseLinearEmbed
 from search_spaces.layers.quantile_normal import QuantileNormal
 from search_spaces.layers.selected_columns import SelectedColumns
 from search_spaces.losses import MemberLoss, loss_of
-from search_spaces.network_size import usual_tabm_size
+from search_spaces.network_size import tabm_sizes, usual_tabm_size
 from search_spaces.optimizers import FusedAdamW
 from search_spaces.recipe import (
     CLIP_NORM,
@@ -46,6 +46,8 @@ MAX_ONE_HOT = 32
 EMBEDDING_SIZE = 8
 """Length of the vector of a category with more ids."""
 
+BIN_VECTORS = [4, 8, 16]
+"""Lengths of the vector of a number."""
 
 _DECAYED = (BatchEnsembleDense, MemberDense, layers.Dense)
 """Layers whose matrices decay; everything else only suffers from it."""
@@ -76,15 +78,16 @@ class TabMSpace(TabularSpace):
     def declare(self, hp: HyperParameters) -> None:
         """Declares members, blocks, numeric embeddings and the training."""
         members, width = usual_tabm_size(self.context.num_training_rows)
-        hp.Choice("members", [8, 16, 32], default=members, ordered=True)
+        most, widest = tabm_sizes(_most_inputs(self.context), shared_layers=self.sharing is Sharing.LAYERS)
+        hp.Choice("members", most, default=min(members, most[-1]), ordered=True)
         hp.Int("num_blocks", 1, 4, default=2 if self.context.num_numeric else 3)
-        hp.Choice("width", [64, 128, 256, 512], default=width, ordered=True)
+        hp.Choice("width", widest, default=min(width, widest[-1]), ordered=True)
         hp.Float("dropout", 0.0, 0.5, default=0.1)
         if self.context.num_numeric:
             hp.Choice("numeric_embedding", ["piecewise", "none"], default="piecewise")
             with hp.conditional_scope("numeric_embedding", ["piecewise"]):
                 hp.Choice("num_bins", [8, 16, 32, 48, 96], default=48, ordered=True)
-                hp.Choice("bin_vector", [4, 8, 16], default=8, ordered=True)
+                hp.Choice("bin_vector", BIN_VECTORS, default=8, ordered=True)
         hp.Float("learning_rate", 1e-4, 5e-3, sampling="log", default=2e-3)
         hp.Float("weight_decay", 1e-5, 1e-1, sampling="log", default=3e-4)
         hp.Choice("schedule", ["cosine", "constant"], default="cosine")
@@ -145,6 +148,12 @@ class TabMSpace(TabularSpace):
 def tabm_mini(context: TableContext) -> TabMSpace:
     """Returns the space ``tabm-mini``: members differ in the scales of their input and in their heads."""
     return TabMSpace(context, sharing=Sharing.LAYERS)
+
+
+def _most_inputs(context: TableContext) -> int:
+    """Returns the most numbers that the first layer may see of a row."""
+    categories = [number - 1 if number <= MAX_ONE_HOT else EMBEDDING_SIZE for number in context.cardinalities]
+    return context.num_numeric * BIN_VECTORS[-1] + sum(categories)
 
 
 def _separate_layers(features: Any, hp: HyperParameters, *, start: ScalingStart, chunks: tuple[int, ...]) -> Any:

@@ -9,7 +9,14 @@ from app.training.declaration import declare
 from pipelines.schema import Task
 from search_spaces.catalogue import FAMILY
 from search_spaces.context import TableContext
-from search_spaces.network_size import epoch_seconds, usual_tabm_size
+from search_spaces.network_size import (
+    FIRST_LAYER,
+    TABM_MEMBERS,
+    TABM_WIDTHS,
+    epoch_seconds,
+    tabm_sizes,
+    usual_tabm_size,
+)
 from search_spaces.pack_shapes import pack_limit, pack_shape
 from search_spaces.portfolio import FAMILY_RECIPES, portfolio_of
 from search_spaces.user_space import load_space
@@ -73,6 +80,19 @@ def test_the_usual_size_of_tabm_falls_with_the_rows() -> None:
     sizes = [usual_tabm_size(rows) for rows in (500, 5_000, 15_000, 10**6)]
     assert sizes == sorted(sizes, reverse=True)
     assert epoch_seconds("tabm", 5_000) > epoch_seconds("tabm-mini", 5_000) > epoch_seconds("realmlp", 1)
+
+
+@pytest.mark.parametrize("shared_layers", [False, True])
+def test_tabm_is_smaller_where_a_table_is_very_wide(shared_layers: bool) -> None:
+    sizes = [tabm_sizes(inputs, shared_layers=shared_layers) for inputs in (1_000, 16_000, 10**6)]
+    assert sizes[0] == (list(TABM_MEMBERS), list(TABM_WIDTHS))
+    products = [members[-1] * (256 if shared_layers else widths[-1]) for members, widths in sizes]
+    assert products == sorted(products, reverse=True)
+    assert 16_000 * products[1] <= FIRST_LAYER < 2 * 16_000 * products[1]
+    name = "tabm-mini" if shared_layers else "tabm"
+    declared = declare(load_space(name, table(numeric=1_000)))
+    assert declared.default()["members"] in sizes[1][0]
+    assert declared.default()["width"] in sizes[1][1]
 
 
 def test_a_space_of_ones_own_has_none() -> None:
