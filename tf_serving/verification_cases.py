@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 Column = NDArray[Any]
 
 
-def write_cases(path: Path, raw: Mapping[str, Column], expected: Mapping[str, Column]) -> None:
+def write_cases(
+    path: Path,
+    raw: Mapping[str, Column],
+    expected: Mapping[str, Column],
+    *,
+    distances: Mapping[str, Column] | None = None,
+) -> None:
     """Write rows and expected outputs for ``verify``.
 
     The file is an npz: ``header`` (UTF-8 JSON with the names in order), then ``raw_0``, ``expected_0``, ... for
@@ -23,11 +29,15 @@ def write_cases(path: Path, raw: Mapping[str, Column], expected: Mapping[str, Co
         path: File to write, ending in ``.npz``.
         raw: Raw columns by name, each (num_rows,): float32 or text (object array of str or bytes).
         expected: Outputs by name, each (num_rows, ...): floats, or text of shape (num_rows,).
+        distances: By name of a text output how far each row is from another text, in probability, (num_rows,) floats;
+            what is nearer than the tolerance may be either. None where the best two ``probabilities`` say it.
 
     Raises:
         ValueError: There are no rows or outputs, the lengths differ, or a column has another type.
     """
+    distances = {} if distances is None else distances
     lengths = {name: len(values) for name, values in (*raw.items(), *expected.items())}
+    lengths |= {f"distance of {name}": len(values) for name, values in distances.items()}
     if not raw or not expected or len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"Expected raw columns and outputs of one length of at least 1, received lengths {lengths}.")
     arrays: dict[str, Column] = {}
@@ -36,7 +46,7 @@ def write_cases(path: Path, raw: Mapping[str, Column], expected: Mapping[str, Co
             {"name": name, "text": _add_column(arrays, f"{part}_{index}", name=name, values=values)}
             for index, (name, values) in enumerate(columns.items())
         ]
-        for part, columns in (("raw", raw), ("expected", expected))
+        for part, columns in (("raw", raw), ("expected", expected), ("distances", distances))
     }
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     with path.open("wb") as file:  # a handle, because numpy appends .npz to other names

@@ -68,10 +68,10 @@ def check(tf: Any, job: dict[str, Any]) -> dict[str, Any]:
         job: ``directory``, ``cases``, ``tolerance`` and ``batch_sizes``.
     """
     started = time.monotonic()
-    raw, expected = read_cases(job["cases"])
+    raw, expected, distances = read_cases(job["cases"])
     columns = input_columns(job["directory"], raw)
     num_rows = len(next(iter(raw.values())))
-    comparison = Comparison(expected, tolerance=job["tolerance"])
+    comparison = Comparison(expected, tolerance=job["tolerance"], distances=distances)
     session = tf.compat.v1.Session(graph=tf.Graph())
     # TensorFlow Serving runs the V1 loader, people the V2 loader: both have to answer.
     with session, session.graph.as_default():
@@ -102,8 +102,16 @@ def check(tf: Any, job: dict[str, Any]) -> dict[str, Any]:
 class Comparison:
     """Expected outputs, the tolerance, and the largest difference seen so far."""
 
-    def __init__(self, expected: Columns, *, tolerance: float, place: str = "serving_default") -> None:
+    def __init__(
+        self,
+        expected: Columns,
+        *,
+        tolerance: float,
+        place: str = "serving_default",
+        distances: Columns | None = None,
+    ) -> None:
         self.expected = expected
+        self.distances = distances or {}
         self.tolerance = tolerance
         self.place = place
         self.max_difference = 0.0
@@ -172,7 +180,9 @@ class Comparison:
 
         wrong = got != expected
         probabilities = self.expected.get("probabilities")
-        if name == "label" and probabilities is not None and probabilities.shape[-1] > 1:
+        if name in self.distances:
+            wrong &= self.distances[name][rows] > self.tolerance
+        elif name == "label" and probabilities is not None and probabilities.shape[-1] > 1:
             # Either label is right where the two best classes tie.
             best = np.sort(probabilities[rows], axis=-1)[:, -2:]
             wrong &= (best[:, 1] - best[:, 0]) > self.tolerance
@@ -333,14 +343,14 @@ def input_columns(directory: str, raw: Columns) -> dict[str, str]:
     return columns
 
 
-def read_cases(path: str) -> tuple[Columns, Columns]:
-    """Read what ``verification_cases.write_cases`` wrote."""
+def read_cases(path: str) -> tuple[Columns, Columns, Columns]:
+    """Read what ``verification_cases.write_cases`` wrote: raw columns, expected outputs, distances."""
     import numpy as np
 
     with np.load(path, allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         parts: list[Columns] = []
-        for part in ("raw", "expected"):
+        for part in ("raw", "expected", "distances"):
             columns: Columns = {}
             for index, record in enumerate(header[part]):
                 values = arrays[f"{part}_{index}"]
@@ -351,7 +361,7 @@ def read_cases(path: str) -> tuple[Columns, Columns]:
                     values = np.array(pieces, dtype=object)
                 columns[record["name"]] = values
             parts.append(columns)
-    return parts[0], parts[1]
+    return parts[0], parts[1], parts[2]
 
 
 def take(columns: Columns, rows: Any) -> Columns:

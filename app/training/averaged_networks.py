@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import keras
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.evaluation.ensemble import combine
 from app.evaluation.temperature import LEAST_PROBABILITY
+from pipelines.schema import Task
 from search_spaces.answers import AnswerForm
 from search_spaces.context import TableContext
 from search_spaces.image_context import ImageContext
@@ -88,6 +89,23 @@ class AveragedNetworks:
         predicted = self.predicted(encodings)
         named = self.answers.named({name: tf.constant(array) for name, array in predicted.items()})
         return {name: tensor.numpy() for name, tensor in named.items()}
+
+    def distances(self, encodings: Encodings) -> dict[str, NDArray[Any]]:
+        """Returns how far each row's text is from another one, in probability; nothing where probabilities say it.
+
+        A label of weighted classes is not that of the largest probability, and each of several labels has a border of
+        its own: rounding, which differs from batch to batch, may choose either side of it.
+        """
+        form = self.answers
+        if form.task is Task.MULTILABEL:
+            away = np.abs(self.predicted(encodings)["probabilities"] - 0.5)
+            return {name: away[:, place] for place, name in enumerate(form.outputs)}
+        if not form.class_weights:
+            return {}
+        # The label is chosen before the temperature is applied.
+        scores = replace(self, temperature=1.0).predicted(encodings)["probabilities"] * np.asarray(form.class_weights)
+        best = np.sort(scores / scores.sum(axis=1, keepdims=True), axis=1)
+        return {"label": best[:, -1] - best[:, -2]}
 
     def predicted(self, encodings: Encodings) -> dict[str, NDArray[Any]]:
         """Returns ``probabilities`` and ``label_ids``, or ``values``, averaged in NumPy.

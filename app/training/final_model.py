@@ -146,7 +146,8 @@ class FinalModel:
         """Encodes outside the exported graph, asks each Keras model and averages in NumPy: the other way (R5)."""
         hostile = hostile_rows(held_out, images=tuple(self.trainer.data.encoder.images))
         raw = {name: np.concatenate([held_out[name], hostile[name]]) for name in held_out}
-        write_cases(path, raw, self.exported.expected(self._encoded(raw)))
+        encoded = self._encoded(raw)
+        write_cases(path, raw, self.exported.expected(encoded), distances=self.exported.distances(encoded))
 
     def _encoded(self, raw: Mapping[str, NDArray[Any]]) -> dict[int, dict[str, NDArray[Any]]]:
         return {fold: self.encoders[fold].encode_in_batches(raw) for fold in self.exported.folds}

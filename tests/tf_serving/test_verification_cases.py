@@ -24,8 +24,10 @@ def test_cases_come_back_as_they_went(tmp_path: Path, rows: list[tuple[float, by
         names[2]: np.array(text, dtype=object),
     }
     expected = {"probabilities": np.tile(np.array(numbers, np.float32)[:, None], 3), "label": raw[names[1]]}
-    write_cases(tmp_path / "cases.npz", raw, expected)
-    raw_again, expected_again = read_cases(str(tmp_path / "cases.npz"))
+    distances = {"label": np.abs(raw[names[0]])}
+    write_cases(tmp_path / "cases.npz", raw, expected, distances=distances)
+    raw_again, expected_again, distances_again = read_cases(str(tmp_path / "cases.npz"))
+    np.testing.assert_array_equal(distances_again["label"], distances["label"])
     assert list(raw_again) == names
     np.testing.assert_array_equal(raw_again[names[0]], raw[names[0]])
     assert raw_again[names[1]].tolist() == list(binary)

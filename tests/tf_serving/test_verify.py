@@ -134,6 +134,19 @@ def test_either_label_is_accepted_where_the_best_classes_tie() -> None:
         comparison.compare(wrong, rows, batch_size=2)
 
 
+def test_either_text_is_accepted_where_another_is_as_near_as_the_tolerance() -> None:
+    """Of weighted classes, and of several labels, the probabilities alone do not say where that is."""
+    from tf_serving.verify_process import Comparison, Problem
+
+    expected = {"probabilities": np.array([[0.9], [0.5]], np.float32), "late": np.array([b"no", b"no"], dtype=object)}
+    comparison = Comparison(expected, tolerance=1e-5, distances={"late": np.array([0.4, 1e-7])})
+    either = {"probabilities": expected["probabilities"], "late": np.array([b"no", b"yes"], dtype=object)}
+    comparison.compare(either, np.arange(2), batch_size=2)
+    wrong = {"probabilities": expected["probabilities"], "late": np.array([b"yes", b"no"], dtype=object)}
+    with pytest.raises(Problem, match=r"output 'late' .* row 0, in batches of 2: expected b'no', got b'yes'"):
+        comparison.compare(wrong, np.arange(2), batch_size=2)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_answer_that_is_not_finite_where_another_was_expected_is_refused(value: float) -> None:
     from tf_serving.verify_process import Comparison, Problem
