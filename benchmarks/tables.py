@@ -82,11 +82,11 @@ def interpreter(system: str, environments: Path) -> str:
         return sys.executable
     folder = environments / system.partition(" ")[0].lower()
     python = folder / "bin" / "python"
-    ready = folder / "ready"
-    if not ready.exists():
+    ready, wanted = folder / "ready", "\n".join(packages)
+    if not ready.exists() or ready.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        ready.touch()
+        ready.write_text(wanted)
     return str(python)
 
 
