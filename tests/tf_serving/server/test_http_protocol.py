@@ -216,7 +216,10 @@ def test_a_client_that_closes_its_side_is_not_kept_waiting_after_a_slow_answer()
             writer.write(request(SMALL) * 2)
             writer.write_eof()
             async with asyncio.timeout(20):
-                return await reader.read()
+                answers = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return answers
         finally:
             await server.stop(timeout=0.0)
 
