@@ -120,8 +120,9 @@ def best_text(overview: Overview) -> str:
 
 
 def _told_apart(shares: Mapping[str, float]) -> Mapping[str, float]:
-    """The shares; nothing where all are equal, which means that the trials do not tell."""
-    return {} if len(shares) > 1 and len(set(shares.values())) == 1 else shares
+    """The shares; nothing where all but those of constants are equal, which means that the trials do not tell."""
+    told = [share for share in shares.values() if share]
+    return {} if len(told) > 1 and len(set(told)) == 1 else shares
 
 
 def _best_so_far(progress: Progress, metric: Metric) -> tuple[float, ...]:

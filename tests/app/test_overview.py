@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from app.overview import OverviewBoard, importance_text, overview_of, scalars_of
 from app.search.limits import Limit
-from app.search.space import Float, Int, Space
+from app.search.space import Categorical, Float, Int, Space
 from app.search.trial import (
     Completed,
     Ended,
@@ -121,6 +121,9 @@ def test_the_parameter_that_decides_is_the_important_one() -> None:
 def test_trials_that_do_not_tell_parameters_apart_say_nothing_of_importance() -> None:
     facts = [fact for number in range(12) for fact in trial(number, 0.5, rate=number / 12)]
     assert overview_of(progress_of(*facts)).importance == {}
+    # Nor where a parameter has but one value, whose share is nothing in any case.
+    space = Space([*SPACE.parameters, Categorical("family", ["mlp"])])
+    assert overview_of(replace(progress_of(*facts), space=space)).importance == {}
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
