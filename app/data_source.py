@@ -24,7 +24,7 @@ from pipelines.sources import (
     SourceTable,
     open_source,
 )
-from pipelines.sources.feature_source import with_features
+from pipelines.sources.feature_source import FeatureSource
 from pipelines.windows import WindowSpec
 
 
@@ -80,7 +80,7 @@ def source_of(data: DataConfig, *, url: str = "") -> Source:
 def looking_up(
     source: Source, data: DataConfig, *, now: bool = False, schema: DatasetSchema | None = None
 ) -> Source:
-    """Returns a source whose rows look up the feature groups of the settings.
+    """Returns a source whose rows look up the feature groups of the settings; the source itself where there are none.
 
     Args:
         source: The rows.
@@ -91,11 +91,13 @@ def looking_up(
     Raises:
         DataError: There is no such group.
     """
+    if not data.feature_groups:
+        return source
     formats = {feature.name: feature.datetime_format for feature in schema.features} if schema is not None else {}
-    return with_features(
+    return FeatureSource(
         source,
         data.feature_groups,
-        store=data.store,
+        store=Path(data.store),
         time_column=data.time_column,
         now=now,
         time_formats=formats,

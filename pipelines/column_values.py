@@ -7,6 +7,7 @@ Any other type is one that no task of this program reads; it is carried along an
 from __future__ import annotations
 
 from enum import StrEnum
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -139,8 +140,7 @@ def _plain(column: pa.ChunkedArray | pa.Array, *, strip: bool) -> pa.Array:
 
 def _text_of_uuids(array: pa.ExtensionArray) -> pa.Array:
     """Return UUIDs, which databases and Parquet keep as 16 bytes, as people and other files write them."""
-    digits = [None if value is None else value.hex() for value in array.storage.to_pylist()]
-    texts = [x and f"{x[:8]}-{x[8:12]}-{x[12:16]}-{x[16:20]}-{x[20:]}" for x in digits]
+    texts = [None if value is None else str(UUID(bytes=value)) for value in array.storage.to_pylist()]
     return pa.array(texts, pa.string())
 
 

@@ -186,32 +186,3 @@ class FeatureSource(Source):
             f"Expected the time of each row, because the feature group {group.title!r} has timestamps: name it with "
             f"--time-column, or call it {group.timestamp!r}."
         )
-
-
-def with_features(
-    source: Source,
-    groups: Sequence[str],
-    *,
-    store: str,
-    time_column: str = "",
-    now: bool = False,
-    time_formats: Mapping[str, str | None] | None = None,
-) -> Source:
-    """Return a source whose rows look up feature groups; none returns the source as it is.
-
-    Args:
-        source: The rows.
-        groups: ``NAME`` or ``NAME@VERSION``.
-        store: Folder of the groups.
-        time_column: When each row happened.
-        now: Whether rows without a time get the latest features.
-        time_formats: How the dates of columns are known to be written; those of others are recognised.
-
-    Raises:
-        DataError: There is no such group.
-    """
-    if not groups:
-        return source
-    return FeatureSource(
-        source, groups, store=Path(store), time_column=time_column, now=now, time_formats=time_formats
-    )

@@ -20,7 +20,7 @@ from pipelines.feature_groups import (
     register,
 )
 from pipelines.sources import open_source
-from pipelines.sources.feature_source import with_features
+from pipelines.sources.feature_source import FeatureSource
 
 PEOPLE = pa.table(
     {
@@ -119,15 +119,15 @@ def test_a_source_looks_groups_up_at_the_time_of_its_rows(tmp_path: Path) -> Non
     register(tmp_path, PEOPLE, name="people", key="id", timestamp="day")
     orders = pd.DataFrame({"id": [1, 1, 2, 9], "when": ["2024-01-03", "2024-02-01", "2024-01-01", "2024-02-01"]})
     orders["city"] = "here"
-    read = with_features(open_source(orders), ["people"], store=str(tmp_path), time_column="when").read()
+    read = FeatureSource(open_source(orders), ["people"], store=tmp_path, time_column="when").read()
     assert read.table["people_city"].to_pylist() == ["Rome", "Bonn", None, None]
     assert read.table["income"].to_pylist() == [10.0, 11.0, None, None]
     assert read.notes == ("2 of 4 rows have no match in people@1.",)
     assert read.files[-1].name == "feature group people@1"
-    source = with_features(open_source(orders), ["people"], store=str(tmp_path), time_column="when")
+    source = FeatureSource(open_source(orders), ["people"], store=tmp_path, time_column="when")
     chunks = list(source.chunks(chunk_rows=3, columns={"income", "when"}))
     assert pa.concat_tables(chunk.table for chunk in chunks)["income"].to_pylist() == [10.0, 11.0, None, None]
-    latest = with_features(open_source(orders[["id"]]), ["people@1"], store=str(tmp_path), now=True).read()
+    latest = FeatureSource(open_source(orders[["id"]]), ["people@1"], store=tmp_path, now=True).read()
     assert latest.table["income"].to_pylist() == [11.0, 11.0, 20.0, None]
 
 
@@ -138,13 +138,13 @@ def test_the_parts_of_a_source_read_their_times_alike(tmp_path: Path) -> None:
     # Of the first rows the day could be the month: 05/03/2024 is in March all the same.
     days = pd.DataFrame({"id": 1, "when": [f"{day:02}/03/2024" for day in range(1, 29)]})
     days.to_csv(tmp_path / "days.csv", index=False)
-    source = with_features(open_source(tmp_path / "days.csv"), ["g"], store=str(tmp_path), time_column="when")
+    source = FeatureSource(open_source(tmp_path / "days.csv"), ["g"], store=tmp_path, time_column="when")
     since = [value for chunk in source.chunks(chunk_rows=5) for value in chunk.table["since"].to_pylist()]
     assert since == source.read().table["since"].to_pylist() == ["2024-03-01"] * 28
-    few = with_features(
+    few = FeatureSource(
         open_source(days[:3]),
         ["g"],
-        store=str(tmp_path),
+        store=tmp_path,
         time_column="when",
         now=True,
         time_formats={"when": "%d/%m/%Y"},
@@ -156,17 +156,17 @@ def test_rows_without_a_time_or_a_match_are_refused(tmp_path: Path) -> None:
     register(tmp_path, PEOPLE, name="people", key="id", timestamp="day")
     frame = pd.DataFrame({"id": [1, 2], "when": ["2024-01-03", "2024-02-01"]})
     with pytest.raises(DataError, match=r"'people@1' has timestamps: name it with --time-column, or call it 'day'"):
-        with_features(open_source(frame), ["people"], store=str(tmp_path)).read()
+        FeatureSource(open_source(frame), ["people"], store=tmp_path).read()
     early = frame.assign(when="2020-01-01")
     with pytest.raises(DataError, match="but none of 2 has a key 'id' in it up to 'when'"):
-        with_features(open_source(early), ["people"], store=str(tmp_path), time_column="when").read()
+        FeatureSource(open_source(early), ["people"], store=tmp_path, time_column="when").read()
     numbers = frame.assign(when=[1.0, 2.0])
     with pytest.raises(DataError, match="dates on one side and numbers on the other"):
-        with_features(open_source(numbers), ["people"], store=str(tmp_path), time_column="when").read()
+        FeatureSource(open_source(numbers), ["people"], store=tmp_path, time_column="when").read()
     later = frame.assign(when="2999-01-01")
     with pytest.raises(DataError, match="Expected times in 'when' up to now, but 2 lie more than a day ahead"):
-        with_features(open_source(later), ["people"], store=str(tmp_path), time_column="when").read()
+        FeatureSource(open_source(later), ["people"], store=tmp_path, time_column="when").read()
     # Rows that are to be answered may be planned ones, whether they come in parts or at once.
-    planned = with_features(open_source(later), ["people"], store=str(tmp_path), time_column="when", now=True)
+    planned = FeatureSource(open_source(later), ["people"], store=tmp_path, time_column="when", now=True)
     (chunk,) = planned.chunks(chunk_rows=10)
     assert planned.read().table["income"].to_pylist() == chunk.table["income"].to_pylist() == [11.0, 20.0]

@@ -142,7 +142,7 @@ class Rest:
             return self._infer(path, request)
         if isinstance(path, ServingError):
             # Another one: the one that is kept would hold on to every request that it was raised for.
-            raise invalid(path.message)
+            raise ServingError(path.code, path.message)
         for route, pattern in self._routes:
             match = pattern.fullmatch(request.path) if route.method == request.method else None
             if match is not None:
