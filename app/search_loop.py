@@ -143,9 +143,12 @@ class SearchLoop:
         """Returns the trial to train the final model from; None when there is none.
 
         The algorithm tells luck from merit; where it knows no better, the best value wins, and among many of one value
-        the lowest validation loss.
+        the lowest validation loss. With several objectives it is one that no other trial dominates.
         """
         ranked = [trial.number for trial in self._record.progress.ranking]
+        if self._algorithm.recipe.objectives:
+            front = set(self._algorithm.front())
+            ranked = [number for number in ranked if number in front] or ranked
         recommended = self._algorithm.recommend() if self._algorithm.tells_luck_from_merit else None
         # A result from elsewhere has no curve to tell how long to train.
         return recommended if recommended in ranked else ranked[0] if ranked else None

@@ -327,6 +327,34 @@ def test_of_many_trials_with_one_value_the_lowest_loss_wins_until_luck_is_told_f
     record.close()
 
 
+def test_with_several_objectives_the_winner_is_one_that_no_trial_dominates(directory: RunDirectory) -> None:
+    record = SearchRecord(directory, started=time.time())
+    search = Search(
+        algorithm="random",
+        reason="test",
+        objective="accuracy",
+        max_epochs=MAX_EPOCHS,
+        seed=1,
+        max_trials=None,
+        others=("latency_ms",),
+    )
+    record.begin(search, SPACE)
+    # The first is as good as the third and slower; the second is quick and worse.
+    for number, (loss, latency) in enumerate([(-0.9, 8.0), (-0.5, 1.0), (-0.9, 2.0)]):
+        values = {"x": 0.1 * number, "depth": 1, "kind": "a"}
+        record.started(Suggestion(number, values, 0, MAX_EPOCHS))
+        scalars = {"val/loss": 0.1 if number == 0 else 0.2}
+        record.epoch_ended(EpochEnded(trial=number, epoch=1, loss=loss, scalars=scalars, wall_time=0.0))
+        record.trial_ended(TrialEnded(trial=number, outcome=Completed(loss), measures={"latency_ms": latency}))
+    recipe = Recipe("random", SPACE, 1, MAX_EPOCHS, objectives=("latency_ms",))
+    algorithm = Algorithm(recipe, history=record.history)
+    executor = FunctionExecutor(directory)
+    loop = SearchLoop(algorithm, executor=executor, record=record, directory=directory, budget=FOREVER, keep=3)
+    assert record.progress.ranking[0].number == 0
+    assert loop.winner() == 2
+    record.close()
+
+
 def test_the_time_ends_the_search_and_trials_leave_what_the_end_needs(directory: RunDirectory) -> None:
     budget = TimeBudget(end=time.time() + 3.0, finishing=1.0)
     executor = FunctionExecutor(directory, seconds=0.01)
