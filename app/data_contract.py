@@ -193,14 +193,15 @@ def validate_data(
         contract = contract.with_expectations(_read_toml(expect))
     if baseline is not None:
         config = replace(config, data=replace(config.data, features=_texts(baseline) | dict(config.data.features)))
-    rows = read_rows(open_source(data), config, folder=Path(tempfile.gettempdir()))
+    source = open_source(data)
+    rows = read_rows(source, config, folder=Path(tempfile.gettempdir()))
     num_rows = rows.source.table.num_rows
     notes = []
     if baseline is None:
         notes.append(f"There is no {PROFILE_FILE} beside {schema}: drift was not measured.")
     elif num_rows < MIN_ROWS:
         notes.append(f"With {num_rows:,} rows, fewer than {MIN_ROWS}, drift was not measured.")
-    check = ContractCheck(contract)
+    check = ContractCheck(contract, fixed_columns=source.has_fixed_columns)
     drift = DriftCheck(baseline.columns, num_rows=baseline.split_rows[0]) if baseline else None
     for part in rows.parts():
         check.add(part)

@@ -23,7 +23,7 @@ from app.forecast_answers import latest_rows, wants_past
 from pipelines.column_values import has_leading_zeros, plain_array, require_column, text_of
 from pipelines.errors import DataError
 from pipelines.image_files import with_image_bytes
-from pipelines.raw_columns import raw_columns
+from pipelines.raw_columns import raw_columns, with_optional_columns
 from pipelines.schema import DatasetSchema, FeatureKind
 from pipelines.sources import Chunk, DataLike, Source, open_source, with_joins
 
@@ -83,6 +83,8 @@ class Predictor:
             return self._forecast(table)
         if not self._names <= set(table.column_names):
             table = self._with_joins(open_source(table)).read(options).table
+        if not source.has_fixed_columns:
+            table = with_optional_columns(table, self._schema)
         index = data.index if isinstance(data, pd.DataFrame) else None
         return self._answers(table, index=index, folder=source.folder)
 
@@ -108,8 +110,9 @@ class Predictor:
         keys = _KeyColumn(settings.key)
         with answer_writer(output, key=settings.key, replace=settings.replace) as writer:
             for chunk in self._chunks(source, settings):
+                table = chunk.table if source.has_fixed_columns else with_optional_columns(chunk.table, self._schema)
                 with _located(chunk, source):
-                    answers = self._answers(chunk.table, index=None, folder=source.folder)
+                    answers = self._answers(table, index=None, folder=source.folder)
                     if settings.key:
                         keys.insert(answers, chunk.table)
                 writer.write(answers)

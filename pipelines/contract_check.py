@@ -36,9 +36,12 @@ class ContractCheck:
 
     Args:
         contract: The rules.
+        fixed_columns: Whether the rows show every column that they could have; else one that all of them leave out is
+            one of missing values only.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, *, fixed_columns: bool = True) -> None:
+        self._fixed = fixed_columns
         self._columns = {rule.name: _ColumnCheck(rule) for rule in contract.columns}
         self._names: list[str] = []
 
@@ -55,7 +58,7 @@ class ContractCheck:
         for name, column in self._columns.items():
             if name in self._names:
                 found += column.problems()
-            elif column.rule.required:
+            elif column.rule.required and (self._fixed or column.rule.max_missing_share < 1):
                 near = suggest_name(name, self._names)
                 found.append(Problem(column=name, rule="present", message=f"is not there.{near}"))
         return found

@@ -215,6 +215,7 @@ def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
         # With gaps, pandas and NumPy can hold whole numbers only as decimals.
         integer=whole and (array.type != pa.float64() or column.has_gaps),
         datetime_format=guess.datetime_format,
+        optional=column.has_gaps and guess.kind is not FeatureKind.IMAGE,
     )
 
 

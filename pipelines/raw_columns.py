@@ -74,6 +74,22 @@ def raw_column(table: pa.Table, feature: FeatureSpec) -> NDArray[np.generic]:
         return numbers_of(array).astype(np.float32)
 
 
+def with_optional_columns(table: pa.Table, schema: DatasetSchema) -> pa.Table:
+    """Return rows with the optional features that they lack as missing; for rows that may leave columns out.
+
+    Rows that lack a feature which is not optional are returned as they are: the message about it names what they have.
+
+    Args:
+        table: The rows.
+        schema: Which columns are used, and which of them may be left out.
+    """
+    absent = [feature for feature in schema.used_features if feature.name not in table.column_names]
+    if all(feature.optional for feature in absent):
+        for feature in absent:
+            table = table.append_column(feature.name, pa.nulls(table.num_rows))
+    return table
+
+
 def text_bytes(array: pa.Array) -> NDArray[np.generic]:
     """Return a column as an object array of UTF-8 bytes of shape ``(num_rows,)``, ``b""`` for missing.
 

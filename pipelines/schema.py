@@ -64,6 +64,8 @@ class FeatureSpec:
         integer: The source holds integers or booleans, or whole numbers with gaps (an int64 feature in tf.Example).
         datetime_format: strptime format of a datetime column that is not ISO 8601; None for ISO 8601.
         target_encoded: Beside its id a category brings the mean target that it had in training.
+        optional: A value is missing in some row of the source, so that new rows may leave the column out where nothing
+            fixes which columns there are.
     """
 
     name: str
@@ -75,6 +77,7 @@ class FeatureSpec:
     integer: bool = False
     datetime_format: str | None = None
     target_encoded: bool = False
+    optional: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

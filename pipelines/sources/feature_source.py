@@ -68,6 +68,11 @@ class FeatureSource(Source):
         return self._source.is_stored
 
     @property
+    def has_fixed_columns(self) -> bool:
+        """Whether the rows have."""
+        return self._source.has_fixed_columns
+
+    @property
     def is_open_ended(self) -> bool:
         """Whether the rows are."""
         return self._source.is_open_ended

@@ -61,6 +61,11 @@ class FileSource(Source):
         """They do."""
         return True
 
+    @property
+    def has_fixed_columns(self) -> bool:
+        """Not those whose rows may leave columns out."""
+        return self._set.ending not in SPARSE
+
     @cached_property
     def _set(self) -> FileSet:
         return find_files(self._places, max_bytes=self._max_bytes)

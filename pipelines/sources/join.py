@@ -88,6 +88,11 @@ class JoinedSource(Source):
         return self._source.is_stored and all(join.source.is_stored for join in self._joins)
 
     @property
+    def has_fixed_columns(self) -> bool:
+        """Whether the rows have."""
+        return self._source.has_fixed_columns
+
+    @property
     def is_open_ended(self) -> bool:
         """Whether the rows are; the tables are held in memory."""
         return self._source.is_open_ended

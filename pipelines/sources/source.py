@@ -149,6 +149,11 @@ class Source(abc.ABC):
         return False
 
     @property
+    def has_fixed_columns(self) -> bool:
+        """Whether every row has every column; else one that is missing in all rows does not show."""
+        return True
+
+    @property
     def is_open_ended(self) -> bool:
         """Whether only reading tells how many rows there are, so that they may be more than memory holds."""
         return False

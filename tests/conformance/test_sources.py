@@ -320,6 +320,13 @@ def test_the_same_rows_give_the_same_schema_splits_and_encoding(
 
 
 @every_source
+def test_only_rows_that_name_their_values_may_leave_columns_out(
+    kind: str, sources: Callable[[str], tuple[Source, SourceTable]]
+) -> None:
+    assert sources(kind)[0].has_fixed_columns == (kind not in ("json lines", "tfrecord"))
+
+
+@every_source
 @pytest.mark.parametrize("chunk_rows", [37, 10_000])
 def test_chunks_hold_the_rows_in_order(
     kind: str, chunk_rows: int, sources: Callable[[str], tuple[Source, SourceTable]]

@@ -58,6 +58,21 @@ def test_answers_are_looked_up_by_key(experiment: Experiment, penguins: pd.DataF
     assert answer["probability of Adelie"] == pytest.approx(expected["probability of Adelie"], abs=1e-6)
 
 
+def test_json_lines_may_leave_out_what_was_missing_in_training(
+    experiment: Experiment, penguins: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows = penguins.head(120)
+    rows.drop(columns="sex").to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    expected = experiment.predict(rows.assign(sex=None))
+    pd.testing.assert_frame_equal(experiment.predict(tmp_path / "rows.jsonl"), expected, atol=1e-6)
+    experiment.predict_file(tmp_path / "rows.jsonl", output=tmp_path / "out.parquet", settings=SMALL)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet"), expected, atol=1e-6)
+    rows.drop(columns="island").to_json(tmp_path / "less.jsonl", orient="records", lines=True)
+    for data in (tmp_path / "less.jsonl", rows.drop(columns="sex")):
+        with pytest.raises(DataError, match=r"The data has no column '(island|sex)'"):
+            experiment.predict(data)
+
+
 def test_rows_in_error_are_found_in_the_file(experiment: Experiment, penguins: pd.DataFrame, tmp_path: Path) -> None:
     frame = penguins.astype({"bill_length_mm": object})
     frame.loc[250, "bill_length_mm"] = "long"

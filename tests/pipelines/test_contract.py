@@ -163,6 +163,14 @@ def test_rows_that_come_in_parts_break_the_same_rules(size: int) -> None:
     assert check.problems() == expected
 
 
+def test_a_column_that_all_rows_leave_out_is_missing_where_nothing_fixes_the_columns() -> None:
+    rules = Contract(columns=(ColumnRule(name="a"), ColumnRule(name="b", max_missing_share=0.9)))
+    for fixed, found in ((False, ["b"]), (True, ["a", "b"])):
+        check = ContractCheck(rules, fixed_columns=fixed)
+        check.add(pa.table({"c": [1, 2]}))
+        assert [(problem.column, problem.rule) for problem in check.problems()] == [(name, "present") for name in found]
+
+
 def test_text_for_the_same_date_is_not_the_same_text() -> None:
     table = pa.table({"stamp": ["2024-01-01", "2024-01-01 00:00:00", "2024-01-01"]})
     (problem,) = check_rows(table, Contract(columns=(ColumnRule(name="stamp", kind="text", unique=True),)))

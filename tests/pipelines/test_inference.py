@@ -79,6 +79,12 @@ def test_constant_with_missing_values_is_kept() -> None:
     assert _infer(pa.array([7, None] * 100)).used
 
 
+def test_a_column_that_some_row_lacks_may_be_left_out() -> None:
+    numbers = (np.arange(NUM_ROWS) % 7 + 0.5).tolist()
+    assert not _infer(numbers).optional
+    assert _infer([None, *numbers]).optional
+
+
 def test_only_training_rows_are_read_for_the_guess() -> None:
     values = np.r_[np.full(100, 3), np.arange(100)]
     table = pa.table({"x": values, "y": np.arange(200) / 7, "z": np.arange(200) / 3})

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.raw_columns import encode_target, raw_columns
+from pipelines.raw_columns import encode_target, raw_columns, with_optional_columns
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
 
 CLASSES = TargetSpec("y", task=Task.BINARY, classes=("no", "yes"))
@@ -68,6 +68,18 @@ def test_column_that_is_all_missing_is_read(raw_type: RawType) -> None:
         assert raw.tolist() == [b"", b""]
     else:
         assert np.isnan(raw.astype(np.float32)).all()
+
+
+def test_only_columns_that_may_be_left_out_are_filled_in() -> None:
+    number = {"kind": FeatureKind.NUMERIC, "raw_type": RawType.FLOAT32, "reason": ""}
+    features = tuple(FeatureSpec(name, **number, optional=name != "b") for name in "abc")  # type: ignore[arg-type]
+    schema = DatasetSchema(features=features, target=CLASSES)
+    filled = with_optional_columns(pa.table({"b": [1.0, 2.0], "c": [3.0, 4.0]}), schema)
+    raw = raw_columns(filled, schema)
+    assert np.isnan(np.asarray(raw["a"], np.float32)).all()
+    assert raw["c"].tolist() == [3.0, 4.0]
+    with pytest.raises(DataError, match="The data has no column 'b'"):
+        raw_columns(with_optional_columns(pa.table({"a": [1.0]}), schema), schema)
 
 
 def test_labels_become_class_ids() -> None:
