@@ -279,6 +279,17 @@ def truth_of(array: pa.Array) -> pa.Array:
     return pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
 
 
+def spelled_truths(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Return text as bool where every value that is there is the word true or false in any case; else None.
+
+    Args:
+        text: A string array of shape ``(num_rows,)``.
+    """
+    lower = pc.utf8_lower(text)
+    is_true = pc.equal(lower, "true")
+    return is_true if pc.all(pc.or_(is_true, pc.equal(lower, "false"))).as_py() else None
+
+
 def text_of(array: pa.Array) -> pa.Array:
     """Return a column as text: whole numbers without ``.0``, booleans as true/false, timestamps as ISO 8601.
 

@@ -208,6 +208,8 @@ def _id_table(categories: Sequence[str], raw_type: RawType) -> Any:
 
 
 def _look_up(table: Any, column: CategoricalEncoding, raw: Tensor) -> Tensor:
+    if column.truths:  # a request may spell them as its language does: True, TRUE
+        raw = tf.strings.lower(raw)
     ids = _ids_of(table, column.raw_type, raw)
     if not column.num_buckets:
         return ids

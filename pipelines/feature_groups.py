@@ -232,9 +232,7 @@ def latest_rows(table: pa.Table, group: FeatureGroup) -> pa.Table:
 
 
 def _storable(column: pa.Array) -> pa.Array:
-    if column.type == pa.bool_():
-        return column.cast(pa.int64()).cast(pa.float64())
-    return text_of(column) if column.type == TIMESTAMP else column
+    return text_of(column) if column.type in (pa.bool_(), TIMESTAMP) else column
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pipelines.column_values import (
     plain_array,
     present_numbers,
     require_column,
+    spelled_truths,
     take_rows,
     truth_of,
 )
@@ -120,6 +121,13 @@ class _Column:
         return self.known.is_whole and self.known.smallest >= 0 and self.known.largest <= 1
 
     @property
+    def spells_truths(self) -> bool:
+        """Whether its values are true and false, as such or as words."""
+        if self.whole.type == pa.string():
+            return self.present > 0 and spelled_truths(self.whole) is not None
+        return bool(self.whole.type == pa.bool_())
+
+    @property
     def is_text_of_numbers(self) -> bool:
         """Whether all text, in all rows, is a number, and none a code with leading zeros."""
         if self.known is not None:
@@ -202,9 +210,10 @@ def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
     array = column.whole
     whole = array.type == pa.bool_() or (array.type in (pa.int64(), pa.float64()) and column.is_whole)
     raw_type = RawType.STRING
+    truths = guess.kind is FeatureKind.CATEGORICAL and column.spells_truths
     if guess.kind in (FeatureKind.NUMERIC, FeatureKind.BOOLEAN):
         raw_type = RawType.FLOAT32
-    elif guess.kind is FeatureKind.CATEGORICAL and whole:
+    elif guess.kind is FeatureKind.CATEGORICAL and whole and not truths:
         raw_type = RawType.FLOAT32 if column.magnitude <= _EXACT_FLOAT32 else RawType.STRING
     return FeatureSpec(
         column.name,
@@ -213,9 +222,10 @@ def _spec(column: _Column, guess: _Guess) -> FeatureSpec:
         reason=guess.reason,
         used=guess.used,
         # With gaps, pandas and NumPy can hold whole numbers only as decimals.
-        integer=whole and (array.type != pa.float64() or column.has_gaps),
+        integer=whole and not truths and (array.type != pa.float64() or column.has_gaps),
         datetime_format=guess.datetime_format,
         optional=column.has_gaps and guess.kind is not FeatureKind.IMAGE,
+        truths=truths,
     )
 
 

@@ -69,6 +69,7 @@ class CategoricalEncoding:
         num_rare: How many categories of the training rows went to "other".
         reason: How the vocabulary was cut.
         num_buckets: Buckets of hashed categories; 0 for none.
+        truths: Whether the categories are ``true`` and ``false``, which raw values may spell in any case.
     """
 
     name: str
@@ -77,6 +78,7 @@ class CategoricalEncoding:
     num_rare: int
     reason: str
     num_buckets: int = 0
+    truths: bool = False
 
     @property
     def cardinality(self) -> int:
@@ -269,4 +271,5 @@ def _fit_categorical(table: pa.Table, feature: FeatureSpec) -> CategoricalEncodi
         reason=f"{len(vocabulary)} of {len(labels)} categories kept: at least {min_count} rows each, "
         f"at most {MAX_VOCABULARY:,}{hashed}",
         num_buckets=num_buckets,
+        truths=feature.truths,
     )

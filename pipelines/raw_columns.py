@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.column_values import (
+    TIMESTAMP,
     has_leading_zeros,
     is_bytes,
     numbers_of,
@@ -60,7 +61,7 @@ def raw_column(table: pa.Table, feature: FeatureSpec) -> NDArray[np.generic]:
     if feature.kind is FeatureKind.IMAGE:
         return _image_bytes(array, feature)
     if feature.raw_type is RawType.STRING:
-        return text_bytes(array)
+        return text_bytes(_truth_words(array) if feature.truths else array)
     if feature.kind is FeatureKind.BOOLEAN:
         array = _checked(array, truth_of(array), feature=feature, expected="true or false")
     elif array.type == pa.string():
@@ -110,6 +111,13 @@ def _image_bytes(array: pa.Array, feature: FeatureSpec) -> NDArray[np.generic]:
             "the folder of the table, or their bytes."
         )
     return np.asarray(array.fill_null(b"").to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _truth_words(array: pa.Array) -> pa.Array:
+    """Return truths of any type as the words true and false; what is no truth stays the text that it is."""
+    if array.type == TIMESTAMP:
+        return array
+    return pc.coalesce(text_of(truth_of(array)), text_of(array))
 
 
 def encode_target(table: pa.Table, target: TargetSpec) -> NDArray[np.int32] | NDArray[np.float64]:

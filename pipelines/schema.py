@@ -66,6 +66,7 @@ class FeatureSpec:
         target_encoded: Beside its id a category brings the mean target that it had in training.
         optional: A value is missing in some row of the source, so that new rows may leave the column out where nothing
             fixes which columns there are.
+        truths: Of a categorical column, that its categories are ``true`` and ``false``, however a source spells them.
     """
 
     name: str
@@ -78,6 +79,7 @@ class FeatureSpec:
     datetime_format: str | None = None
     target_encoded: bool = False
     optional: bool = False
+    truths: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

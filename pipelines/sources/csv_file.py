@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from pipelines.column_values import has_leading_zeros
+from pipelines.column_values import has_leading_zeros, spelled_truths
 from pipelines.errors import DataError
 from pipelines.sources.file_format import Content, unite
 from pipelines.sources.options import DELIMITERS, ReadOptions
@@ -319,7 +319,8 @@ def convert_text(column: pa.ChunkedArray, *, missing: pa.Array, decimal: str, ke
         # Arrow reads 0x1F as an integer; people who write it mean a code.
         hexadecimal = type_ == pa.int64() and pc.any(pc.match_substring(numbers, "x", ignore_case=True)).as_py()
         return text if hexadecimal else converted
-    return _truths(text)
+    truths = spelled_truths(text)
+    return text if truths is None else truths
 
 
 def _without_missing(column: pa.ChunkedArray, missing: pa.Array) -> pa.ChunkedArray:
@@ -331,9 +332,3 @@ def _without_missing(column: pa.ChunkedArray, missing: pa.Array) -> pa.ChunkedAr
     if not pc.any(pc.is_in(trimmed, missing)).as_py():
         return text
     return pc.if_else(pc.is_in(text, missing), pa.scalar(None, pa.string()), text)
-
-
-def _truths(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    lower = pc.utf8_lower(text)
-    is_true, is_false = pc.equal(lower, "true"), pc.equal(lower, "false")
-    return is_true if pc.all(pc.or_(is_true, is_false)).as_py() else text

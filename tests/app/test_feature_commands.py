@@ -21,6 +21,8 @@ from app.serve import serving_flags
 from pipelines.errors import DataError
 from pipelines.sources import open_source
 from tf_serving.answer_table import AnswerTable
+from tf_serving.server.beyond.feature_lookup import FeatureLookup
+from tf_serving.server.extensions import SignatureView
 
 
 def tamiz(*arguments: object) -> Result:
@@ -75,8 +77,12 @@ def test_the_latest_features_are_published_and_served(store: Path) -> None:
     published = tamiz("features", "publish", "people", "--to", "sqlite:///x.db")
     assert published.exit_code == 0, published.stderr
     table = AnswerTable("sqlite:///x.db#people", key="id")
-    assert table.look_up([1, 2]) == [{"income": 11.0, "member": 0.0}, {"income": None, "member": 1.0}]
-    table.close()
+    assert table.look_up([1, 2]) == [{"income": 11.0, "member": "false"}, {"income": None, "member": "true"}]
+    lookup = FeatureLookup([table])
+    for dtype, expected in (("string", [b"false", b"true"]), ("float32", [0.0, 1.0])):
+        signature = SignatureView("serving_default", "", {"member": (dtype, (None,))}, {})
+        assert lookup.decode(b'{"instances": [{"id": 1}, {"id": 2}]}', signature)["member"].tolist() == expected
+    lookup.close()
     assert "exists: name another table, or say --replace" in tamiz(
         "features", "publish", "people", "--to", "sqlite:///x.db"
     ).stderr  # fmt: skip
@@ -102,7 +108,7 @@ def test_features_are_looked_up_in_a_real_postgresql(postgresql: str) -> None:
     published = tamiz("features", "publish", "people@1", "--to", postgresql)
     assert published.exit_code == 0, published.stderr
     table = AnswerTable(f"{postgresql}#people", key="id")
-    assert table.look_up([2, 1]) == [{"income": None, "member": 1.0}, {"income": 11.0, "member": 0.0}]
+    assert table.look_up([2, 1]) == [{"income": None, "member": "true"}, {"income": 11.0, "member": "false"}]
     table.close()
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.encoder import Encoder
+from pipelines.inference import infer_features
 from pipelines.preprocessing import NumericEncoding, PreprocessingState, Scaling, fit_preprocessing
 from pipelines.raw_columns import raw_columns
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
@@ -153,6 +154,21 @@ def test_categories_get_reserved_ids_for_missing_and_other(encoder: Encoder, sta
     assert ids[:, 0].tolist() == [0, 1, 2, 5, 1, 3]
     assert ids[:, 1].tolist() == [0, 1, 1, 1, 1, 2]
     assert ids.max() < max(state.cardinalities)
+
+
+def test_truths_as_categories_are_known_in_any_spelling() -> None:
+    truths = pa.array([True, True, None, False] * 5)
+    target = TargetSpec("y", task=Task.REGRESSION)
+    found = []
+    for values in (truths, pa.array(["True", "True", None, "False"] * 5)):
+        table = pa.table({"x": values, "y": np.arange(20.0)})
+        schema = infer_features(table, target, overrides={"x": FeatureKind.CATEGORICAL})
+        found.append((schema.to_json()["features"], fit_preprocessing(table, schema, rows=np.ones(20, bool))))
+    assert found[0] == found[1]
+    _, state = found[0]
+    assert state.categorical[0].vocabulary == ("true", "false")
+    words = tf.constant(["true", "True", "FALSE", "", "maybe"])
+    assert Encoder(state)({"x": words})["categorical"].numpy()[:, 0].tolist() == [2, 2, 3, 0, 1]
 
 
 @pytest.mark.parametrize("raw_type", [RawType.STRING, RawType.FLOAT32])

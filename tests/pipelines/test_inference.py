@@ -105,7 +105,7 @@ def test_zero_and_one_in_training_with_a_two_elsewhere_is_a_number() -> None:
         (pa.array(2**24 + np.arange(NUM_ROWS) % 9), RawType.STRING, True),
         (pa.array(np.arange(NUM_ROWS) % 9 + 0.0), RawType.FLOAT32, False),
         (pa.array(np.arange(NUM_ROWS) % 9 + 0.5), RawType.STRING, False),
-        (pa.array(np.arange(NUM_ROWS) % 2 == 0), RawType.FLOAT32, True),
+        (pa.array(np.arange(NUM_ROWS) % 2 == 0), RawType.STRING, False),
         (pa.array(["a", "b"] * 100), RawType.STRING, False),
     ],
 )

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.raw_columns import encode_target, raw_columns, with_optional_columns
+from pipelines.raw_columns import encode_target, raw_column, raw_columns, with_optional_columns
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, TargetSpec, Task
 
 CLASSES = TargetSpec("y", task=Task.BINARY, classes=("no", "yes"))
@@ -42,6 +42,14 @@ def test_numbers_beyond_float32_become_infinite() -> None:
 @pytest.mark.parametrize("values", [[True, None, False], [1, None, 0], ["yes", None, "No"], ["TRUE", None, "f"]])
 def test_truth_of_any_type_becomes_one_and_zero(values: object) -> None:
     np.testing.assert_array_equal(_raw(values, FeatureKind.BOOLEAN), np.array([1, np.nan, 0], np.float32))
+
+
+@pytest.mark.parametrize("values", [[True, None, False], [1, None, 0], [1.0, None, 0.0], ["True", None, "FALSE"]])
+def test_truths_as_categories_are_words_of_one_spelling(values: object) -> None:
+    text = {"kind": FeatureKind.CATEGORICAL, "raw_type": RawType.STRING, "reason": ""}
+    feature = FeatureSpec("x", **text, truths=True)  # type: ignore[arg-type]
+    assert raw_column(pa.table({"x": values}), feature).tolist() == [b"true", b"", b"false"]
+    assert raw_column(pa.table({"x": ["maybe"]}), feature).tolist() == [b"maybe"]
 
 
 def test_text_becomes_utf8_bytes_with_empty_for_missing() -> None:

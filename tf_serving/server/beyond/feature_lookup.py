@@ -25,6 +25,8 @@ MAX_ROWS = 10_000
 MAX_DEPTH = 8
 """Deepest nesting; what is wrong in a body is quoted, which takes a level of the stack for each of its own."""
 
+_TRUTHS = {"true": 1.0, "false": 0.0}
+
 Rows = list[dict[str, Any]]
 
 
@@ -122,16 +124,23 @@ def _column(rows: Rows, name: str, dtype: str) -> Any:
         texts[:] = [_text(value, name, number) for number, value in enumerate(values, start=1)]
         return texts
     try:
-        return np.array([np.nan if value is None else float(value) for value in values]).astype(np.dtype(dtype))
+        return np.array([_number(value) for value in values]).astype(np.dtype(dtype))
     except (TypeError, ValueError):
         number = next(number for number, value in enumerate(values, start=1) if not _is_number(value))
         received = str(values[number - 1])[:40]
         raise invalid(f"Expected a number as {name!r} of row {number}, received {received!r}") from None
 
 
+def _number(value: Any) -> float:
+    """Returns a value as a number; truths are words where they were published, and 1 and 0 where they were learned."""
+    if value is None:
+        return float("nan")
+    return float(_TRUTHS.get(value, value) if isinstance(value, str) else value)
+
+
 def _is_number(value: Any) -> bool:
     try:
-        float(0.0 if value is None else value)
+        _number(value)
     except (TypeError, ValueError):
         return False
     return True
