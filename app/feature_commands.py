@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -50,14 +51,16 @@ def register(
 ) -> None:
     """Store a table as the next version of a feature group."""
     from app.config import DataConfig, ExperimentConfig
-    from app.data_source import read_source, source_of
+    from app.data_source import source_of
     from app.errors import told_as_disk_error
+    from app.read_rows import read_rows
     from pipelines.feature_groups import DEFAULT_STORE
     from pipelines.feature_groups import register as register_group
 
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     settings = given.applied(DataConfig())
-    read = read_source(source_of(settings, url=url), ExperimentConfig(data=settings))
+    config = ExperimentConfig(data=settings)
+    read = read_rows(source_of(settings, url=url), config, folder=Path(tempfile.gettempdir())).source
     place = Path(store or DEFAULT_STORE)
     with told_as_disk_error(place):
         group = register_group(

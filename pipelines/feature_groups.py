@@ -6,11 +6,12 @@ version never changes: a group that is registered again is another version.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.column_values import TIMESTAMP, plain_array, require_column, text_of
-from pipelines.content_hash import content_hash
+from pipelines.column_values import TIMESTAMP, plain_array, plain_table, require_column, text_of
+from pipelines.content_hash import stream_hash
 from pipelines.errors import DataError, suggest_name
+from pipelines.free_memory import require_memory
 from pipelines.instants import Instants, check_not_ahead, instants, time_text
 from pipelines.key_columns import alike
 from pipelines.schema import checked_fields
@@ -33,6 +35,9 @@ DATA_FILE, GROUP_FILE = "data.parquet", "group.json"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 TIME_COLUMN = "__tamiz_time__"
 """Column of the stored file that holds the times as instants."""
+_FIRST_ROWS = 1_000
+_PART_ROWS = 1 << 17
+"""Rows that are brought into their order and written together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +85,11 @@ def register(
 ) -> FeatureGroup:
     """Store a table as the next version of a group.
 
+    Of rows that are memory-mapped only keys and times are held in memory, and a part of the rows at a time.
+
     Args:
         store: Folder of the groups, made if missing.
-        table: The rows.
+        table: The rows; text may be a dictionary.
         name: Name of the group.
         key: Column that rows look it up by.
         timestamp: Column that says when a row's values were known; "" where they always were.
@@ -111,7 +118,7 @@ def register(
     codes = np.asarray(keys.dictionary_encode().indices)
     order = np.lexsort((times, codes))
     _check_once(keys, codes[order], times[order], order, key=key, timestamp=timestamp)
-    stored = table.select([key, *columns]).append_column(TIME_COLUMN, pa.array(times)).take(pa.array(order))
+    stored = _rows_in_order(table.select([key, *columns]), times, order)
     versions = _versions(store / name)
     record: dict[str, Any] = {
         "name": name,
@@ -143,14 +150,37 @@ def _check_once(
     )
 
 
-def _write(folder: Path, table: pa.Table, record: dict[str, Any]) -> FeatureGroup:
+def _rows_in_order(table: pa.Table, times: Instants, order: NDArray[Any]) -> Iterator[pa.Table]:
+    """Yield the rows in another order, with their times, a part at a time; at least one part."""
+    batches = table.to_batches()
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+    for first in range(0, max(1, len(order)), _PART_ROWS):
+        part = order[first : first + _PART_ROWS]
+        # A batch is looked at once for all that is wanted of it.
+        rising = np.sort(part)
+        ends = np.searchsorted(rising, starts)
+        found = [
+            batch.take(pa.array(rising[low:high] - start))
+            for batch, start, low, high in zip(batches, starts[:-1], ends[:-1], ends[1:], strict=True)
+            if high > low
+        ]
+        rows = plain_table(pa.Table.from_batches(found, schema=table.schema))
+        rows = rows.take(pa.array(np.searchsorted(rising, part)))
+        yield rows.append_column(TIME_COLUMN, pa.array(times[part]))
+
+
+def _write(folder: Path, parts: Iterator[pa.Table], record: dict[str, Any]) -> FeatureGroup:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        pq.write_table(table, temporary / DATA_FILE)
-        record["blake3"] = content_hash((temporary / DATA_FILE).read_bytes())
+        first = next(parts)
+        with pq.ParquetWriter(temporary / DATA_FILE, first.schema) as writer:
+            for part in itertools.chain([first], parts):
+                writer.write_table(part.cast(first.schema))
+        with (temporary / DATA_FILE).open("rb") as file:
+            record["blake3"], _ = stream_hash(file)
         (temporary / GROUP_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.rename(folder / str(record["version"]))
     finally:
@@ -208,12 +238,16 @@ def read_group(store: Path, group: FeatureGroup) -> pa.Table:
     """
     path = store / group.name / str(group.version) / DATA_FILE
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if stream_hash(file)[0] != group.blake3:
+                raise DataError(f"The feature group {group.title!r} is not what was registered: {path} has changed.")
+            file.seek(0)
+            parquet = pq.ParquetFile(file)
+            first = next(parquet.iter_batches(batch_size=_FIRST_ROWS))
+            require_memory(first.nbytes * group.num_rows // first.num_rows, f"the feature group {group.title!r}")
+            return parquet.read()
     except OSError as error:
         raise DataError(f"The feature group {group.title!r} cannot be read: {error.strerror} ({path}).") from error
-    if content_hash(content) != group.blake3:
-        raise DataError(f"The feature group {group.title!r} is not what was registered: {path} has changed.")
-    return pq.read_table(pa.BufferReader(content))
 
 
 def latest_rows(table: pa.Table, group: FeatureGroup) -> pa.Table:

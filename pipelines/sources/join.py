@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipelines.column_values import plain_array, require_column
 from pipelines.content_hash import content_hash
 from pipelines.errors import DataError
+from pipelines.free_memory import require_memory
 from pipelines.key_columns import alike
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.places import ending_of
@@ -150,6 +151,7 @@ class JoinedSource(Source):
 
     def _read_table(self, number: int, options: ReadOptions) -> SourceTable:
         join = self._joins[number]
+        require_memory(join.source.num_bytes(), f"the joined table {join.source.name!r}")
         # A key that looks like a number must look alike on both sides.
         other = join.source.read(replace(options, text_columns=(*options.text_columns, *self._as_text(join, options))))
         keys = plain_array(other.table, require_column(other.table, join.right, role="key column"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines import feature_groups, stored_rows
 from pipelines.errors import DataError
 from pipelines.feature_groups import (
     find_group,
@@ -19,7 +21,7 @@ from pipelines.feature_groups import (
     read_group,
     register,
 )
-from pipelines.sources import open_source
+from pipelines.sources import ReadOptions, open_source
 from pipelines.sources.feature_source import FeatureSource
 
 PEOPLE = pa.table(
@@ -81,6 +83,26 @@ def test_versions_are_kept_apart_and_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no feature group 'peopel' in the store .* Did you mean 'people'\?"):
         find_group(tmp_path, "peopel")
     assert groups_of(tmp_path / "absent") == []
+
+
+def test_rows_on_disk_are_registered_as_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_rows, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(feature_groups, "_PART_ROWS", 7)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": [f"k{number}" for number in rng.integers(0, 9, 60)], "at": rng.permutation(60)})
+    frame = frame.assign(city=np.where(frame["at"] % 5, "Rome", None), late=np.where(frame["at"] < 50, 1.0, 0.5))
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    source = open_source(tmp_path / "rows.csv")
+    stored = stored_rows.store_rows(source, ReadOptions(), folder=tmp_path)
+    assert len(stored.table.to_batches()) > 1
+    found = []
+    for table in (source.read().table, stored.table):
+        group = register(tmp_path / "store", table, name="people", key="id", timestamp="at")
+        found.append(read_group(tmp_path / "store", group))
+    assert found[0].equals(found[1])
+    expected = frame.assign(code=pd.factorize(frame["id"])[0]).sort_values(["code", "at"])
+    assert found[0]["id"].to_pylist() == expected["id"].tolist()
+    assert found[0]["late"].to_pylist() == expected["late"].tolist()
 
 
 def test_what_is_served_are_the_latest_values(tmp_path: Path) -> None:
