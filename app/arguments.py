@@ -141,7 +141,8 @@ class DataArguments:
         joins = []
         for text in self.joins:
             place, _, key = text.rpartition(":")
-            joins.append(f"{_settled(place)}:{key}")
+            # What has no key is refused, in its own words, where it is opened.
+            joins.append(f"{_settled(place)}:{key}" if place else text)
         if places or self.sql:
             data = replace(data, source="", more_sources=(), sql="", url="")
         return replace(

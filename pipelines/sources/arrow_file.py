@@ -69,5 +69,5 @@ def _told(name: str, num_bytes: int) -> Iterator[None]:
     except (pa.ArrowException, OSError, EOFError) as error:
         raise DataError(
             f"Expected an Arrow or Feather file, but {name!r} cannot be read as one ({first_line(error)}); it has "
-            f"{num_bytes:,} bytes and may be cut off."
+            f"{num_bytes:,} bytes and may be cut off: fetch it again."
         ) from error

@@ -154,7 +154,7 @@ class JoinedSource(Source):
         require_memory(join.source.num_bytes(), f"the joined table {join.source.name!r}")
         # A key that looks like a number must look alike on both sides.
         other = join.source.read(replace(options, text_columns=(*options.text_columns, *self._as_text(join, options))))
-        keys = plain_array(other.table, require_column(other.table, join.right, role="key column"))
+        keys = plain_array(other.table, _require_key(other.table, join))
         counts = pc.value_counts(keys.drop_null())
         doubled = pc.greater(counts.field("counts"), 1)
         if pc.any(doubled).as_py():
@@ -189,6 +189,21 @@ class JoinedSource(Source):
         tally.num_rows += table.num_rows
         tally.num_missing += int(places.null_count)
         return table
+
+
+def _require_key(table: pa.Table, join: Join) -> str:
+    """Return the key column of a table that is looked up.
+
+    Raises:
+        DataError: The table has none of this name; there may be another on the side of the rows.
+    """
+    try:
+        return require_column(table, join.right, role="key column")
+    except DataError as error:
+        raise DataError(
+            f"Of the joined table {join.source.name!r}: {error} Where the keys have two names, write "
+            f"FILE:{join.left}=NAME."
+        ) from error
 
 
 def _unmatched(join: Join, tally: _Tally) -> list[str]:

@@ -49,7 +49,8 @@ def _read(content: Content, max_bytes: int) -> pa.Table:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"Expected a NumPy file of numbers and text, but {content.name!r} cannot be read as one "
-            f"({first_line(error)}); it has {len(content.data):,} bytes."
+            f"({first_line(error)}); it has {len(content.data):,} bytes: fetch it again, or save arrays of numbers and "
+            "text, without objects."
         ) from error
     columns: dict[str, Any] = {}
     for name, array in arrays.items():

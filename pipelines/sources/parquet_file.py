@@ -68,5 +68,5 @@ def _told(name: str, num_bytes: int) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"Expected a Parquet file, but {name!r} cannot be read as one ({first_line(error)}); it has "
-            f"{num_bytes:,} bytes and may be cut off."
+            f"{num_bytes:,} bytes and may be cut off: fetch it again."
         ) from error

@@ -256,7 +256,7 @@ class Source(abc.ABC):
                 yield Chunk(plain_source(part, self.name, text=text), row)
                 row += part.num_rows
         if row == 0:
-            raise DataError(f"Expected rows, but {self.name!r} has a header and no row below it.")
+            raise DataError(f"Expected rows, but {self.name!r} has a header and no row below it; give one with rows.")
 
 
 def complete(table: pa.Table, names: Sequence[str]) -> pa.Table:

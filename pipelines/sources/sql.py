@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipelines.sources.file_format import first_line, unite
 from pipelines.sources.memory import table_from_frame
 from pipelines.sources.options import ReadOptions
 from pipelines.sources.source import FilePrint, Loaded, Parsed, Source, wanted_columns
+from pipelines.sources.stored_file import require_file
 from pipelines.sources.table_checks import check_column_names, plain_source
 
 _ROWS_A_FETCH = 20_000
@@ -80,6 +82,9 @@ class SqlSource(Source):
         with self._told(), contextlib.ExitStack() as stack:
             engine = sql.create_engine(self._url)
             stack.callback(engine.dispose)
+            path = engine.url.database or ":memory:"
+            if engine.dialect.name == "sqlite" and not path.startswith((":", "file:")):
+                require_file(Path(path))  # SQLite would make an empty one
             connection = stack.enter_context(engine.connect())
             # Drivers that can, send the rows as they are asked for.
             connection = connection.execution_options(stream_results=True, max_row_buffer=chunk_rows)
@@ -108,7 +113,8 @@ class SqlSource(Source):
             reason = first_line(getattr(error, "orig", None) or error)
             # A driver may repeat what it was given; the error behind this one is left out for the same reason.
             name = self.name[0].upper() + self.name[1:]
-            raise DataError(f"{name} failed: {without_secrets(reason, self._url)}.") from None
+            reason = without_secrets(reason, self._url)
+            raise DataError(f"{name} failed: {reason}; look at the query, the address and the credentials.") from None
 
 
 @final

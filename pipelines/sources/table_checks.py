@@ -26,7 +26,7 @@ def plain_source(table: pa.Table, name: str, *, text: TextForm = TextForm.PLAIN)
     if table.num_columns == 0:
         raise DataError(f"Expected a table, but {name} has no columns; give a header and rows.")
     if table.num_rows == 0:
-        raise DataError(f"Expected rows, but {name!r} has a header and no row below it.")
+        raise DataError(f"Expected rows, but {name!r} has a header and no row below it; give one with rows.")
     return plain_table(table, text=text)
 
 

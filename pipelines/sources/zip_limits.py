@@ -26,7 +26,7 @@ def check_zip(content: Content, max_bytes: int) -> None:
     except zipfile.BadZipFile as error:
         raise DataError(
             f"Expected a complete archive, but {content.name!r} is cut off or broken ({error}); it has "
-            f"{len(content.data):,} bytes."
+            f"{len(content.data):,} bytes: fetch or save it again."
         ) from error
     limit = max_bytes or unpacked_limit(len(content.data))
     if num_bytes > limit:

@@ -12,7 +12,7 @@ from app.arguments import (
     execution_config,
     experiment_config,
 )
-from app.config import DEFAULT_SECONDS, ExecutionConfig, ExecutorKind, Placement
+from app.config import DEFAULT_SECONDS, DataConfig, ExecutionConfig, ExecutorKind, Placement
 from app.errors import ConfigError
 
 
@@ -74,6 +74,11 @@ def test_what_is_not_given_is_the_files(file: Path) -> None:
     assert (config.name, config.data.target, config.data.group) == ("loans", "paid", "customer")
     assert (config.search.space, config.search.seconds, config.search.seed) == ("resnet", 30.0, 7)
     assert config.training.max_epochs == 9
+
+
+def test_a_join_without_a_key_stays_as_it_was_given() -> None:
+    found = DataArguments(places=("a.csv",), joins=("b.csv", "c.csv:id")).applied(DataConfig())
+    assert found.joins == ("b.csv", f"{Path('c.csv').absolute()}:id")
 
 
 def test_the_source_is_kept_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,8 @@ CUT_OFF = {
     ".csv": r"Expected 2 fields in every row of '.*part-2\.csv', but line \d+ has 1",
     ".csv.gz": r"a complete gzip file, but '.*part-2\.csv\.gz' is cut off or broken near byte [\d,]+",
     ".csv.zst": r"a complete zstd file, but '.*part-2\.csv\.zst' is cut off or broken near byte [\d,]+",
-    ".parquet": r"Expected a Parquet file, but '.*part-2\.parquet' cannot be read as one .* has [\d,]+ bytes",
-    ".feather": r"Expected an Arrow or Feather file, but '.*part-2\.feather' cannot be read as one .* has [\d,]+ bytes",
+    ".parquet": r"Expected a Parquet file, but '.*part-2\.parquet' cannot be read as one .* [\d,]+ bytes .*: fetch it",
+    ".feather": r"Expected an Arrow or Feather file, but '.*part-2\.feather' cannot be read as one .*bytes .*: fetch",
     ".jsonl": r"Expected one JSON object .* of '.*part-2\.jsonl', but in the lines from byte [\d,]+ on .*rows count",
     ".xlsx": r"Expected a complete archive, but '.*part-2\.xlsx' is cut off or broken .* has [\d,]+ bytes",
     ".npz": r"Expected a NumPy file .*, but '.*part-2\.npz' cannot be read as one .* has [\d,]+ bytes",
@@ -283,6 +283,14 @@ def test_queries_that_give_no_table(tmp_path: Path, sql: str, message: str) -> N
     connection.close()
 
 
+def test_an_sqlite_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "shop.db").touch()
+    source = open_source(Origin(sql="select 1", url=f"sqlite:///{tmp_path / 'shpo.db'}"))
+    with pytest.raises(DataError, match=r"There is no file '.*shpo\.db'\. Did you mean 'shop\.db'\?"):
+        source.read()
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
+
+
 @pytest.mark.parametrize(
     ("origin", "message"),
     [
@@ -324,8 +332,8 @@ def test_a_join_keeps_every_row_in_its_place(tmp_path: Path) -> None:
         ({"id": [1, 1, 2, 1], "x": [0] * 4}, "id", r"each key once .* but 1 occur several times \(2 rows too many\)"),
         ({"id": [7, 8], "x": [0, 0]}, "id", "none of 2 rows has a match; look at the key"),
         ({"id": [1, 2]}, "ident", "The data has no key column 'ident'"),
-        ({"no": [1, 2]}, "id", "The data has no key column 'id'"),
-        ({"id": [1, 2], "x": [0, 0]}, "id=nr", "The data has no key column 'nr'"),
+        ({"no": [1, 2]}, "id", "Of the joined table '.*': The data has no key column 'id'.* two names, write FILE:id"),
+        ({"id": [1, 2], "x": [0, 0]}, "id=nr", "Of the joined table '.*': The data has no key column 'nr'"),
     ],
 )
 def test_joins_that_cannot_be_made(tmp_path: Path, table: dict[str, list[int]], key: str, message: str) -> None:

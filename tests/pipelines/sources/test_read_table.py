@@ -238,7 +238,7 @@ def test_empty_file_is_refused(tmp_path: Path, name: str, content: str) -> None:
 
 @pytest.mark.parametrize("content", ["a,b", "a,b\n", "a,b\r\n\r\n", "a,b\n\n\n"])
 def test_header_only_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(DataError, match=r"Expected rows, but '.*data\.csv' has a header and no row below it"):
+    with pytest.raises(DataError, match=r"Expected rows, but '.*data\.csv' has a header and no row below it; give"):
         _read(tmp_path, content)
 
 
