@@ -183,6 +183,11 @@ def validate_data(
         RunDirectoryError: A file is missing or damaged.
         ConfigError: The TOML file cannot be read.
     """
+    if not schema.exists():
+        raise ConfigError(
+            f"cannot read {schema}, which is not there: expected the schema.json that `tamiz profile` writes, a run "
+            f"directory, or the version folder of an exported model"
+        )
     if schema.is_dir():
         shipped = schema / SHIPPED_FOLDER
         schema = shipped / CONTRACT_FILE if shipped.is_dir() else RunDirectory(schema).schema_file

@@ -156,7 +156,7 @@ def infer_features(
 
     Args:
         table: All rows.
-        target: What is predicted.
+        target: What is predicted; without a name nothing is, and every column is looked at.
         rows: Mask of shape ``(num_rows,)``: the training rows; None for all.
         overrides: Column name to kind, or to ``"ignore"``.
         group: Column whose equal values stay in one split; it is no feature.
@@ -197,7 +197,7 @@ def infer_features(
     schema = DatasetSchema(
         features=tuple(features), target=target, group=group, time_column=time_column, weight=weight
     )
-    if not schema.used_features:
+    if target.name and not schema.used_features:  # without a target rows are only described
         why = "; ".join(f"{feature.name}: {feature.reason}" for feature in features[:5])
         raise DataError(
             f"No column can be used to predict {target.name!r} ({why or 'there is no other'}); "

@@ -95,6 +95,14 @@ def test_data_without_a_target_has_a_profile_as_well(folder: Path) -> None:
     assert tamiz("validate", "new.csv", "--schema", "profile/schema.json").exit_code == 0
 
 
+def test_rows_that_could_predict_nothing_have_a_profile_as_well(folder: Path) -> None:
+    pd.DataFrame({"a": [1.5] * 20}).to_csv(folder / "constant.csv", index=False)
+    done = tamiz("profile", "constant.csv", "--output", "found")
+    assert done.exit_code == 0, done.stderr
+    assert "dropped: constant, 1.5 in all 20" in " ".join(done.stdout.split())
+    assert tamiz("validate", "constant.csv", "--schema", "found/schema.json").exit_code == 0
+
+
 def test_like_data_keeps_the_contract(folder: Path) -> None:
     tamiz("profile", "homes.csv", "--target", "sold", "--output", "profile")
     done = tamiz("validate", "new.csv", "--schema", "profile/schema.json", "--report", "result.json")
@@ -184,8 +192,8 @@ def test_a_model_ships_the_profile_that_drift_is_measured_against(folder: Path) 
     [
         ((), r"name what the data is compared with: a contract \(--schema\), or a run or a model \(--against\)"),
         (("--schema", "schema.json", "--against", "run"), "name what the data is compared with"),
-        (("--against", "absent"), "cannot read absent"),
-        (("--schema", "absent.json"), "cannot read absent.json"),
+        (("--against", "absent"), "cannot read absent, which is not there: expected the .*, a run directory"),
+        (("--schema", "absent.json"), "cannot read absent.json, which is not there: expected the schema.json"),
         (("--schema", "new.csv"), "new.csv is damaged"),
         (("--schema", "other.json"), "Expected a data contract as `tamiz profile` writes it"),
         (("--schema", "schema.json", "--expect", "absent.toml"), "cannot read the expectations absent.toml"),
