@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-from-these-constraints
 DEMO := runs/demo
 
+# Some environments, of containers above all, forbid Python to keep what it compiles: each of the hundreds of processes
+# that the tests start would compile the program anew. What is empty forbids nothing.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo demo-images test explore lint bench clean
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
