@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +81,22 @@ def shared_part(test: str) -> str:
     """Returns the file of a test, or the folder that it shares much with."""
     file = test.partition("::")[0]
     return next((long for long in LONG if file.startswith(long)), file)
+
+
+@functools.cache
+def forget_what_stays() -> None:
+    """Takes TensorFlow's objects out of the collector's sight, as workers do.
+
+    Every trial that ends collects garbage, and so does Keras with its graphs: each time, the collector would look among
+    hundreds of thousands of objects that never go.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_logstart() -> None:
+    if "tensorflow" in sys.modules:
+        forget_what_stays()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
