@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,11 +52,6 @@ def test_searched_batches_are_powers_of_two_with_eight_steps_an_epoch(rows: int)
 @pytest.mark.parametrize(("task", "width"), [(Task.BINARY, 1), (Task.MULTICLASS, 5), (Task.REGRESSION, 1)])
 def test_the_last_layer_has_the_width_of_the_task(task: Task, width: int) -> None:
     assert context(task=task).num_outputs == width
-
-
-def test_context_and_catalogue_import_no_tensorflow() -> None:
-    code = "import search_spaces.context, search_spaces.catalogue, sys; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def rows(number: int, *, width: int = 3) -> dict[str, np.ndarray]:

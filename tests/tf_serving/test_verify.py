@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,10 +224,3 @@ def test_a_process_that_dies_shows_its_last_lines(exported: Path, tmp_path: Path
 def test_an_interpreter_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match=r"Cannot start .*/none to verify the export: No such file"):
         VerificationProcess.start(interpreter=str(tmp_path / "none"))
-
-
-def test_asking_needs_no_tensorflow() -> None:
-    modules = "verify, hostile_rows, model_card, model_versions, version_manifest, verification_cases, errors"
-    script = f"import sys; from tf_serving import {modules}; sys.exit('tensorflow' in sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
-    assert finished.returncode == 0
