@@ -51,6 +51,7 @@ def main() -> None:
     gc.disable()
     import tensorflow as tf
 
+    gc.freeze()
     gc.enable()
     for line in sys.stdin:
         try:

@@ -32,6 +32,7 @@ def import_tensorflow() -> None:
         with without_noise(), _without_keras():
             import tensorflow as tf
     finally:
+        gc.freeze()
         gc.enable()
     tf.get_logger().setLevel("ERROR")  # deprecations, which are for writers of programs
 
