@@ -92,11 +92,12 @@ def write_data(data: PreparedData, config: ExperimentConfig, *, directory: RunDi
 def stored_columns(schema: DatasetSchema) -> list[str]:
     """Returns the columns that a run directory keeps: the used features, the targets, and what rows weigh.
 
-    The group of the rows too where mean targets are learned: those of a row come from other groups.
+    The group or the time of the rows too where mean targets are learned: those of a row come from other groups, or from
+    earlier times.
     """
     roles = [*schema.target.names, *([schema.weight] if schema.weight else [])]
-    if schema.group and any(feature.target_encoded for feature in schema.used_features):
-        roles.append(schema.group)
+    if any(feature.target_encoded for feature in schema.used_features):
+        roles += [name for name in (schema.group, schema.time_column) if name]
     return list(dict.fromkeys([*(feature.name for feature in schema.used_features), *roles]))
 
 

@@ -269,8 +269,11 @@ def series_report(source: SourceTable, config: ExperimentConfig) -> tuple[Findin
 
 
 def told_features(features: Sequence[FeatureSpec], spec: WindowSpec) -> tuple[FeatureSpec, ...]:
-    """Returns the columns of windows with what they are as the reason of their kind."""
-    return tuple(replace(feature, reason=spec.told(feature.name)) for feature in features)
+    """Returns the columns of windows with what they are as the reason of their kind.
+
+    None has mean targets: the lags tell the level of a series as it was known, its other windows what came later.
+    """
+    return tuple(replace(feature, reason=spec.told(feature.name), target_encoded=False) for feature in features)
 
 
 def _training_values(

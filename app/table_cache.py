@@ -37,7 +37,7 @@ from pipelines.preprocessing import PreprocessingState
 from pipelines.schema import DatasetSchema
 from pipelines.sources import FilePrint, Source, SourceFacts
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when what an entry holds, or how it is made, changes."""
 
 MAX_BYTES = 20 << 30

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, final
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from pipelines.numeric_encoding import (
 )
 from pipelines.raw_columns import raw_column
 from pipelines.schema import DatasetSchema, FeatureKind, FeatureSpec, RawType, checked_fields
-from pipelines.target_encoding import TargetEncoding, fit_target_encoding, out_of_fold, targets_of
+from pipelines.target_encoding import HeldOutMeans, TargetEncoding, fit_target_encoding, targets_of
 from pipelines.text_encoding import TextEncoding, fit_text
 
 __all__ = [
@@ -44,8 +44,8 @@ __all__ = [
     "Scaling",
     "TargetEncoding",
     "TextEncoding",
+    "TrainingMeans",
     "fit_preprocessing",
-    "out_of_fold_columns",
 ]
 
 MAX_VOCABULARY = 1_000
@@ -54,6 +54,9 @@ MAX_BUCKETS = 1_024
 
 NUM_RESERVED_IDS = 2  # 0 = missing, 1 = other
 OTHER_ID = 1
+
+_LOOKED_UP = -1
+"""Stands for the part of a row whose mean targets are those of all training rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +211,7 @@ def fit_preprocessing(
         else:
             raise DataError(f"Column {feature.name!r} is {feature.kind}, which tables cannot encode; drop it.")
     targets = targets_of(train, schema) if encoded else None
+    learned = [fit_target_encoding(train, feature, targets) for feature in encoded if targets is not None]
     return PreprocessingState(
         numeric=tuple(numeric),
         categorical=tuple(categorical),
@@ -215,30 +219,60 @@ def fit_preprocessing(
         num_rows=int(rows.sum()),
         rows_sha256=hashlib.sha256(np.packbits(rows).tobytes()).hexdigest(),
         texts=tuple(texts),
-        targets=tuple(fit_target_encoding(train, feature, targets) for feature in encoded if targets is not None),
+        targets=tuple(one for one in learned if one is not None),
         images=tuple(pictures),
     )
 
 
-def out_of_fold_columns(
-    table: pa.Table, schema: DatasetSchema, state: PreprocessingState, *, rows: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Return the mean targets for the rows that a state was learned from: the last of their numeric columns.
+@final
+class TrainingMeans:
+    """The mean targets of training rows, which are learned from other rows: the last of their numeric columns.
 
     Args:
         table: All rows, in the order that the state was learned in.
         schema: Which columns are used, and how.
         state: What ``fit_preprocessing`` returned for the same rows.
-        rows: Mask of shape ``(num_rows,)``: the training rows.
-
-    Returns:
-        float32 of shape ``(num_training_rows, num_target_columns)``.
+        learned: Mask of shape ``(num_rows,)``: the rows that it was learned from.
+        training: Mask of all training rows; None where the state was learned from all of them.
     """
-    train = table.filter(pa.array(rows))
-    targets = targets_of(train, schema)
-    features = {feature.name: feature for feature in schema.used_features}
-    parts = [out_of_fold(train, features[one.name], targets, encoding=one) for one in state.targets]
-    return np.concatenate([np.zeros((train.num_rows, 0), np.float32), *parts], axis=1)
+
+    def __init__(
+        self,
+        table: pa.Table,
+        schema: DatasetSchema,
+        state: PreprocessingState,
+        *,
+        learned: NDArray[np.bool_],
+        training: NDArray[np.bool_] | None = None,
+    ) -> None:
+        train = table.filter(pa.array(learned))
+        targets = targets_of(train, schema)
+        features = {feature.name: feature for feature in schema.used_features}
+        self._means = HeldOutMeans(
+            train, [features[one.name] for one in state.targets], targets, encodings=state.targets
+        )
+        self._width = state.num_target_columns
+        self._parts = np.full(table.num_rows, _LOOKED_UP, np.intp)
+        self._parts[learned] = targets.parts.of_rows
+        others = np.zeros_like(learned) if training is None else training & ~learned
+        keys = [name for name in (schema.group, schema.time_column) if name in table.column_names]
+        if keys and others.any():
+            parts = targets.parts.of(table.select(keys).filter(pa.array(others)), schema)
+            if parts is not None:
+                self._parts[others] = parts
+
+    def write(self, encoded: NDArray[np.float32], table: pa.Table, *, start: int = 0) -> None:
+        """Write the mean targets of training rows over those that the encoder looked up.
+
+        Args:
+            encoded: Encoded numeric columns, ``(num_rows, num_numeric)``.
+            table: The rows, or some that follow each other.
+            start: Where these begin.
+        """
+        parts = self._parts[start : start + table.num_rows]
+        rows = parts != _LOOKED_UP
+        if self._width and rows.any():
+            encoded[rows, -self._width :] = self._means.of(table.filter(pa.array(rows)), parts[rows])
 
 
 def _fit_categorical(table: pa.Table, feature: FeatureSpec) -> CategoricalEncoding:

@@ -19,7 +19,7 @@ from app.data_files import LEARNED_COLUMN, SPLIT_COLUMN, judged_rows
 from app.encoded_rows import finish_encoded, load_encoded, unfinished
 from app.evaluation.baselines import EncodedRows
 from pipelines.encoder import Encoder
-from pipelines.preprocessing import out_of_fold_columns
+from pipelines.preprocessing import TrainingMeans
 from pipelines.raw_columns import encode_target, raw_columns
 from pipelines.row_weights import row_weights
 from pipelines.schema import DatasetSchema
@@ -92,19 +92,18 @@ def _encode(table: pa.Table, schema: DatasetSchema, encoder: Encoder, *, folder:
     splits = table.column(SPLIT_COLUMN).to_numpy()
     num_training = int((splits == Split.TRAIN).sum())
     learned = table.column(LEARNED_COLUMN).to_numpy(zero_copy_only=False)
-    width = encoder.state.num_target_columns
-    # The rows that taught the mean targets get them from other rows.
-    apart = out_of_fold_columns(table, schema, encoder.state, rows=learned) if width else None
+    means = None
+    if encoder.state.targets:
+        training = splits == Split.TRAIN
+        means = TrainingMeans(table, schema, encoder.state, learned=learned, training=training)
     temporary = unfinished(folder)
     files: dict[str, np.memmap] = {}
     places = _places(num_training, table.num_rows)
-    start = num_learned = 0
+    start = 0
     for chunk in _chunks(table):
         encoded = encoder.encode_in_batches(raw_columns(chunk, schema))
-        mask = learned[start : start + chunk.num_rows]
-        if apart is not None:
-            encoded["numeric"][mask, -width:] = apart[num_learned : num_learned + int(mask.sum())]
-            num_learned += int(mask.sum())
+        if means is not None:
+            means.write(encoded["numeric"], chunk, start=start)
         where = places[start : start + chunk.num_rows]
         for name, array in encoded.items():
             if name not in files:

@@ -25,7 +25,7 @@ from app.training.image_data import ImageFacts, decoded, encode_with_images, enc
 from app.training.stored_encoding import encode_stored, is_dealt, split_stored
 from pipelines.balance import Balance
 from pipelines.encoder import Encoder
-from pipelines.preprocessing import PreprocessingState, out_of_fold_columns
+from pipelines.preprocessing import PreprocessingState, TrainingMeans
 from pipelines.raw_columns import encode_target, raw_columns
 from pipelines.row_weights import row_weights
 from pipelines.schema import DatasetSchema
@@ -275,8 +275,7 @@ def encode_rows(
     else:
         features = _encoded_in_parts(table, schema, encoder)
     if learned is not None and encoder.state.targets:
-        apart = out_of_fold_columns(table, schema, encoder.state, rows=learned)
-        features["numeric"][learned, -encoder.state.num_target_columns :] = apart
+        TrainingMeans(table, schema, encoder.state, learned=learned).write(features["numeric"], table)
     rows = EncodedRows(
         numeric=features["numeric"],
         categorical=features["categorical"],

@@ -73,6 +73,13 @@ def test_series_become_windows_with_columns_of_their_kinds() -> None:
     assert protocol(data.schema, config).startswith("Ordered by day: windows that forecast the earliest steps train")
 
 
+def test_windows_tell_each_other_no_mean_targets_of_their_series() -> None:
+    frame = sales(shops=32, days=40)
+    features = prepared(frame, settings(ForecastConfig(horizon=1, context=3, series_id="shop"))).schema.used_features
+    assert {feature.name for feature in features} > {"shop", "sold_lag_3"}
+    assert not any(feature.target_encoded for feature in features)
+
+
 def test_what_was_left_out_is_counted_and_the_season_is_judged() -> None:
     messages = [finding.message for finding in prepared(sales(), settings(embargo="2d")).profile.findings]
     assert "2 series of 150 rows in steps of 1 day." in messages
