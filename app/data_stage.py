@@ -199,7 +199,7 @@ def _may_bag(config: ExperimentConfig, target: TargetSpec) -> bool:
     """Whether networks may answer together in the end; see `ensemble_stage.can_be_averaged` and `max_members`."""
     several_objectives = "," in config.search.objective
     wanted = config.search.ensemble > 1 or (config.search.ensemble == 0 and not several_objectives)
-    return wanted and not target.quantiles and not target.columns
+    return wanted and not target.columns
 
 
 def _folds(

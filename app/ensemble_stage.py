@@ -16,6 +16,7 @@ from app.data_files import FOLD_COLUMN, judged_rows, read_arrow
 from app.encoded_rows import load_encoded
 from app.ensemble_size import max_members, pool_size
 from app.errors import WorkerError
+from app.evaluation.conformal import interval_margin
 from app.evaluation.ensemble import (
     Candidate,
     average,
@@ -111,11 +112,8 @@ def compose(
 
 
 def can_be_averaged(target: TargetSpec) -> bool:
-    """Returns whether networks for `target` answer together.
-
-    The margin of an interval is proven for one network, and several targets have no common objective to choose by.
-    """
-    return target.task in AVERAGED_TASKS and not target.quantiles and not target.columns
+    """Returns whether networks for `target` answer together: several targets have no common objective to choose by."""
+    return target.task in AVERAGED_TASKS and not target.columns
 
 
 def held_out_candidates(directory: RunDirectory, trials: Mapping[int, object]) -> dict[int, Candidate]:
@@ -144,11 +142,16 @@ def held_out_candidates(directory: RunDirectory, trials: Mapping[int, object]) -
         parts = [part for part in kept if part is not None]
         if [part.num_rows for part in parts] != [len(part) for part in rows]:
             continue
+        # An earlier version kept the median alone.
+        if schema.target.quantiles and any(part.quantiles is None for part in parts):
+            continue
         predictions = Predictions(
             task=schema.target.task,
             y=encoded.y[held_out],
             probabilities=_joined([part.probabilities for part in parts]),
             values=_joined([part.values for part in parts]),
+            quantiles=_joined([part.quantiles for part in parts]),
+            levels=schema.target.quantiles,
             weights=None if encoded.weights is None else encoded.weights[held_out],
         )
         found[trial] = _with_labels(trial, predictions, parts[0])
@@ -178,8 +181,7 @@ def _chosen(
         reason = "an average has no place on a front of single networks" if several else "as asked"
         return replace(alone, told=f"{the_winner}: {reason}.")
     if not can_be_averaged(target):
-        what = "intervals are widened for one network" if target.quantiles else "there are several targets"
-        return replace(alone, told=f"{the_winner}: {what}.")
+        return replace(alone, told=f"{the_winner}: there are several targets.")
     if own is None:
         return replace(alone, told=f"{the_winner}: what it answered on the rows that judged it was not kept.")
     if len(candidates) == 1 and folds == 1:
@@ -226,7 +228,7 @@ def _told(
     told = f"{what}: {judged} {_compared(metric, averaged, own)} of the winner, trial {winner}, alone"
     if is_better(averaged, own, objective=metric):
         return f"{told}."
-    return f"{told}, and {_compared(proper_metric(own.task), averaged, own)}, which so many rows say more surely."
+    return f"{told}, and {_compared(proper_metric(own), averaged, own)}, which so many rows say more surely."
 
 
 def _compared(metric: Metric, averaged: Predictions, own: Predictions) -> str:
@@ -267,6 +269,11 @@ class _Builder:
         if not set(weights) <= set(self._candidates):
             return 1.0
         return fit_temperature(average([self._candidates[trial] for trial in weights], list(weights.values())))
+
+    def interval_margin(self, weights: Mapping[int, float]) -> float:
+        """Returns what the intervals of an average are widened by, from the rows held out; 0 without intervals."""
+        averaged = average([self._candidates[trial] for trial in weights], list(weights.values())) if weights else None
+        return 0.0 if averaged is None or averaged.quantiles is None else interval_margin(averaged)
 
     def fitted(self, choice: Chosen, *, limits: Sequence[Limit]) -> tuple[Chosen, EnsembleSaved]:
         """Returns what is left of a choice, and how it was saved."""
@@ -356,6 +363,7 @@ class _Builder:
             winner=self._winner,
             temperature=self.temperature(weights),
             single_temperature=self.temperature({}),
+            interval_margin=self.interval_margin(weights),
             deadline=self._deadline,
             measure=measure,
         )

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from app.config import ExperimentConfig
+from app.coverage_note import coverage_note
 from app.data_files import SPLIT_COLUMN, read_arrow, versions
 from app.data_stage import protocol
 from app.encoded_rows import load_encoded
 from app.errors import SearchError, WorkerError
 from app.evaluation import baselines
 from app.evaluation.baselines import EncodedRows
-from app.evaluation.conformal import smallest_rows, stated_coverage
-from app.evaluation.number_text import number_text
+from app.evaluation.conformal import stated_coverage
 from app.evaluation.pixel_features import with_pixel_features
 from app.evaluation.predictions import Predictions
 from app.evaluation.sealed_test import SINGLE, SealedTestReport, report_sealed_test
@@ -171,7 +171,7 @@ def evaluate(directory: RunDirectory, *, executor: Answering, record: SearchReco
         seed=derive_seed(seed, "bootstrap"),
     )
     if levels:
-        tested = replace(tested, notes=(*tested.notes, _coverage_note(tested, levels, directory)))
+        tested = replace(tested, notes=(*tested.notes, coverage_note(tested, levels, directory)))
     if schema.weight:
         told = f"Metrics and intervals count each row by its {schema.weight!r}; the confusion counts rows."
         tested = replace(tested, notes=(*tested.notes, told))
@@ -188,21 +188,6 @@ def _repeated_season(
         return {}
     name, values = baselines.seasonal_values(read_arrow(directory.test_file), WindowSpec.from_json(schema.windows))
     return {name: baselines.repeated_season(train, test, values)}
-
-
-def _coverage_note(tested: SealedTestReport, levels: tuple[float, ...], directory: RunDirectory) -> str:
-    """Says what share the intervals should hold and what they held, and how they were widened."""
-    stated, measured = stated_coverage(levels), tested.estimate("coverage")
-    margin = read_json(directory.best / "answers.json")["interval_margin"]
-    rows = read_json(directory.manifest_file)["data"]["rows"]["validation"]
-    verb = "widened" if margin >= 0 else "narrowed"
-    told = f"Intervals should hold {stated:.0%} of the rows"
-    if measured is not None:
-        held = "" if measured.low is None else f" (95 % interval {measured.low:.1%} to {measured.high:.1%})"
-        told += f" and held {measured.value:.1%}{held} of the sealed ones"
-    few = smallest_rows(levels)
-    doubt = f"; at least {few:,} would be needed to be sure" if rows < few else ""
-    return f"{told}; they were {verb} by {number_text(abs(margin))} on either side, by {rows:,} validation rows{doubt}."
 
 
 def export(

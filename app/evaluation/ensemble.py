@@ -77,13 +77,14 @@ def average(members: Sequence[Candidate], weights: Sequence[float], *, temperatu
         temperature: of the average; see `temperature.tempered`.
     """
     first = members[0]
-    parts = [{_kind(one): _answers(one)} for one in members]
+    parts = [_named_answers(one) for one in members]
     combined = combine(parts, weights, temperature=temperature, class_weights=first.class_weights)
     return dataclasses.replace(
         first.predictions,
         probabilities=combined.get("probabilities"),
         labels=None if (ids := combined.get("label_ids")) is None else ids.astype(np.intp),
         values=combined.get("values"),
+        quantiles=combined.get("quantiles"),
     )
 
 
@@ -97,10 +98,12 @@ def combine(
     """The weighted average of named arrays, by the same rules as the exported graph.
 
     The label is the most probable class of the average; where classes weigh differently in the loss, the one whose
-    probability times its weight is largest, as for a single network. The temperature changes no label.
+    probability times its weight is largest, as for a single network. The temperature changes no label. Quantiles are
+    averaged level by level (Vincent's average): weights are at least 0, so what rises in each member rises in the
+    average.
 
     Args:
-        parts: name -> array `(num_rows, ...)`, the same names in each: ``probabilities`` or ``values``.
+        parts: name -> array `(num_rows, ...)`, the same names in each: ``probabilities``, ``values`` or ``quantiles``.
         weights: one for each part, summing to 1.
         temperature: of the averaged probabilities.
         class_weights: weight of every class in the loss; () when all weigh the same.
@@ -124,7 +127,7 @@ def combine(
 def select(candidates: Sequence[Candidate], *, objective: Metric, max_members: int) -> Selection:
     """Choose members and weights.
 
-    Ties in the objective, which are many where it counts right answers, are broken by the log loss or the RMSE.
+    Ties in the objective, which are many where it counts right answers, are broken by `proper_metric`.
 
     Args:
         candidates: at least one; on the same rows.
@@ -160,7 +163,8 @@ def select_resampled(candidates: Sequence[Candidate], *, objective: Metric, max_
 
     On few rows one greedy selection settles on what is best by luck. The bagged selection of Caruana, Munson and
     Niculescu-Mizil, *Getting the most out of ensemble selection* (ICDM 2006), with rows resampled, not candidates; it
-    goes by the log loss or the squared error, which rows tell of more surely than of an order or of right answers.
+    goes by the log loss, the squared error or the pinball loss, which rows tell of more surely than of an order or of
+    right answers.
     Objectives of right answers, and many rows, are left to `select`.
 
     Args:
@@ -175,24 +179,33 @@ def select_resampled(candidates: Sequence[Candidate], *, objective: Metric, max_
     scored = sorted((_score(one.predictions, objective), one.trial, one) for one in candidates)
     kept, correlated = _uncorrelated([one for _, _, one in scored])
     answers, given = _row_answers(kept), kept[0].predictions.weights
+    cells = answers.shape[1] // num_rows
     rng, shares = np.random.default_rng(0), np.zeros(len(kept))
     for _ in range(samples):
         counts = np.bincount(rng.integers(0, num_rows, num_rows), minlength=num_rows).astype(np.float64)
-        shares += _greedy_shares(answers, counts if given is None else counts * given, _row_losses(kept[0].predictions))
+        drawn = np.repeat(counts if given is None else counts * given, cells)
+        shares += _greedy_shares(answers, drawn, _row_losses(kept[0].predictions))
     order = np.argsort(-shares, kind="stable")[:max_members]
     weights = {kept[place].trial: float(shares[place]) for place in order if shares[place] >= LEAST_SHARE * samples}
     return Selection(weights=without_last(weights, keep=len(weights)), correlated=tuple(correlated))
 
 
 def _row_answers(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-    """What the loss of a row depends on, (num_candidates, num_rows): the error, or the probability of what is true."""
+    """What the loss of a row depends on: the error, or the probability of what is true, (num_candidates, num_rows).
+
+    Quantiles have an error a level, one row after the other, (num_candidates, num_rows * num_levels).
+    """
     if candidates[0].predictions.task is Task.REGRESSION:
-        return np.stack([_errors(one.predictions) for one in candidates])
+        return np.stack([_residuals(one.predictions).reshape(-1) for one in candidates])
     rows, y = np.arange(candidates[0].predictions.num_rows), candidates[0].predictions.y.astype(np.intp)
     return np.stack([_probabilities(one.predictions)[rows, y] for one in candidates])
 
 
 def _row_losses(predictions: Predictions) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    if predictions.quantiles is not None:
+        levels = np.tile(np.asarray(predictions.levels), predictions.num_rows)
+        # The pinball loss of what is found less what is true.
+        return lambda errors: np.maximum(-levels * errors, (1.0 - levels) * errors)
     if predictions.task is Task.REGRESSION:
         return np.square
     return lambda probabilities: -np.log(np.maximum(probabilities, LEAST_PROBABILITY))
@@ -219,16 +232,16 @@ def _greedy_shares(
 
 
 def is_better(one: Predictions, other: Predictions, *, objective: Metric) -> bool:
-    """Whether `one` is better than `other` by the objective, or as good and better by the log loss or the RMSE."""
+    """Whether `one` is better than `other` by the objective, or as good and better by `proper_metric`."""
     return _score(one, objective) < _score(other, objective)
 
 
 def is_surely_no_worse(one: Predictions, other: Predictions, *, objective: Metric) -> bool:
-    """Whether `one` is better than `other` by the log loss or the RMSE, and by the objective worse by chance at most.
+    """Whether `one` is better than `other` by `proper_metric`, and by the objective worse by chance at most.
 
     By chance: on fewer than `CLEARLY` of the bootstrap samples of the rows.
     """
-    proper = proper_metric(one.task)
+    proper = proper_metric(one)
     if objective.needs is Needs.LABELS or proper.value(one) >= proper.value(other):
         return False
     rng, worse = np.random.default_rng(0), 0
@@ -241,9 +254,11 @@ def is_surely_no_worse(one: Predictions, other: Predictions, *, objective: Metri
     return worse < CLEARLY * MAX_SAMPLES
 
 
-def proper_metric(task: Task) -> Metric:
-    """The metric that few rows tell most surely of: log loss or RMSE."""
-    return METRICS["rmse" if task is Task.REGRESSION else "log_loss"]
+def proper_metric(predictions: Predictions) -> Metric:
+    """The metric that few rows tell most surely of: log loss, RMSE, or the pinball loss of quantiles."""
+    if predictions.quantiles is not None:
+        return METRICS["pinball"]
+    return METRICS["rmse" if predictions.task is Task.REGRESSION else "log_loss"]
 
 
 def without_last(weights: Mapping[int, float], *, keep: int) -> dict[int, float]:
@@ -280,7 +295,8 @@ def _uncorrelated(ranked: Sequence[Candidate]) -> tuple[list[Candidate], list[in
     left_out: list[int] = []
     for one in ranked:
         error = _errors(one.predictions)
-        centred = error - error.mean()
+        # Of each level by itself: that low quantiles lie below high ones says nothing of a candidate.
+        centred = (error - error.mean(axis=0)).reshape(-1)
         length = float(np.linalg.norm(centred))
         direction = centred / length if length > 0 else centred
         if any(float(direction @ other) > MAX_CORRELATION for other in directions):
@@ -293,32 +309,41 @@ def _uncorrelated(ranked: Sequence[Candidate]) -> tuple[list[Candidate], list[in
 
 def _errors(predictions: Predictions) -> NDArray[np.float64]:
     if predictions.task is Task.REGRESSION:
-        return _values(predictions) - predictions.y.astype(np.float64)
+        return _residuals(predictions)
     errors = _probabilities(predictions).copy()
     errors[np.arange(len(errors)), predictions.y.astype(np.intp)] -= 1.0
     # With two classes the second column says what the first does.
     return errors[:, 1] if errors.shape[1] == 2 else errors.reshape(-1)
 
 
+def _residuals(predictions: Predictions) -> NDArray[np.float64]:
+    """What is found less what is true, ``(num_rows,)``, or ``(num_rows, num_levels)`` of quantiles."""
+    y = predictions.y.astype(np.float64)
+    if predictions.quantiles is not None:
+        return predictions.quantiles.astype(np.float64) - y[:, np.newaxis]
+    return np.asarray(predictions.values, np.float64) - y
+
+
 def _mean_with(total: NDArray[np.float64] | None, one: Candidate, step: int) -> Predictions:
     answers = _answers(one) if total is None else (total + _answers(one)) / step
+    if one.predictions.quantiles is not None:
+        middle = int(np.argmin(np.abs(np.asarray(one.predictions.levels) - 0.5)))
+        return dataclasses.replace(one.predictions, values=answers[:, middle], quantiles=answers)
     if one.predictions.task is Task.REGRESSION:
         return dataclasses.replace(one.predictions, values=answers)
     labels = (answers * np.asarray(one.class_weights) if one.class_weights else answers).argmax(axis=1)
     return dataclasses.replace(one.predictions, probabilities=answers, labels=labels)
 
 
-def _kind(one: Candidate) -> str:
-    return "values" if one.predictions.task is Task.REGRESSION else "probabilities"
+def _named_answers(one: Candidate) -> dict[str, NDArray[Any]]:
+    found = {name: getattr(one.predictions, name) for name in ("probabilities", "values", "quantiles")}
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def _answers(one: Candidate) -> NDArray[np.float64]:
-    is_regression = one.predictions.task is Task.REGRESSION
-    return _values(one.predictions) if is_regression else _probabilities(one.predictions)
-
-
-def _values(predictions: Predictions) -> NDArray[np.float64]:
-    return np.asarray(predictions.values, np.float64)
+    """What is averaged: the probabilities, the values, or the quantiles where there are any."""
+    found = _named_answers(one)
+    return np.asarray(found.get("quantiles", found.get("values", found.get("probabilities"))), np.float64)
 
 
 def _probabilities(predictions: Predictions) -> NDArray[np.float64]:
@@ -327,7 +352,7 @@ def _probabilities(predictions: Predictions) -> NDArray[np.float64]:
 
 def _score(predictions: Predictions, objective: Metric) -> tuple[float, float]:
     """Lower is better."""
-    metrics = (objective, proper_metric(predictions.task))
+    metrics = (objective, proper_metric(predictions))
     losses = (metric.to_loss(metric.value(predictions)) for metric in metrics)
     first, second = (loss if math.isfinite(loss) else math.inf for loss in losses)
     return first, second

@@ -56,7 +56,12 @@ class EnsembleBuilder:
         winner = averaged(self._trainer, single.single.networks, temperature=request.single_temperature)
         done = {member.trial for member in request.members if self._is_built(member, request, single)}
         networks = [
-            replace(network, weight=member.weight / len(found))
+            replace(
+                network,
+                weight=member.weight / len(found),
+                # An average of intervals that are each widened by the margin is widened by it.
+                answers=replace(network.answers, interval_margin=request.interval_margin),
+            )
             for member in request.members
             if member.trial in done
             for found in [self._built[member.trial]]

@@ -295,6 +295,7 @@ class SaveEnsemble:
         single_temperature: Temperature of the winner alone.
         deadline: Time (seconds since the epoch) from which on no further member is built.
         measure: What to measure of the model to be exported: ``latency_ms``, ``size_bytes``.
+        interval_margin: What the intervals of the ensemble are widened by on either side, in the target's units.
     """
 
     members: tuple[EnsembleMember, ...]
@@ -303,6 +304,7 @@ class SaveEnsemble:
     single_temperature: float
     deadline: float
     measure: tuple[str, ...] = ()
+    interval_margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -283,7 +283,12 @@ def load_final_model(trainer: Trainer, directory: RunDirectory) -> FinalModel:
             encoders={0: trainer.data.encoder},
         )
     networks = [
-        replace(single.networks[0], weight=told_network.weight)
+        replace(
+            single.networks[0],
+            weight=told_network.weight,
+            # The intervals of an ensemble are not widened by what those of the winner alone are.
+            answers=AnswerForm.from_json(told_network.answers),
+        )
         if told_network.file == directory.model_file.name
         else WeightedNetwork(
             model=load_network(directory.best / told_network.file),

@@ -29,11 +29,13 @@ class KeptPredictions:
     Attributes:
         probabilities: ``(num_rows, num_classes)``; None for a regression.
         values: ``(num_rows,)``, in the target's units; None for a classification.
+        quantiles: ``(num_rows, num_levels)``, likewise; None where there are none.
         class_weights: Weight of every class in the loss, which its labels ask for; empty when all weigh the same.
     """
 
     probabilities: NDArray[np.float32] | None = None
     values: NDArray[np.float32] | None = None
+    quantiles: NDArray[np.float32] | None = None
     class_weights: tuple[float, ...] = ()
 
     @property
@@ -54,7 +56,7 @@ def keep_predictions(state: Path, predictions: Predictions, *, class_weights: tu
     Raises:
         DiskFullError: They could not be written.
     """
-    found: dict[str, Any] = {"probabilities": predictions.probabilities, "values": predictions.values}
+    found: dict[str, Any] = {name: getattr(predictions, name) for name in ("probabilities", "values", "quantiles")}
     arrays = {name: [array.astype(np.float32, copy=False)] for name, array in found.items() if array is not None}
     if sum(group[0].nbytes for group in arrays.values()) > MOST_BYTES:
         return

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,3 +224,47 @@ def test_the_most_important_members_are_brought_to_a_sum_of_one() -> None:
     weights = {4: 0.5, 1: 0.3, 2: 0.2}
     assert without_last(weights, keep=2) == pytest.approx({4: 0.625, 1: 0.375})
     assert without_last(weights, keep=1) == {4: 1.0}
+
+
+LEVELS = (0.05, 0.25, 0.5, 0.95)
+
+
+def quantile_answers(num: int = 3, *, seed: int = 0) -> list[Candidate]:
+    """Candidates that know the spread, each with errors of its own at each level."""
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=NUM_ROWS)
+    y = centre + rng.normal(size=NUM_ROWS)
+    offsets = np.array([-1.64, -0.67, 0.0, 1.64])
+    found = []
+    for trial in range(num):
+        quantiles = np.sort(centre[:, np.newaxis] + offsets + rng.normal(size=(NUM_ROWS, 4)), axis=1)
+        predictions = Predictions(
+            task=Task.REGRESSION, y=y, values=quantiles[:, 2], quantiles=quantiles, levels=LEVELS
+        )
+        found.append(Candidate(trial=trial, predictions=predictions))
+    return found
+
+
+@pytest.mark.parametrize("choose", [select, select_resampled])
+def test_quantiles_are_averaged_for_the_pinball_loss_and_still_rise(choose: Any) -> None:
+    candidates, pinball = quantile_answers(), METRICS["pinball"]
+    selection = choose(candidates, objective=pinball, max_members=3)
+    assert set(selection.weights) == {0, 1, 2}
+    assert selection.correlated == ()
+    averaged = average([candidates[trial] for trial in selection.weights], list(selection.weights.values()))
+    assert averaged.quantiles is not None
+    assert averaged.values is not None
+    assert (np.diff(averaged.quantiles, axis=1) >= 0).all()
+    np.testing.assert_array_equal(averaged.values, averaged.quantiles[:, 2])
+    assert all(pinball.value(averaged) < 0.95 * pinball.value(one.predictions) for one in candidates)
+    assert is_better(averaged, candidates[0].predictions, objective=pinball)
+
+
+def test_a_candidate_that_differs_in_its_spread_alone_is_not_called_the_same() -> None:
+    first, other, *_ = quantile_answers()
+    assert first.predictions.quantiles is not None
+    same = dataclasses.replace(first, trial=7)
+    wide = first.predictions.quantiles + np.outer(np.abs(first.predictions.y), [-1.0, -0.5, 0.0, 1.0])
+    spread = dataclasses.replace(first, trial=8, predictions=dataclasses.replace(first.predictions, quantiles=wide))
+    found = select([first, same, spread, other], objective=METRICS["pinball"], max_members=4)
+    assert found.correlated == (7,)

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from app.ensemble_file import read_ensemble
 from app.ensemble_stage import compose
+from app.evaluation.conformal import interval_margin
 from app.evaluation.predictions import Predictions
 from app.evaluation.temperature import tempered
 from app.execution.messages import EnsembleMember, EnsembleSaved, EpochEnded, SaveEnsemble, TrialEnded
@@ -54,6 +55,12 @@ class Trained:
     final: Any
     builder: Callable[[], Any]
 
+    def final_of(self, state: Path) -> Any:
+        """The network of a trial as the final model."""
+        from app.training.final_model import final_model_of_trial
+
+        return final_model_of_trial(self.trainer, self.directory, values=self.values[0], state=state)
+
     def request(self, weights: dict[int, float], **changes: Any) -> SaveEnsemble:
         members = tuple(
             EnsembleMember(trial=trial, hyperparameters=self.values[trial], weight=weight)
@@ -66,14 +73,14 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def train(experiments: Any, make_trainer: Any, network_values: Any) -> Callable[[str], Trained]:
+def train(experiments: Any, make_trainer: Any, network_values: Any) -> Callable[..., Trained]:
     from app.execution.ensemble_builder import EnsembleBuilder
     from app.training.epochs import Verdict
     from app.training.final_model import train_final_model
     from app.training.measuring import ModelMeasurer
 
-    def trained(task: str) -> Trained:
-        trainer, directory = make_trainer(task), experiments(task).directory
+    def trained(task: str, **kind: Any) -> Trained:
+        trainer, directory = make_trainer(task, **kind), experiments(task, **kind).directory
         values = {
             number: network_values(depth=1, residual=None, width=width) for number, width in enumerate((8, 12))
         }
@@ -93,7 +100,7 @@ def train(experiments: Any, make_trainer: Any, network_values: Any) -> Callable[
 
 
 @pytest.fixture(scope="module")
-def binary(train: Callable[[str], Trained]) -> Trained:
+def binary(train: Callable[..., Trained]) -> Trained:
     return train("binary")
 
 
@@ -179,7 +186,7 @@ def test_a_loaded_model_is_the_saved_one(binary: Trained, saved: tuple[Any, Ense
 
 
 def test_what_there_is_no_time_for_and_what_is_damaged_is_left_out(
-    train: Callable[[str], Trained], tmp_path: Path
+    train: Callable[..., Trained], tmp_path: Path
 ) -> None:
     trained = train("regression")
     builder = trained.builder()
@@ -201,6 +208,44 @@ def test_what_there_is_no_time_for_and_what_is_damaged_is_left_out(
     assert (told.trials, told.num_networks) == ((), 1)
     assert alone.exported is alone.single
     assert not trained.directory.members.exists()
+
+
+def test_intervals_of_an_average_are_widened_by_what_the_average_needs(train: Callable[..., Trained]) -> None:
+    import tensorflow as tf
+
+    from app.data_files import read_arrow
+    from app.training.final_model import load_final_model
+    from tf_serving.signatures import call_signature
+
+    trained = train("regression", levels=(0.1, 0.5, 0.9))
+    rows = trained.trainer.data.validation
+    kept: list[Any] = [kept_predictions(trained.directory.trial_state(trial)) for trial in WEIGHTS]
+    mean = np.sum([weight * part.quantiles for weight, part in zip(WEIGHTS.values(), kept, strict=True)], axis=0)
+    found = Predictions(task=Task.REGRESSION, y=rows.y, values=mean[:, 1], quantiles=mean, levels=(0.1, 0.5, 0.9))
+    margin = interval_margin(found)
+    # The winner's own network of the search, as it is exported under quantiles.
+    state = trained.directory.trial_state(0)
+    final = trained.final_of(state)
+    own = final.single.networks[0].answers.interval_margin
+    assert own not in (0.0, margin)
+    saved, _ = trained.builder().build(trained.request(WEIGHTS, temperature=1.0, interval_margin=margin), final)
+    quantiles = saved.exported.predicted({0: rows.features})["quantiles"]
+    np.testing.assert_allclose(quantiles[:, 1], mean[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(quantiles[:, [0, 2]], mean[:, [0, 2]] + [-margin, margin], rtol=1e-5)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert np.mean((rows.y >= quantiles[:, 0]) & (rows.y <= quantiles[:, 2])) >= 0.8
+    loaded = load_final_model(trained.trainer, trained.directory)
+    assert {network.answers.interval_margin for network in loaded.exported.networks} == {margin}
+    assert loaded.single.networks[0].answers.interval_margin == own
+    raw = raw_columns(read_arrow(trained.directory.test_file), trained.trainer.data.schema)
+    signature = tf.saved_model.load(str(loaded.export({})[0])).signatures["serving_default"]
+    tensors = {
+        name: tf.constant(column, tf.string if column.dtype == object else tf.float32) for name, column in raw.items()
+    }
+    answered = call_signature(signature, tensors)
+    expected = loaded.exported.expected({0: trained.trainer.data.encoder.encode_in_batches(raw)})
+    for name in ("lower", "prediction", "upper"):
+        np.testing.assert_allclose(answered[name].numpy(), expected[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

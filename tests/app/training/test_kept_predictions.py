@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     assert kept is not None
     assert kept.values is not None
     assert kept.values.tolist() == [1.5, 2.0, -3.0, 1e6]
+    assert kept.quantiles is None
+    rising = np.arange(12.0).reshape(4, 3)
+    keep_predictions(
+        tmp_path,
+        dataclasses.replace(regression, quantiles=rising, levels=(0.1, 0.5, 0.9)),
+        class_weights=(),
+    )
+    kept = kept_predictions(tmp_path)
+    assert kept is not None
+    assert kept.quantiles is not None
+    assert kept.quantiles.tolist() == rising.tolist()
 
 
 def test_what_is_missing_damaged_or_too_large_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
