@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 from app.errors import SearchError
 from app.execution.executor import Event, Training
-from app.execution.messages import EpochEnded, RunPack, RunTrial, TrialEnded, WorkerReplaced
+from app.execution.messages import EpochEnded, PackFailed, RunPack, RunTrial, TrialEnded, WorkerReplaced
 from app.interrupts import Interrupts
 from app.longer_schedule import longer_schedule
 from app.overview import OverviewBoard
+from app.packing import Packing
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm
 from app.search.limits import unmet_limits
@@ -24,7 +25,7 @@ from app.time_budget import LEAST_FOLD_REFIT, TimeBudget
 from app.trial_states import TrialStates
 from search_spaces.catalogue import FAMILY
 from search_spaces.network_size import schedule_share
-from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS, members_in, pack_limit, pack_shape
+from search_spaces.pack_shapes import MAX_PACK, PACK_PARAMETERS
 
 FIRST_TRIALS = 5
 """When all of the first trials fail, something is wrong with the data or the space, and the search ends."""
@@ -48,35 +49,6 @@ class SearchView:
     best: float | None
     seconds_left: float
     max_trials: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packing:
-    """Which trials train together.
-
-    Attributes:
-        space: Name of the space.
-        num_rows: Training rows.
-        unit_epochs: Epochs in a unit of a trial's budget: 1, or those of a fold.
-        seconds: About how long a pack may take: the search learns from it only as a whole, and what does not end in
-            time is lost as a whole; infinity for any.
-    """
-
-    space: str
-    num_rows: int
-    unit_epochs: int = 1
-    seconds: float = math.inf
-
-    def key(self, suggestion: Suggestion) -> Hashable | None:
-        """Returns what the members of a pack have in common; None for a trial that trains alone."""
-        shape = pack_shape(self.space, suggestion.hyperparameters)
-        return None if shape is None else (shape, suggestion.start_epoch, suggestion.budget)
-
-    def limit(self, suggestion: Suggestion) -> int:
-        """Returns how many members a pack with this trial may have."""
-        epochs = (suggestion.budget - suggestion.start_epoch) * self.unit_epochs
-        in_time = members_in(self.seconds, num_rows=self.num_rows, num_epochs=epochs)
-        return min(pack_limit(pack_shape(self.space, suggestion.hyperparameters)), in_time)
 
 
 @final
@@ -285,6 +257,10 @@ class SearchLoop:
     def _handle(self, event: Event) -> None:
         if isinstance(event, WorkerReplaced):
             self._record.worker_replaced(event)
+            return
+        if isinstance(event, PackFailed):
+            self._record.pack_failed(event)
+            self._packing = self._packing and self._packing.after_failure(event.size)
             return
         known = len(self._record.progress.facts)
         if isinstance(event, EpochEnded):

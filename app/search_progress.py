@@ -102,6 +102,7 @@ class Progress:
         wishes: Configurations that somebody wants tried first, in their order.
         portfolio: Configurations that are tried after those, because they did well elsewhere.
         stopped: Trial -> why it was told to stop before its end, by its learning curve.
+        failed_packs: Why packs failed as a whole, one after the other; their trials went on one by one.
         added: Trials whose result was brought from elsewhere; they were not trained here.
     """
 
@@ -119,6 +120,7 @@ class Progress:
     wishes: list[Configuration] = field(default_factory=list)
     portfolio: list[Configuration] = field(default_factory=list)
     stopped: dict[int, str] = field(default_factory=dict)
+    failed_packs: list[str] = field(default_factory=list)
     added: set[int] = field(default_factory=set)
     _ties: dict[int, dict[int, float]] = field(default_factory=dict)
     _errors: dict[int, dict[int, float]] = field(default_factory=dict)
@@ -187,6 +189,8 @@ class Progress:
             self.retried[record["trial"]] = record["reason"]
         elif event == "stopped":
             self.stopped[record["trial"]] = record["reason"]
+        elif event == "pack_failed":
+            self.failed_packs.append(f"{record['size']} trials: {record['reason']}")
         elif event == "enqueued":
             self.wishes.append(record["hyperparameters"])
         elif event == "portfolio":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from app.evaluation.metrics import METRICS, Metric
-from app.execution.messages import EpochEnded, TrialEnded, WorkerReplaced
+from app.execution.messages import EpochEnded, PackFailed, TrialEnded, WorkerReplaced
 from app.run_directory import RunDirectory
 from app.search import journal
 from app.search.facts_json import fact_to_json
@@ -145,6 +145,11 @@ class SearchRecord:
     def worker_replaced(self, event: WorkerReplaced) -> None:
         """Records that a worker was lost or renewed."""
         self._write({"event": "worker_replaced", "worker": event.worker, "reason": event.reason}, durable=False)
+
+    def pack_failed(self, event: PackFailed) -> None:
+        """Records that a pack failed as a whole, and why; its trials go on one by one."""
+        told = {"event": "pack_failed", "trials": list(event.trials), "size": event.size, "reason": event.reason}
+        self._write(told, durable=False)
 
     def grow(self, space: Space) -> None:
         """Records that the space has grown."""

@@ -21,6 +21,7 @@ from app.goals import SearchGoals, read_goals, read_limit, shown_unmet
 from app.interrupts import Interrupts
 from app.one_shot_stage import check_one_shot, with_cells
 from app.overview import overview_of
+from app.packing import Packing
 from app.report_stage import board_of
 from app.run_directory import RunDirectory, read_json
 from app.search.algorithm import Algorithm, Recipe, check_algorithm_name
@@ -29,7 +30,7 @@ from app.search.limits import unmet_limits
 from app.search.space import Space
 from app.search.trial import Resource
 from app.search.warm_start import filled
-from app.search_loop import Packing, SearchLoop, SearchView
+from app.search_loop import SearchLoop, SearchView
 from app.search_progress import Search
 from app.search_record import SearchRecord
 from app.shared_scores import ONE_SHOT, agreement_told, ranking_warning
@@ -276,7 +277,7 @@ def search(
         # A decision solves many small systems: more threads only wait for each other and for the workers' cores.
         threadpool_limits(limits=1, user_api="blas"),
     ):
-        reason = loop.run(interrupts=interrupts, show=_telling_of_limits(show, record=record, view=view))
+        reason = loop.run(interrupts=interrupts, show=_telling(show, record=record, view=view))
     record.stage_done("search", reason=reason, winner=loop.winner())
     overview = overview_of(record.progress)
     board = board_of(record.directory)
@@ -287,19 +288,25 @@ def search(
         view.say(f"The {agreement_told(overview.agreement)}.")
 
 
-def _telling_of_limits(
+def _telling(
     show: Callable[[SearchView], None], *, record: SearchRecord, view: View
 ) -> Callable[[SearchView], None]:
-    """Returns `show`, which also says once when trials have come and gone and none keeps a limit."""
+    """Returns `show`, which also says once when none of the first trials keeps a limit, and when packs fail."""
     limits = record.progress.search.limits if record.progress.search else ()
-    told = not limits
+    told, packs = not limits, len(record.progress.failed_packs)
 
     def shown(state: SearchView) -> None:
-        nonlocal told
+        nonlocal told, packs
         unmet = () if told else unmet_limits(state.history, limits)
         if unmet:
             told = True
             view.say(shown_unmet(unmet[0]))
+        for failed in record.progress.failed_packs[packs:]:
+            view.say(
+                f"warning: a pack could not be trained together, {failed}; they go on one by one, and the next packs "
+                f"are half as large (the worker's log has the traceback)."
+            )
+        packs = len(record.progress.failed_packs)
         show(state)
 
     return shown

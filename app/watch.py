@@ -74,6 +74,10 @@ def picture(progress: Progress, *, config: ExperimentConfig, live: bool) -> Rend
     if overview.agreement is not None:
         told = agreement_warning(overview.agreement) or agreement_told(overview.agreement)
         facts.add_row("one-shot", Text(told))
+    if failed := progress.failed_packs:
+        times = "once" if len(failed) == 1 else f"{len(failed)} times"
+        told = f"failed as a whole {times}, their trials went on one by one; the last: {failed[-1]}"
+        facts.add_row("packs", Text(told, style="yellow"))
     for number, lease in overview.leases.items() if live else ():
         trial = progress.history[number]
         told = f"{lease.worker}: trial {number}, {unit} {trial.epochs} of {trial.budget}, {_age(lease)}"

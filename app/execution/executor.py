@@ -9,6 +9,7 @@ from typing import Protocol
 from app.execution.messages import (
     EpochEnded,
     OpenRun,
+    PackFailed,
     Reply,
     Request,
     RunOpened,
@@ -18,7 +19,7 @@ from app.execution.messages import (
     WorkerReplaced,
 )
 
-Event = EpochEnded | TrialEnded | WorkerReplaced
+Event = EpochEnded | PackFailed | TrialEnded | WorkerReplaced
 
 
 class Answering(Protocol):

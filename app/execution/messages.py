@@ -222,6 +222,21 @@ class TrialEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackFailed:
+    """A pack could not be trained as a whole; its members that have not ended go on one by one, on the same worker.
+
+    Attributes:
+        trials: These members.
+        size: Members that the pack began with.
+        reason: One line for people; the worker's log has the traceback.
+    """
+
+    trials: tuple[int, ...]
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReplaced:
     """The executor has ended a worker, or found it dead; unless none can be started, another takes its place.
 
@@ -421,7 +436,7 @@ class RequestFailed:
 
 Trainings = RunTrial | RunPack | StopTrial | TrainFinal
 Request = OpenRun | Trainings | RankCells | SaveEnsemble | OpenTest | ExportModel | MeasureExport | Predict
-Progress = StillWorking | EpochEnded | TrialEnded
+Progress = StillWorking | EpochEnded | PackFailed | TrialEnded
 Finished = CellsRanked | FinalTrained | EnsembleSaved | TestOpened | ModelExported | ExportMeasured
 Reply = RunOpened | Progress | Finished | Predicted | RequestFailed
 

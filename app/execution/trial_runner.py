@@ -15,7 +15,7 @@ import keras
 from app.evaluation.metrics import METRICS
 from app.execution.conversation import Conversation
 from app.execution.machine import resident_memory
-from app.execution.messages import OpenRun, RunPack, RunTrial, TrialEnded, one_line
+from app.execution.messages import OpenRun, PackFailed, RunPack, RunTrial, TrialEnded, one_line
 from app.run_directory import RunDirectory
 from app.search.limits import PARAMETERS
 from app.search.space import Space
@@ -142,12 +142,8 @@ class TrialRunner:
             return TrialEnded(trial=request.number, outcome=Failed(str(error)), disk_full=True)
         except (NonFiniteError, SpaceError, CheckpointError) as error:
             outcome = Failed(one_line(str(error)))
-        except MemoryError:
-            outcome = Failed("out of memory")
         except Exception as error:  # whatever a trial raises is a failed trial, and the search goes on
-            print(traceback.format_exc(), file=sys.stderr, flush=True)
-            kind = "out of memory" if type(error).__name__ == "ResourceExhaustedError" else type(error).__name__
-            outcome = Failed(one_line(f"{kind}: {error}"))
+            outcome = Failed(_told_failure(error))
         else:
             return TrialEnded(
                 trial=request.number,
@@ -187,9 +183,10 @@ class TrialRunner:
             except DiskFullError as error:
                 for number in list(waiting):
                     tell(TrialEnded(trial=number, outcome=Failed(str(error)), disk_full=True))
-            except Exception:  # whatever stops a pack as a whole need not stop its members
-                print(traceback.format_exc(), file=sys.stderr, flush=True)
-                print("the pack failed; its members go on one by one", file=sys.stderr, flush=True)
+            except Exception as error:  # whatever stops a pack as a whole need not stop its members
+                reason = _told_failure(error)
+                failed = PackFailed(trials=tuple(waiting), size=len(request.trials), reason=reason)
+                self._conversation.say(failed)
         for trial in list(waiting.values()):
             tell(self.run_trial(trial))
         return ended[-1]
@@ -270,6 +267,15 @@ class TrialRunner:
         if self._folds is not None:
             return _outcome_of_folds(end, epoch, self._folds.num_folds, losses)
         return _outcome(end, epoch, self.trainer.max_epochs, losses)
+
+
+def _told_failure(error: Exception) -> str:
+    """Returns in a line what was raised; the worker's log gets the traceback."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    print(traceback.format_exc(), file=sys.stderr, flush=True)
+    kind = "out of memory" if type(error).__name__ == "ResourceExhaustedError" else type(error).__name__
+    return one_line(f"{kind}: {error}")
 
 
 def _measures_of(request: OpenRun) -> tuple[str, ...]:

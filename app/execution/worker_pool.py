@@ -20,6 +20,7 @@ from app.execution.machine import in_bytes
 from app.execution.messages import (
     EpochEnded,
     OpenRun,
+    PackFailed,
     RankCells,
     Reply,
     Request,
@@ -312,7 +313,7 @@ class WorkerPool(Executor):
         before = not post.heard
         self._longest[before] = max(self._longest[before], post.silence)
         post.silence, post.heard = 0.0, True
-        if isinstance(reply, EpochEnded):
+        if isinstance(reply, EpochEnded | PackFailed):
             self._told.append(reply)
         elif isinstance(reply, TrialEnded):
             self._told.append(reply)

@@ -22,19 +22,21 @@ from app.errors import SearchError
 from app.execution.executor import Event
 from app.execution.messages import (
     EpochEnded,
+    PackFailed,
     RunPack,
     RunTrial,
     TrialEnded,
     WorkerReplaced,
 )
 from app.interrupts import Interrupts
+from app.packing import Packing
 from app.run_directory import RunDirectory
 from app.search.algorithm import Algorithm, Recipe
 from app.search.facts_json import suggestion_to_json
 from app.search.limits import Limit
 from app.search.space import Categorical, Configuration, Float, Int, Parameter, Space, Value
 from app.search.trial import Completed, Failed, History, Outcome, Paused, Pruned, Suggestion
-from app.search_loop import Packing, SearchLoop, SearchView
+from app.search_loop import SearchLoop, SearchView
 from app.search_progress import Search, read_progress
 from app.search_record import SearchRecord
 from app.time_budget import COMPOSE_SHARE, LEAST_FOLD_REFIT, REFIT_FACTOR, TimeBudget
@@ -66,6 +68,7 @@ class FunctionExecutor:
         submitted: Every trial that was asked for.
         packs: The numbers of the trials that were asked for together.
         stopped: Trials that were asked to stop.
+        largest: Members of a pack past which it fails as a whole.
     """
 
     directory: RunDirectory
@@ -83,6 +86,7 @@ class FunctionExecutor:
     running: list[dict[int, RunTrial]] = field(default_factory=list)
     epochs: dict[int, int] = field(default_factory=dict)
     stopped: set[int] = field(default_factory=set)
+    largest: int = 99
 
     @property
     def num_workers(self) -> int:
@@ -106,6 +110,8 @@ class FunctionExecutor:
             return []
         job = self.running.pop(self.whose_turn(len(self.running)))
         happened: list[Event] = []
+        if len(job) > self.largest and not any(self.epochs[number] for number in job):
+            happened.append(PackFailed(trials=tuple(job), size=len(job), reason="out of memory"))
         for request in list(job.values()):
             told = self._advance(request)
             happened += told
@@ -730,6 +736,18 @@ def test_a_space_that_does_not_pack_trains_one_trial_at_a_time(directory: RunDir
     executor = FunctionExecutor(directory)
     Session(directory, max_trials=10, pack_space="resnet", space=MLP).run(executor)
     assert executor.packs == [(number,) for number in range(10)]
+
+
+def test_a_pack_that_fails_as_a_whole_is_written_down_and_the_next_ones_are_smaller(directory: RunDirectory) -> None:
+    executor = FunctionExecutor(directory, largest=4)
+    Session(directory, max_trials=None, pack_space="mlp", space=MLP, until=50).run(executor)
+    failed = events_of(directory, "pack_failed")
+    assert failed[0]["size"] == MAX_PACK
+    assert [record["size"] for record in failed] == sorted({record["size"] for record in failed}, reverse=True)
+    assert {len(pack) for pack in executor.packs if pack[0] > failed[-1]["trials"][-1]} <= {1, 2, 3, 4}
+    progress = read_progress(directory)
+    assert progress.failed_packs[0] == f"{MAX_PACK} trials: out of memory"
+    assert not progress.history.failed
 
 
 def test_members_of_a_lost_pack_are_tried_again_alone(directory: RunDirectory) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.config import ExperimentConfig
 from app.data_files import write_config
-from app.execution.messages import EpochEnded, TrialEnded
+from app.execution.messages import EpochEnded, PackFailed, TrialEnded
 from app.run_directory import RunDirectory
 from app.search.space import Float, Space
 from app.search.trial import Completed, Paused, Suggestion
@@ -43,6 +43,16 @@ def seen(directory: RunDirectory) -> str:
     watch(directory, console=console, once=True)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_packs_that_failed_as_a_whole_are_shown_with_the_reason(tmp_path: Path) -> None:
+    directory, record = run(tmp_path, num_trials=2)
+    assert "packs" not in seen(directory)
+    for size in (16, 8):
+        record.pack_failed(PackFailed(trials=(4, 5), size=size, reason="out of memory"))
+    record.close()
+    text = " ".join(seen(directory).replace("│", " ").split())
+    assert "failed as a whole 2 times, their trials went on one by one; the last: 8 trials: out of memory" in text
 
 
 def test_a_running_search_shows_trials_brackets_curve_importance_and_workers(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from app.execution.messages import (
     FinalTrained,
     OpenRun,
     OpenTest,
+    PackFailed,
     Reply,
     Request,
     RequestFailed,
@@ -179,6 +180,16 @@ def test_a_pack_keeps_a_worker_until_its_last_member_has_ended() -> None:
     pool.launched[0].says.append(ended(3))
     assert pool.events(timeout=0.1) == [ended(3)]
     assert pool.num_free == 1
+
+
+def test_a_pack_that_failed_as_a_whole_is_told_of_and_its_members_go_on() -> None:
+    pool = ScriptedPool()
+    pool.open(OPEN)
+    pool.submit(RunPack(trials=(trial(3), trial(4))))
+    failed = PackFailed(trials=(3, 4), size=2, reason="out of memory")
+    pool.launched[0].says += [failed, ended(3)]
+    assert pool.events(timeout=0.1) == [failed, ended(3)]
+    assert pool.num_free == 0
 
 
 def test_the_death_of_a_pack_loses_the_members_that_have_not_ended() -> None:
