@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from app.search.trial import Suggestion
+from search_spaces.network_size import USUAL_COLUMNS
 from search_spaces.pack_shapes import MAX_PACK, members_in, pack_limit, pack_shape
 
 
@@ -17,6 +18,7 @@ class Packing:
     Attributes:
         space: Name of the space.
         num_rows: Training rows.
+        num_columns: Encoded columns of the table.
         unit_epochs: Epochs in a unit of a trial's budget: 1, or those of a fold.
         most: Members of any pack at most.
         seconds: About how long a pack may take: the search learns from it only as a whole, and what does not end in
@@ -25,6 +27,7 @@ class Packing:
 
     space: str
     num_rows: int
+    num_columns: int = USUAL_COLUMNS
     unit_epochs: int = 1
     most: int = MAX_PACK
     seconds: float = math.inf
@@ -37,7 +40,9 @@ class Packing:
     def limit(self, suggestion: Suggestion) -> int:
         """Returns how many members a pack with this trial may have."""
         epochs = (suggestion.budget - suggestion.start_epoch) * self.unit_epochs
-        in_time = members_in(self.seconds, num_rows=self.num_rows, num_epochs=epochs)
+        in_time = members_in(
+            self.seconds, num_rows=self.num_rows, num_epochs=epochs, num_columns=self.num_columns
+        )
         return min(pack_limit(pack_shape(self.space, suggestion.hyperparameters)), in_time, self.most)
 
     def after_failure(self, size: int) -> Packing:

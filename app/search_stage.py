@@ -174,6 +174,7 @@ def packing_of(directory: RunDirectory, config: ExperimentConfig, *, opened: Run
     return Packing(
         space=config.search.space,
         num_rows=num_rows(directory),
+        num_columns=opened.num_columns,
         unit_epochs=max_epochs_of(directory, config) if fold_choice_of(directory).number > 1 else 1,
         seconds=PACK_SHARE * config.search.seconds or math.inf,
     )

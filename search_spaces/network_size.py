@@ -56,15 +56,34 @@ _ROW_SECONDS = {"realmlp": 3e-5, "tabm": 5e-8, "tabm-mini": 3e-8}
 """Seconds a row of a training epoch, in TabM's case and a unit of every member; on two cores."""
 
 
-def epoch_seconds(family: str, num_rows: int) -> float:
+USUAL_COLUMNS = 15
+"""Columns of the tables that seconds were measured on."""
+
+_BEHIND: Mapping[str, int] = {"realmlp": 122, "tabm": 16, "tabm-mini": 16, "mlp": 96}
+"""Columns with which the first layer, embeddings included, has as many multiply-adds as all layers behind it:
+a column takes 4 x 256 + 48 of RealMLP's, 8 x 128 of each member of TabM, 64 of a small network."""
+
+
+def column_factor(family: str, num_columns: int) -> float:
+    """Returns how many times as long a row takes as on a table of few columns, at least 1.
+
+    Args:
+        family: ``realmlp``, ``tabm``, ``tabm-mini`` or ``mlp`` (of 64 units).
+        num_columns: Encoded columns, a categorical one counting as one.
+    """
+    return max(1.0, (_BEHIND[family] + num_columns) / (_BEHIND[family] + USUAL_COLUMNS))
+
+
+def epoch_seconds(family: str, num_rows: int, *, num_columns: int = USUAL_COLUMNS) -> float:
     """Returns about how long an epoch of a family's usual network takes on two cores.
 
     Args:
         family: ``realmlp``, ``tabm`` or ``tabm-mini``.
         num_rows: Training rows.
+        num_columns: Encoded columns, a categorical one counting as one.
     """
     units = 1 if family == "realmlp" else math.prod(usual_tabm_size(num_rows))
-    return _EPOCH_START + _ROW_SECONDS[family] * units * num_rows
+    return _EPOCH_START + _ROW_SECONDS[family] * column_factor(family, num_columns) * units * num_rows
 
 
 TRIAL_SHARE = 0.15
@@ -103,5 +122,16 @@ def epoch_share(training: float, *, seconds: float) -> float:
         training: Seconds that all epochs take.
         seconds: Time for everything; 0 for no limit.
     """
-    time = TRIAL_SHARE * seconds or math.inf
-    return next((share for share in EPOCH_SHARES if share * training <= time), EPOCH_SHARES[-1])
+    shares = (share for share in EPOCH_SHARES if has_time(training, share=share, seconds=seconds))
+    return next(shares, EPOCH_SHARES[-1])
+
+
+def has_time(training: float, *, share: float, seconds: float) -> bool:
+    """Returns whether a trial of the portfolio has the time for a share of all epochs.
+
+    Args:
+        training: Seconds that all epochs take.
+        share: Of the epochs.
+        seconds: Time for everything; 0 for no limit.
+    """
+    return not seconds or share * training <= TRIAL_SHARE * seconds

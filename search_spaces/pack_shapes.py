@@ -11,6 +11,7 @@ import math
 from collections.abc import Hashable, Mapping
 
 from search_spaces.catalogue import FAMILY, MLP
+from search_spaces.network_size import USUAL_COLUMNS, column_factor
 
 Value = bool | int | float | str
 
@@ -61,7 +62,7 @@ def pack_limit(shape: Hashable) -> int:
     return _LIMITS.get(shape[-1], _WIDEST_LIMIT)
 
 
-def members_in(seconds: float, *, num_rows: int, num_epochs: int) -> int:
+def members_in(seconds: float, *, num_rows: int, num_epochs: int, num_columns: int = USUAL_COLUMNS) -> int:
     """Returns how many members a pack may have that is to be trained in about `seconds`, at least 1.
 
     On few rows a step is overhead, which all members share; on many it is arithmetic, of which each brings its own.
@@ -70,11 +71,13 @@ def members_in(seconds: float, *, num_rows: int, num_epochs: int) -> int:
         seconds: Time for the whole pack; infinity for any.
         num_rows: Training rows.
         num_epochs: Epochs that each member trains at most.
+        num_columns: Encoded columns.
     """
     if math.isinf(seconds):
         return MAX_PACK
-    left = seconds / max(USUAL_SHARE * num_epochs, 1.0) - (0.05 + 1e-5 * num_rows)
-    return max(1, min(MAX_PACK, 1 + math.floor(left / (0.005 + 7e-6 * num_rows))))
+    rows = num_rows * column_factor(MLP, num_columns)
+    left = seconds / max(USUAL_SHARE * num_epochs, 1.0) - (0.05 + 1e-5 * rows)
+    return max(1, min(MAX_PACK, 1 + math.floor(left / (0.005 + 7e-6 * rows))))
 
 
 def why_alone(space_name: str, *, num_replicas: int = 1, mixed_precision: bool = False) -> str:

@@ -17,7 +17,7 @@ from search_spaces.catalogue import FAMILY, MLP
 from search_spaces.context import TableContext, TrainingContext
 from search_spaces.image_context import ImageContext
 from search_spaces.image_portfolio import image_portfolio
-from search_spaces.network_size import epoch_seconds, epoch_share
+from search_spaces.network_size import EPOCH_SHARE, epoch_seconds, epoch_share, has_time
 
 Value = bool | int | float | str
 Recipe = Mapping[str, Value]
@@ -117,14 +117,25 @@ def portfolio_of(space_name: str, context: TrainingContext, *, seconds: float) -
     if space_name != "tabular":
         return ()
     found: list[Recipe] = []
+    too_long: list[Recipe] = []
     for family, places in _ORDER_OF_FEW if context.num_training_rows < FEW_ROWS else _ORDER:
         prefix = "" if family == MLP else f"{family}/"
         for recipe in FAMILY_RECIPES[family][places]:
             fitted = dict(_fitted(family, recipe, context, seconds))
             batch_size = fitted.pop("batch_size")
             own = {f"{prefix}{name}": value for name, value in fitted.items()}
-            found.append({FAMILY: family, "batch_size": batch_size, **own})
-    return tuple(found)
+            ends = has_time(_seconds(family, context), share=float(fitted.get(EPOCH_SHARE, 0.0)), seconds=seconds)
+            (found if ends else too_long).append({FAMILY: family, "batch_size": batch_size, **own})
+    # On a wide table the largest networks would take all of a short time, and none of them come to its end.
+    return (*found, *too_long)
+
+
+def _seconds(family: str, context: TableContext) -> float:
+    """Returns about how long all epochs of a family's usual network take; 0 for the small networks of the others."""
+    if family in (MLP, "additive"):
+        return 0.0
+    num_columns = context.num_numeric + len(context.cardinalities)
+    return context.max_epochs * epoch_seconds(family, context.num_training_rows, num_columns=num_columns)
 
 
 def _fitted(family: str, recipe: Recipe, context: TableContext, seconds: float) -> Recipe:
@@ -137,6 +148,5 @@ def _fitted(family: str, recipe: Recipe, context: TableContext, seconds: float) 
     if family == "additive":
         return {**own, "batch_size": sizes[len(sizes) // 2], "epoch_share": _CURVE_SHARE}
     own["batch_size"] = min(sizes, key=lambda size: abs(size - 256))
-    whole = context.max_epochs * epoch_seconds(family, context.num_training_rows)
-    own["epoch_share"] = epoch_share(whole, seconds=seconds)
+    own["epoch_share"] = epoch_share(_seconds(family, context), seconds=seconds)
     return own

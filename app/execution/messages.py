@@ -60,6 +60,7 @@ class RunOpened:
         gather: Why one worker with all devices would serve this search better than one a device; empty when not.
         portfolio: Configurations known to be good, which are tried first; what they leave out takes its default.
         epoch_rows: Training rows that an epoch sees; 0 for all of them.
+        num_columns: Encoded columns, a categorical one counting as one.
     """
 
     space: Space
@@ -70,6 +71,7 @@ class RunOpened:
     gather: str = ""
     portfolio: tuple[Mapping[str, Value], ...] = ()
     epoch_rows: int = 0
+    num_columns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,7 @@ class Worker:
             alone=runner.alone,
             gather=gather,
             epoch_rows=context.num_training_rows,
+            num_columns=context.num_numeric + len(context.cardinalities),
             portfolio=portfolio_of(config.search.space, context, seconds=config.search.seconds / max(1, request.folds)),
         )
 

@@ -844,6 +844,8 @@ def test_a_pack_is_no_larger_than_the_time_for_it() -> None:
     assert limits == sorted(limits)
     assert (limits[0], limits[-1]) == (1, MAX_PACK)
     assert 1 < limits[2] < MAX_PACK
+    # A thousand columns take many times as long as a few.
+    assert replace(endless, seconds=8.0, num_columns=1_000).limit(suggestion) == 1
     # Folds that train up to ten epochs each take ten times as long as epochs.
     assert replace(endless, seconds=20.0, unit_epochs=10).limit(suggestion) == 1
     # A promotion goes on from where it was: less is left of it.

@@ -76,6 +76,23 @@ def test_schedules_are_shorter_where_there_is_less_time() -> None:
     assert (shares[0], shares[-1]) == (0.125, 1.0)
 
 
+def test_a_wide_table_begins_with_what_its_time_allows() -> None:
+    def begins(numeric: int, *, seconds: float) -> list[object]:
+        found = portfolio_of("tabular", table(rows=3_500, numeric=numeric), seconds=seconds)
+        assert len(found) == len(portfolio_of("tabular", table(rows=3_500), seconds=0))
+        return [recipe[FAMILY] for recipe in found]
+
+    # On a thousand columns a TabM takes half a minute for the least of its schedules.
+    assert begins(1_000, seconds=180)[-4:] == ["tabm", "tabm-mini", "tabm", "tabm-mini"]
+    assert begins(1_000, seconds=180)[0] == "realmlp"
+    assert begins(1_000, seconds=3_600) == begins(3, seconds=180) == begins(3, seconds=0)
+    shares = [
+        portfolio_of("realmlp", table(rows=3_500, numeric=numeric), seconds=90)[0]["epoch_share"]
+        for numeric in (3, 15, 1_000)
+    ]
+    assert shares[0] == shares[1] == 1.0 > shares[2]
+
+
 def test_the_usual_size_of_tabm_falls_with_the_rows() -> None:
     sizes = [usual_tabm_size(rows) for rows in (500, 5_000, 15_000, 10**6)]
     assert sizes == sorted(sizes, reverse=True)
