@@ -40,18 +40,21 @@ class Encoder(tf.Module):
 
     Args:
         state: What ``fit_preprocessing`` learned.
+        alive: Called before each batch of ``encode_in_batches`` and each part of the images: millions of rows take
+            long, and whoever waits wants to know that the work goes on.
 
     Example:
         ``Encoder(state)({"age": tf.constant([39.0]), "job": tf.constant(["clerk"])})``
     """
 
-    def __init__(self, state: PreprocessingState) -> None:
+    def __init__(self, state: PreprocessingState, *, alive: Callable[[], None] = lambda: None) -> None:
         super().__init__(name="tamiz_encoder")
         self.state = state
+        self.alive = alive
         self.vocabularies = [_id_table(column.vocabulary, column.raw_type) for column in state.categorical]
         self._dates = [DateEncoder(column) for column in state.datetimes]
         self._texts = [TextEncoder(column) for column in state.texts]
-        self.images = {column.name: ImageDecoder(column) for column in state.images}
+        self.images = {column.name: ImageDecoder(column, alive=alive) for column in state.images}
         self.mean_targets = [_MeanTargets(column) for column in state.targets]
         numeric = state.numeric
         self._fill = np.array([column.fill for column in numeric], np.float32)
@@ -108,6 +111,7 @@ class Encoder(tf.Module):
         batch_size = min(batch_size, _TEXT_BATCH) if self.state.texts or self.state.images else batch_size
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
+            self.alive()
             names = [*self.state.raw_names, *(name for name in self.images if name in raw)]
             batch = {name: _tensor(raw[name][start : start + batch_size]) for name in names}
             # Images are decoded by themselves where they are many, and with the other columns where they are few.

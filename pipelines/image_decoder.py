@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -33,13 +33,15 @@ class ImageDecoder:
 
     Args:
         encoding: The size and the channels.
+        alive: Called before each part of the images that are decoded outside a graph.
 
     Example:
         ``ImageDecoder(encoding)(tf.constant([png_bytes]))``
     """
 
-    def __init__(self, encoding: ImageEncoding) -> None:
+    def __init__(self, encoding: ImageEncoding, *, alive: Callable[[], None] = lambda: None) -> None:
         self.encoding = encoding
+        self._alive = alive
 
     def __call__(self, data: Tensor) -> Tensor:
         """Return uint8 of shape ``(batch, height, width, channels)``; the graph fails on bytes that are no image.
@@ -119,6 +121,7 @@ class ImageDecoder:
             data = tf.data.Dataset.from_tensor_slices(tf.constant(given, tf.string))
             batches = data.map(decode, num_parallel_calls=os.cpu_count(), deterministic=True).batch(_ROWS_AT_ONCE)
             for batch in batches:
+                self._alive()
                 found[start : start + len(batch)] = batch.numpy()
                 start += len(batch)
         return found

@@ -64,6 +64,12 @@ class Conversation:
             )
         )
 
+    def give_sign_of_life(self) -> None:
+        """Says that the work goes on, if it was not said within the last second."""
+        if time.monotonic() - self._last_sign > SIGN_OF_LIFE_SECONDS:
+            self.say(StillWorking(resident_memory()))
+            self._last_sign = time.monotonic()
+
     def asker(
         self, trial: int | None, deadline: float, *, has_to_answer: bool = False
     ) -> Callable[[], Verdict]:
@@ -90,9 +96,7 @@ class Conversation:
 
     def stopped_trials(self) -> set[int | None]:
         """Gives a sign of life; returns the trials that the coordinator wants to end now (None is all of them)."""
-        if time.monotonic() - self._last_sign > SIGN_OF_LIFE_SECONDS:
-            self.say(StillWorking(resident_memory()))
-            self._last_sign = time.monotonic()
+        self.give_sign_of_life()
         stopped: set[int | None] = set()
         while self._channel.poll():
             message = self._channel.recv()

@@ -103,6 +103,7 @@ class EnsembleBuilder:
                 replace(network, trial=member.trial) for network in single.single.networks
             )
             return True
+        self._trainer.data.encoder.alive()
         try:
             self._built[member.trial] = tuple(self._networks(member.trial, member.hyperparameters))
         except Exception:  # an ensemble does without a member whose files are damaged or whose space has changed

@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from app.execution.messages import (
+    ExportModel,
+    MeasureExport,
+    OpenRun,
+    OpenTest,
+    Predict,
+    RankCells,
+    Request,
+    SaveEnsemble,
+    TrainFinal,
+)
+
+DOING: Mapping[type[Request], str] = {
+    OpenRun: "opening the experiment",
+    TrainFinal: "training the final model",
+    RankCells: "training shared weights",
+    SaveEnsemble: "building the ensemble",
+    OpenTest: "judging the sealed test rows",
+    ExportModel: "exporting the model",
+    MeasureExport: "measuring the exported model",
+    Predict: "answering rows",
+}
+"""What a worker does that was sent a request, as people call it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +39,7 @@ class Lease:
     is learned from the trials so far: `factor` times the longest silence of one that lived, within these bounds.
 
     Attributes:
-        first: At most this before a trial's first word, or before a worker has opened the experiment.
+        first: At most this before a trial's first word, and between two words of whatever is no trial.
         later: At most this between two words.
         least: Never less than this.
         factor: How much longer than usual a silence may be.
@@ -40,3 +66,25 @@ class Lease:
         The very first trial may be tracing its graph when its time is up.
         """
         return max(self.least / 2, 3 * longest) if longest else self.least
+
+    def allowed_for(self, request: type[Request]) -> float:
+        """Returns how long a silence may be while a worker does what is no trial, in seconds.
+
+        Whoever has rows answered waits for them, however many they are, and can end it; nobody watches the rest.
+        """
+        return math.inf if request is Predict else self.first
+
+
+def hung(silence: float, *, doing: str) -> str:
+    """Returns why a worker was given up that was silent for `silence` seconds."""
+    return f"the worker hung: nothing was heard of it for {silence:.0f} s of {doing}"
+
+
+def after_a_hang(directory: str) -> str:
+    """Returns what to do when something else than a trial has hung.
+
+    Args:
+        directory: The run directory.
+    """
+    where = f"{directory}/logs tells what the worker did last"
+    return f"go on with `tamiz resume {directory}`; if it hangs there again, {where}"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Collection
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +23,11 @@ from app.execution.worker_handle import WorkerHandle
 from app.execution.worker_pool import WorkerPool
 from app.memory import total_memory
 from app.training.devices import Seat
+
+ASK_WHERE = signal.SIGUSR1
+"""Upon this signal a worker writes what each of its threads does, whatever it is in the middle of."""
+
+WRITE_SECONDS = 0.2
 
 ROOT = Path(app.__file__).resolve().parents[1]
 
@@ -130,6 +136,12 @@ class _WorkerProcess(WorkerHandle):
         self._output.seek(0)
         last = self._output.read().decode(errors="replace").strip().splitlines()[-1:]
         return f"the worker ended with code {code}{': ' + last[0] if last else ''}"
+
+    def ask_where(self) -> None:
+        """Has a process that hangs write to its log where; one that is stopped, or waits for a disk, does not."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(ASK_WHERE)
+            time.sleep(WRITE_SECONDS)
 
     def kill(self) -> None:
         """Ends the process."""

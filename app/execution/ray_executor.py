@@ -203,6 +203,9 @@ class _Actor(WorkerHandle):
         """Returns one line on why the actor ended."""
         return f"the worker was lost: {self._cause or 'Ray tells no reason'}"
 
+    def ask_where(self) -> None:
+        """Does nothing: the process is on another machine, and Ray's own tools (`ray stack`) ask it."""
+
     def kill(self) -> None:
         """Ends the actor, even when it hangs; harmless when called twice."""
         # Ray ends a process that does not answer with SIGKILL after some seconds; its successor waits for the cores.

@@ -136,7 +136,12 @@ class Worker:
         _log_to(directory.logs / f"worker-{os.getpid()}.log")
         config = directory.read_config()
         placement = prepare_devices(config.training, seat=request.seat, mode=config.execution.placement)
-        data = load_trial_data(directory, balance=config.training.balance, images=config.images)
+        data = load_trial_data(
+            directory,
+            balance=config.training.balance,
+            images=config.images,
+            alive=self._conversation.give_sign_of_life,
+        )
         runner = TrialRunner(request, directory, data, placement=placement, conversation=self._conversation)
         space, described, gather = declare(runner.trainer.space()), placement.description, ""
         if may_gather(config.execution, seat=request.seat):

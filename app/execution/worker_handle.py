@@ -37,5 +37,9 @@ class WorkerHandle(abc.ABC):
         """Returns one line on why it ended."""
 
     @abc.abstractmethod
+    def ask_where(self) -> None:
+        """Has a worker that hangs write to its log where, if it can be asked."""
+
+    @abc.abstractmethod
     def kill(self) -> None:
         """Ends it at once, even when it hangs; harmless when called twice."""

@@ -7,7 +7,6 @@ the experiment while the others go on.
 from __future__ import annotations
 
 import abc
-import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,12 @@ from enum import StrEnum
 
 from app.errors import WorkerError, WorkerLostError
 from app.execution.executor import Event, Executor
-from app.execution.lease import Lease
+from app.execution.lease import DOING, Lease, after_a_hang, hung
 from app.execution.machine import in_bytes
 from app.execution.messages import (
     EpochEnded,
     OpenRun,
     PackFailed,
-    RankCells,
     Reply,
     Request,
     RequestFailed,
@@ -30,7 +28,6 @@ from app.execution.messages import (
     RunTrial,
     StillWorking,
     StopTrial,
-    TrainFinal,
     TrialEnded,
     WorkerReplaced,
 )
@@ -158,13 +155,7 @@ class WorkerPool(Executor):
         awaited = [post for post in self._posts if post.state is not _State.IDLE]
         if awaited and not self._told:
             self._wait([post.handle for post in awaited], timeout)
-        now = self._clock()
-        passed, self._looked = min(now - self._looked, MOST_UNSEEN_SECONDS), now
-        for post in awaited:
-            post.silence += passed
-            self._hear(post)
-            if post.state is not _State.IDLE:
-                self._check_lease(post)
+        self._look_at(awaited)
         told, self._told = self._told, []
         return told
 
@@ -184,10 +175,8 @@ class WorkerPool(Executor):
         """Sends a request to a free worker and waits for its answer."""
         post = self._idle_post()
         post.handle.send(request)
-        # Trainings give signs of life; what else is asked for is silent until it is done.
-        longest = self._lease.first if isinstance(request, TrainFinal | RankCells) else math.inf
         while True:
-            for reply in self._next_replies(post, doing=type(request).__name__, longest=longest):
+            for reply in self._next_replies(post, doing=type(request)):
                 if isinstance(reply, RequestFailed):
                     raise WorkerError(reply.reason)
                 if isinstance(reply, EpochEnded):
@@ -241,7 +230,7 @@ class WorkerPool(Executor):
         """
         name = post.handle.name
         try:
-            return self._next_replies(post, doing="the worker could not start")
+            return self._next_replies(post, doing=OpenRun)
         except WorkerError as error:
             post.failed_starts += 1
             if post.failed_starts > 1:
@@ -265,25 +254,35 @@ class WorkerPool(Executor):
 
     # Listening
 
-    def _next_replies(self, post: _Post, *, doing: str, longest: float = math.inf) -> list[Reply]:
-        """Waits for a worker; one that ends instead is replaced, and raises WorkerLostError with what it was doing.
-
-        So is one that is silent for more than `longest` seconds.
-        """
-        silence, looked = 0.0, self._clock()
+    def _next_replies(self, post: _Post, *, doing: type[Request]) -> list[Reply]:
+        """Waits for a worker; one that ends or hangs instead is replaced, and raises WorkerLostError."""
+        allowed, silence, looked = self._lease.allowed_for(doing), 0.0, self._clock()
         try:
-            while silence <= longest:
+            while silence <= allowed:
                 self._wait([post.handle], 1.0)
                 replies = post.handle.receive()
                 if replies:
                     return replies
                 now = self._clock()
                 silence, looked = silence + min(now - looked, MOST_UNSEEN_SECONDS), now
-            reason = f"the worker hung: nothing was heard of it for {silence:.0f} s"
+            post.handle.ask_where()
+            reason = hung(silence, doing=DOING[doing])
+            if self._request is not None:
+                reason = f"{reason}; {after_a_hang(self._request.directory)}"
         except EOFError:
-            reason = post.handle.cause_of_death()
+            reason = f"{DOING[doing]}: {post.handle.cause_of_death()}"
         self._replace(post)
-        raise WorkerLostError(f"{doing}: {reason}")
+        raise WorkerLostError(reason)
+
+    def _look_at(self, posts: Sequence[_Post]) -> None:
+        """Takes in what has arrived from busy workers, and gives up those that were silent for too long."""
+        now = self._clock()
+        passed, self._looked = min(now - self._looked, MOST_UNSEEN_SECONDS), now
+        for post in posts:
+            post.silence += passed
+            self._hear(post)
+            if post.state is not _State.IDLE:
+                self._check_lease(post)
 
     def _hear(self, post: _Post) -> None:
         """Takes in what has arrived from a worker; its death is the end of its trials."""
@@ -302,6 +301,7 @@ class WorkerPool(Executor):
                 self._hear_trial(post, reply)
 
     def _hear_opening(self, post: _Post, reply: Reply) -> None:
+        post.silence = 0.0
         if isinstance(reply, RunOpened | RequestFailed):
             post.awaited -= 1
         if post.awaited == 0 and isinstance(reply, RunOpened):
@@ -332,14 +332,14 @@ class WorkerPool(Executor):
     def _check_lease(self, post: _Post) -> None:
         if post.state is _State.OPENING:
             longest = self._longest[True]
-            allowed = self._lease.first
+            allowed = self._lease.allowed_for(OpenRun)
         else:
             longest = self._longest[not post.heard]
             allowed = self._lease.allowed(before_first_word=not post.heard, longest=longest)
         late = time.time() - post.deadline if post.trials else 0.0
         if post.silence > allowed or min(late, post.silence) > self._lease.grace(longest):
-            doing = "opening the experiment" if post.state is _State.OPENING else "training"
-            self._lose(post, f"the worker hung: nothing was heard of it for {post.silence:.0f} s of {doing}")
+            post.handle.ask_where()
+            self._lose(post, hung(post.silence, doing=DOING[OpenRun] if post.state is _State.OPENING else "training"))
 
     # Replacing
 
@@ -356,7 +356,7 @@ class WorkerPool(Executor):
             TrialEnded(trial=trial, outcome=Failed(reason), lost=True) for trial in sorted(post.trials)
         ]
         self._told.append(WorkerReplaced(worker=name, reason=reason))
-        post.failed_starts += opening
+        post.failed_starts, post.silence = post.failed_starts + opening, 0.0
         if post.failed_starts < MOST_FAILED_STARTS:
             self._replace(post)
             return
@@ -382,5 +382,4 @@ class WorkerPool(Executor):
             if not opening:
                 raise WorkerError("all workers are busy: wait for a trial to end before the next request")
             self._wait([post.handle for post in opening], 1.0)
-            for post in opening:
-                self._hear(post)
+            self._look_at(opening)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import os
+import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
@@ -25,6 +27,8 @@ def main(connection_handle: int, lifeline: int) -> None:
         lifeline: File descriptor that reads end-of-file when the coordinator is gone, however it went.
     """
     _die_with_coordinator(lifeline)
+    # A worker that hangs is asked where before it is ended (`WorkerHandle.ask_where`).
+    faulthandler.register(signal.SIGUSR1)
     # A space of the user's own is imported from where the command runs; last, so that it shadows nothing of ours.
     sys.path.append(str(Path.cwd()))
     keep_freed_memory()

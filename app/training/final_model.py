@@ -181,6 +181,7 @@ def _predictions_on(
     parts = []
     size = prediction_batch(networks.context)
     for start in range(0, rows.num_rows, size):
+        trainer.data.encoder.alive()
         batch = slice(start, start + size)
         taken = {
             fold: trainer.data.decoded(tensors({name: array[batch] for name, array in encodings[fold].items()}))
@@ -318,7 +319,7 @@ def encoders_of(trainer: Trainer, directory: RunDirectory, *, folds: Sequence[in
     for fold in folds:
         if fold:
             state = PreprocessingState.from_json(read_json(fold_state_file(directory, fold)))
-            found[fold] = FoldEncoder(state, data.state)
+            found[fold] = FoldEncoder(state, data.state, alive=data.encoder.alive)
     return found
 
 

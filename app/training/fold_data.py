@@ -40,7 +40,7 @@ def load_folds(directory: RunDirectory, data: TrialData) -> tuple[TrialData, ...
         state = fit_preprocessing(table, data.schema, rows=mask)
         write_json(fold_state_file(directory, fold + 1), state.to_json())
         cache = directory.encoded.with_name(f"{directory.encoded.name}-fold-{fold + 1}")
-        encoded = encode_rows(table, data.schema, Encoder(state), cache=cache, learned=mask)
+        encoded = encode_rows(table, data.schema, Encoder(state, alive=data.encoder.alive), cache=cache, learned=mask)
         rows = _in_shape(encoded, state, shape=data.state)
         mean, scale = target_moments(data.schema, rows.take(training))
         parts.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -20,11 +20,14 @@ class FoldEncoder(tf.Module):
     Args:
         state: What the training rows of the fold taught.
         shape: What all rows taught, whose columns and ids the networks take.
+        alive: Called before each batch of `encode_in_batches`.
     """
 
-    def __init__(self, state: PreprocessingState, shape: PreprocessingState) -> None:
+    def __init__(
+        self, state: PreprocessingState, shape: PreprocessingState, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(state)
+        self.encoder = Encoder(state, alive=alive)
         self._places, self._limits = _places(state, shape), np.asarray(shape.cardinalities, np.int32)
 
     def __call__(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

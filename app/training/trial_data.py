@@ -5,7 +5,7 @@ The sealed test rows are in a file of their own that nothing here opens (R6).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,11 @@ class TrialData:
 
 
 def load_trial_data(
-    directory: RunDirectory, *, balance: Balance, images: ImageConfig | None = None
+    directory: RunDirectory,
+    *,
+    balance: Balance,
+    images: ImageConfig | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> TrialData:
     """Opens an experiment's rows, encoding them if no worker did so before (R5).
 
@@ -184,6 +188,7 @@ def load_trial_data(
         directory: The experiment.
         balance: How classes are balanced.
         images: How images are kept and may be changed; None for the usual.
+        alive: Called again and again while rows are encoded, now or later.
 
     Raises:
         TamizError: An image cannot be decoded.
@@ -191,7 +196,7 @@ def load_trial_data(
     images = images or ImageConfig()
     schema = DatasetSchema.from_json(read_json(directory.schema_file))
     state = PreprocessingState.from_json(read_json(directory.preprocessing_file))
-    encoder = Encoder(state)
+    encoder = Encoder(state, alive=alive)
     table = read_arrow(directory.development_file)
     splits = table.column(SPLIT_COLUMN).to_numpy()
     # Where folds judge the trials, the state was learned from all rows that are not sealed.

@@ -136,6 +136,15 @@ def test_batches_do_not_change_the_result(
     np.testing.assert_array_equal(encoded["categorical"], parts["categorical"])
 
 
+def test_every_batch_is_a_sign_of_life(
+    encoder: Encoder, raw: dict[str, NDArray[np.generic]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signs: list[int] = []
+    monkeypatch.setattr(encoder, "alive", lambda: signs.append(1))
+    encoder.encode_in_batches(raw, batch_size=100)
+    assert len(signs) == -(-len(next(iter(raw.values()))) // 100) > 1
+
+
 def test_no_rows_give_no_rows(encoder: Encoder, raw: dict[str, NDArray[np.generic]]) -> None:
     empty = encoder.encode_in_batches({name: values[:0] for name, values in raw.items()})
     assert empty["numeric"].shape == (0, len(encoder.state.numeric_names))

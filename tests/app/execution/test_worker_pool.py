@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,13 @@ from app.execution.executor import Event
 from app.execution.lease import Lease
 from app.execution.messages import (
     EpochEnded,
+    ExportModel,
     FinalTrained,
+    MeasureExport,
     OpenRun,
     OpenTest,
     PackFailed,
+    Predict,
     Reply,
     Request,
     RequestFailed,
@@ -51,12 +55,14 @@ class ScriptedWorker(WorkerHandle):
         says: What has not been received yet.
         heard: Every request.
         dead: Whether it has ended.
+        was_asked: Whether it was asked where it hangs.
     """
 
     number: int
     says: list[Reply] = field(default_factory=list)
     heard: list[Request] = field(default_factory=list)
     dead: bool = False
+    was_asked: bool = False
 
     @property
     def name(self) -> str:
@@ -77,6 +83,9 @@ class ScriptedWorker(WorkerHandle):
 
     def cause_of_death(self) -> str:
         return "it died"
+
+    def ask_where(self) -> None:
+        self.was_asked = True
 
     def kill(self) -> None:
         self.dead = True
@@ -331,7 +340,7 @@ def test_a_worker_that_dies_while_it_opens_the_experiment_is_replaced_once() -> 
     pool = ScriptedPool(EOFError)
     assert pool.open(OPEN) == OPENED
     assert pool.events(timeout=0.0) == [
-        WorkerReplaced(worker="worker 0", reason="the worker could not start: it died")
+        WorkerReplaced(worker="worker 0", reason="opening the experiment: it died")
     ]
     pool.submit(trial(0))
     assert [type(request) for request in pool.launched[1].heard] == [OpenRun, RunTrial]
@@ -339,7 +348,7 @@ def test_a_worker_that_dies_while_it_opens_the_experiment_is_replaced_once() -> 
 
 def test_an_experiment_that_two_workers_die_of_is_not_opened() -> None:
     pool = ScriptedPool(EOFError, EOFError)
-    with pytest.raises(WorkerError, match="the worker could not start: it died"):
+    with pytest.raises(WorkerError, match="opening the experiment: it died"):
         pool.open(OPEN)
     assert len(pool.launched) == 3
 
@@ -370,17 +379,32 @@ FINAL = TrainFinal(trial=0, hyperparameters={"x": 0.5}, epochs=3, deadline=math.
 TRAINED = FinalTrained(epochs=3, num_parameters=10, seconds=9.0)
 
 
-def test_a_final_training_that_is_silent_for_too_long_has_hung(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("request_", "doing"),
+    [
+        (FINAL, "training the final model"),
+        (OpenTest(), "judging the sealed test rows"),
+        (ExportModel(extra_files={}), "exporting the model"),
+        (MeasureExport(directory="run/export/run/1"), "measuring the exported model"),
+    ],
+)
+def test_what_is_no_trial_and_silent_for_too_long_has_hung(
+    request_: Request, doing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = ScriptedPool(lease=Lease(first=30.0))
     pool.open(OPEN)
     monkeypatch.setattr(pool, "_wait", TalkingPool(pool, {20.0: StillWorking(0)}).wait)
-    with pytest.raises(WorkerLostError, match=r"^TrainFinal: the worker hung: nothing was heard of it for 31 s$"):
-        pool.call(FINAL)
+    told = (
+        f"the worker hung: nothing was heard of it for 31 s of {doing}; go on with `tamiz resume run`; if it hangs "
+        "there again, run/logs tells what the worker did last"
+    )
+    with pytest.raises(WorkerLostError, match=f"^{re.escape(told)}$"):
+        pool.call(request_)
     # Another one is there for the next request.
-    assert [worker.dead for worker in pool.launched] == [True, False]
+    assert [(worker.was_asked, worker.dead) for worker in pool.launched] == [(True, True), (False, False)]
 
 
-def test_a_final_training_that_gives_signs_of_life_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_trial_and_gives_signs_of_life_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ScriptedPool(lease=Lease(first=30.0))
     pool.open(OPEN)
     words: dict[float, Reply] = {25.0 * number: StillWorking(0) for number in range(1, 9)}
@@ -388,10 +412,32 @@ def test_a_final_training_that_gives_signs_of_life_may_take_its_time(monkeypatch
     assert pool.call(FINAL) == TRAINED
 
 
-def test_what_gives_no_signs_of_life_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_to_rows_are_waited_for_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ScriptedPool(lease=Lease(first=30.0))
     pool.open(OPEN)
     opened: dict[float, Reply] = {500.0: RequestFailed(reason="no model")}
     monkeypatch.setattr(pool, "_wait", TalkingPool(pool, opened).wait)
     with pytest.raises(WorkerError, match="no model"):
-        pool.call(OpenTest())
+        pool.call(Predict(directory="run/export/run/1", columns={}))
+
+
+def test_a_worker_that_hangs_while_it_opens_the_experiment_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(None, lease=Lease(first=30.0))
+    # The first encodes rows for longer than a silence may be, and then is heard of no more.
+    words: dict[float, Reply] = {20.0 * number: StillWorking(0) for number in range(1, 5)}
+    monkeypatch.setattr(pool, "_wait", TalkingPool(pool, words).wait)
+    assert pool.open(OPEN) == OPENED
+    (replaced,) = pool.events(timeout=0.0)
+    assert isinstance(replaced, WorkerReplaced)
+    assert replaced.reason.startswith("the worker hung: nothing was heard of it for 31 s of opening the experiment; ")
+    assert pool.now > 80.0 + 30.0
+
+
+def test_a_request_does_not_wait_for_a_worker_that_hangs_while_it_gets_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(OPENED, None, lease=Lease(first=30.0))
+    pool.open(OPEN)
+    pool.launched[0].dead = True
+    monkeypatch.setattr(pool, "_wait", TalkingPool(pool, {20.0: StillWorking(0)}).wait)
+    pool.submit(trial(0))
+    assert [worker.dead for worker in pool.launched] == [True, True, False]
+    assert pool.now == pytest.approx(51.0, abs=2.0)

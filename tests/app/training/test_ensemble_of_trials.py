@@ -170,7 +170,9 @@ def test_the_exported_graph_answers_what_the_networks_come_to(
     assert answered["label"].numpy().tolist() == expected["label"].tolist()
 
 
-def test_a_loaded_model_is_the_saved_one(binary: Trained, saved: tuple[Any, EnsembleSaved]) -> None:
+def test_a_loaded_model_is_the_saved_one(
+    binary: Trained, saved: tuple[Any, EnsembleSaved], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from app.training.final_model import load_final_model
 
     rows = binary.trainer.data.validation.features
@@ -179,7 +181,11 @@ def test_a_loaded_model_is_the_saved_one(binary: Trained, saved: tuple[Any, Ense
     for one, other in ((loaded.exported, saved[0].exported), (loaded.single, saved[0].single)):
         answered = [networks.predicted({0: rows})["probabilities"] for networks in (one, other)]
         np.testing.assert_allclose(*answered)
+    signs_of_life: list[int] = []
+    monkeypatch.setattr(binary.trainer.data.encoder, "alive", lambda: signs_of_life.append(1))
     tested, _, single = loaded.open_test()
+    # A batch that is encoded, and one that each of the two answers.
+    assert len(signs_of_life) == 3
     assert single is not None
     assert tested.num_rows == single.num_rows
     assert not np.array_equal(tested.probabilities, single.probabilities)
