@@ -261,16 +261,12 @@ def _most_telling(history: History, budgets: Sequence[int], *, least: int) -> Hi
         if len(reached) >= least or budget == budgets[0]:
             break
     shown = {trial.number for trial in reached}
-    return History(
-        (
-            trial
-            for trial in history.values()
-            if trial.number in shown
-            or isinstance(trial.outcome, Failed | Pruned)
-            or (trial.outcome is None and trial.budget >= budget)
-        ),
-        resource=history.resource,
-    )
+    parts: dict[bool, list[Trial]] = {True: [], False: []}
+    for trial in history.values():
+        is_lost = isinstance(trial.outcome, Failed | Pruned)
+        is_on_its_way = trial.outcome is None and trial.budget >= budget
+        parts[trial.number in shown or is_lost or is_on_its_way].append(trial)
+    return History(parts[True], resource=history.resource, hidden=parts[False])
 
 
 def _has_reached(trial: Trial, budget: int) -> bool:

@@ -174,6 +174,7 @@ class History(Mapping[int, Trial]):
         resource: what the budgets of its trials count.
         again: numbers of paused trials whose configurations a sampler may propose again, to have them resumed; only
             whoever asks a sampler sets it, `applied` forgets it.
+        hidden: further trials, from which a sampler is to learn nothing but that they were tried; likewise.
     """
 
     def __init__(
@@ -182,9 +183,11 @@ class History(Mapping[int, Trial]):
         *,
         resource: Resource = Resource.EPOCHS,
         again: Collection[int] = (),
+        hidden: Iterable[Trial] = (),
     ) -> None:
         self.resource = resource
         self.again = frozenset(again)
+        self.hidden = tuple(hidden)
         self._trials = {trial.number: trial for trial in sorted(trials, key=lambda trial: trial.number)}
 
     def __getitem__(self, number: int) -> Trial:

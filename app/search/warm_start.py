@@ -40,7 +40,8 @@ class WishesFirst(Sampler):
     ) -> list[Configuration]:
         """See `Sampler.sample`; a batch of wishes may be smaller than asked."""
         if self._wishes:
-            tried = self._rows.keys(history)
+            # What a scheduler keeps from the sampler was tried too: how far it trains is for its rank to say.
+            tried = self._rows.keys(history) | set(self.space.keys(self._rows.of(history.hidden)))
             left = [wish for key, wish in self._wishes.items() if key not in tried]
             if left:
                 shared = {name: left[0].get(name) for name in alike}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import final
 
 import numpy as np
@@ -31,6 +31,7 @@ from app.search import (
 from app.search.algorithm import LEARNING
 from app.search.sampler import Sampler
 from app.search.successive_halving import FULL_SHARE, SuccessiveHalving
+from app.search.warm_start import WishesFirst
 
 LINE = Space([Float("x", 0.0, 1.0)])
 
@@ -225,7 +226,7 @@ class Insistent(Sampler):
         return [] if self._wanted in closed else [self._wanted][:num]
 
 
-def wanted(*, full_share: float) -> list[Suggestion]:
+def wanted(*, full_share: float, wishes: Sequence[Configuration] = ()) -> list[Suggestion]:
     """What follows when the sampler wants the worst trial of the first rung and another is trained to the end."""
     facts: list[Fact] = []
     for number, loss in enumerate((0.1, 0.5, 0.9)):
@@ -233,7 +234,7 @@ def wanted(*, full_share: float) -> list[Suggestion]:
         facts.append(Ended(number, Paused(1)))
     facts += [Started(Suggestion(0, {"x": 0.0}, 1, 9, rung=2)), Reported(0, 9, 0.05), Ended(0, Completed(0.05))]
     scheduler = SuccessiveHalving(max_epochs=9, full_share=full_share)
-    sampler = Insistent(LINE, {"x": 0.4})
+    sampler = WishesFirst(Insistent(LINE, {"x": 0.4}), wishes=wishes)
     return scheduler.next(History().applied(facts), sampler, 1, np.random.default_rng(0))
 
 
@@ -243,6 +244,12 @@ def test_what_a_rung_gave_up_thaws_for_one_rung_when_the_sampler_wants_it() -> N
 
 def test_what_the_first_rung_gave_up_goes_on_from_its_pause_to_the_end() -> None:
     assert wanted(full_share=0.99) == [Suggestion(2, {"x": 0.4}, start_epoch=1, budget=9, rung=1)]
+
+
+def test_a_wish_that_was_tried_goes_on_by_its_rank_alone() -> None:
+    tried: list[Configuration] = [{"x": 0.0}, {"x": 0.2}]
+    assert wanted(full_share=0.99, wishes=tried) == wanted(full_share=0.99)
+    assert wanted(full_share=0.99, wishes=[*tried, {"x": 0.9}]) == [Suggestion(3, {"x": 0.9}, 0, 9)]
 
 
 def test_samplers_that_do_not_thaw_never_meet_a_trial_again() -> None:
