@@ -1,6 +1,6 @@
 """Kill -9 of the coordinator and of workers at random moments of many short real searches.
 
-    python benchmarks/faults.py [--searches 50] [--kills 2] [--seed 0] [--quick]
+    python benchmarks/faults.py [--searches 50] [--kills 2] [--seed 0] [--patience 600] [--quick]
 
 Every search trains real networks on examples/penguins.csv with two worker processes: one trial at a time on even
 searches, in packs on odd ones. Each is killed --kills times, the coordinator or one of its workers, and started again
@@ -37,7 +37,6 @@ NUM_WORKERS = 2
 EPOCHS = 3
 NUM_TRIALS = {"tiny_spaces:build": 10, "mlp": 24}
 """So many that a search is not over before its second kill."""
-PATIENCE_SECONDS = 600.0
 
 SPACE = '''
 import keras
@@ -134,30 +133,32 @@ class Harness:
     Args:
         folder: Where the searches are.
         rng: Chooses moments and victims.
+        patience: Seconds without a new line in a journal after which its search stalls.
     """
 
-    def __init__(self, folder: Path, rng: random.Random) -> None:
+    def __init__(self, folder: Path, rng: random.Random, *, patience: float) -> None:
         self.folder = folder
         self.kills: Counter[str] = Counter()
-        self._rng = rng
+        self._rng, self._patience = rng, patience
+        self._num_lines, self._moved = 0, time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, path: Path, *, num_kills: int) -> list[str]:
         """Lets the coordinator finish a search, killing as it goes; returns what is wrong."""
-        end = time.monotonic() + PATIENCE_SECONDS
+        self._moved = time.monotonic()
         wrong: list[str] = []
         for victim in self._victims(num_kills):
             # Not while TensorFlow is imported, which would be most kills: when this search is under way again.
             lines = len(self._lines(path)) + self._rng.randrange(1, 20)
             while len(self._lines(path)) < lines and not self._is_over(path):
-                self._keep_running(end)
+                self._keep_running(path)
             time.sleep(self._rng.random() * 0.2)
             before = self._trials(path)
             self._kill(victim)
             if missing := before - self._trials(path):
                 wrong.append(f"a kill of the {victim} lost trials {sorted(missing)}")
         while not self._is_over(path):
-            self._keep_running(end)
+            self._keep_running(path)
         return wrong
 
     def close(self) -> None:
@@ -171,15 +172,18 @@ class Harness:
         self._rng.shuffle(kinds)
         return [kinds[index % 2] for index in range(num_kills)]
 
-    def _keep_running(self, end: float) -> None:
+    def _keep_running(self, path: Path) -> None:
         if self._process is None or self._process.poll() is not None:
             if self._process is not None and self._process.returncode not in (0, -signal.SIGKILL):
                 raise RuntimeError(f"the coordinator ended with {self._process.returncode}")
             command = [sys.executable, __file__, "--coordinate", str(self.folder)]
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen(command, cwd=self.folder, env=environment)
-        if time.monotonic() > end:
-            raise RuntimeError("the search stalls")
+        num_lines = len(self._lines(path))
+        if num_lines != self._num_lines:
+            self._num_lines, self._moved = num_lines, time.monotonic()
+        if time.monotonic() > self._moved + self._patience:
+            raise RuntimeError(f"{path.name} stalls: its journal did not grow for {self._patience:.0f} s")
         time.sleep(0.005)
 
     def _kill(self, victim: str) -> None:
@@ -257,6 +261,7 @@ def main() -> int:
     parser.add_argument("--searches", type=int, default=50)
     parser.add_argument("--kills", type=int, default=2, help="kills a search")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds without news after which one stalls")
     parser.add_argument("--quick", action="store_true", help="one search")
     parser.add_argument("--coordinate", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -268,7 +273,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, num_searches=num_searches)
-        harness = Harness(folder, random.Random(options.seed))
+        harness = Harness(folder, random.Random(options.seed), patience=options.patience)
         try:
             for path in sorted(folder.glob("search-*")):
                 start = time.monotonic()
