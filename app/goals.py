@@ -150,6 +150,20 @@ def shown_unmet(unmet: Unmet) -> str:
     )
 
 
+def none_keeps(unmet: Unmet, *, reason: str) -> str:
+    """Returns why a search came to nothing whose trials all break a limit.
+
+    Args:
+        unmet: The limit.
+        reason: Why the search ended.
+    """
+    return (
+        f"no trial keeps the limit {shown_limit(unmet.limit)} ({reason}); the nearest is trial {unmet.trial} with "
+        f"{shown_measure(unmet.limit.measure, unmet.closest)}: allow more in a new search, or give this one more time "
+        "or trials with `tamiz resume`, and it comes as near as it can"
+    )
+
+
 _LABELS = {LATENCY: "latency", PARAMETERS: "parameters", SIZE: "size", FLOPS: "operations", MEMORY: "memory"}
 
 

@@ -12,6 +12,7 @@ from typing import final
 from app.errors import SearchError
 from app.execution.executor import Event, Training
 from app.execution.messages import EpochEnded, PackFailed, RunPack, RunTrial, TrialEnded, WorkerReplaced
+from app.goals import none_keeps
 from app.interrupts import Interrupts
 from app.longer_schedule import longer_schedule
 from app.overview import OverviewBoard
@@ -347,6 +348,8 @@ class SearchLoop:
 
     def _why_nothing(self, reason: str) -> str:
         trials = list(self._record.history.values())
+        if unmet := unmet_limits(self._algorithm.history, self._algorithm.recipe.limits, after=1):
+            return none_keeps(unmet[0], reason=reason)
         if any(isinstance(trial.outcome, Failed) for trial in trials):
             return f"no trial succeeded ({reason}); the last failure: {_failure(trials)}"
         advice = "give the search more --time" if math.isfinite(self._budget.end) else "let a trial go on for longer"

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 
 from app.errors import ConfigError, RunDirectoryError
@@ -75,8 +76,8 @@ def add_result(directory: RunDirectory, configuration: Configuration, value: flo
     """
     with _record_of(directory) as record, _told_as_config_error():
         complete = filled(configuration, space=_space(record))
-        if not math.isfinite(value):
-            raise ConfigError(f"the value is {value}: expected a finite {record.objective.name}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ConfigError(f"the value is {value!r}: expected a finite {record.objective.name}")
         number = record.history.next_number
         record.add(complete, record.objective.to_loss(value))
         return number

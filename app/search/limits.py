@@ -159,7 +159,8 @@ def parse_limit(text: str, *, others: Collection[str] = ()) -> Limit:
         others: further measures that may be named.
 
     Raises:
-        ValueError: not of this form, an unknown measure (the nearest is offered), or a unit that it does not have.
+        ValueError: not of this form, an unknown measure (the nearest is offered), a unit that it does not have, or a
+            bound that no model can keep.
     """
     found = _PATTERN.fullmatch(text)
     name, sign, right = found.groups() if found else ("", "", "")
@@ -179,6 +180,8 @@ def parse_limit(text: str, *, others: Collection[str] = ()) -> Limit:
         point = ", with a point before its decimals" if "," in right else ""
         raise ValueError(f"The limit {text!r} ends in {right!r}; expected a number{point}{rule}.")
     bound = float(number[1].replace("_", "").replace(",", "")) * factor * units[unit]
+    if measure in MODEL_MEASURES and "<" in sign and bound <= 0.0:
+        raise ValueError(f"The limit {text!r} can never be kept; expected a number above 0.")
     return Limit(measure, bound, Sense.AT_MOST if "<" in sign else Sense.AT_LEAST)
 
 

@@ -853,6 +853,16 @@ def test_a_pack_is_no_larger_than_the_time_for_it() -> None:
     assert replace(endless, seconds=10.0).limit(promoted) > replace(endless, seconds=10.0).limit(suggestion)
 
 
+def test_a_search_that_ends_before_it_may_break_its_limits_says_so(directory: RunDirectory) -> None:
+    told = (
+        r"no trial keeps the limit latency <= 1 ms \(all trials are done\); the nearest is trial \d with \d+ ms: allow "
+        r"more in a new search, or give this one more time or trials with `tamiz resume`, and it comes as near as it ca"
+    )
+    session = Session(directory, max_trials=3, limits=(Limit("latency_ms", 1.0),))
+    with pytest.raises(SearchError, match=told):
+        session.run(FunctionExecutor(directory, latency=5.0))
+
+
 def test_where_nothing_keeps_the_limits_the_search_goes_on_past_them(directory: RunDirectory) -> None:
     executor = FunctionExecutor(directory, latency=5.0)
     Session(directory, max_trials=8, limits=(Limit("latency_ms", 1.0),)).run(executor)

@@ -85,8 +85,11 @@ def test_an_added_result_is_known_to_the_search_but_is_not_refitted(tmp_path: Pa
 
 
 def test_a_result_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "run")
     with pytest.raises(ConfigError, match="the value is nan: expected a finite accuracy"):
-        add_result(begun(tmp_path / "run"), {}, float("nan"))
+        add_result(directory, {}, float("nan"))
+    with pytest.raises(ConfigError, match=r"the value is '0\.5': expected a finite accuracy"):
+        add_result(directory, {}, "0.5")  # type: ignore[arg-type]
 
 
 def test_a_search_that_is_over_takes_nothing_more(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_limits_are_read_with_their_units(text: str, limit: Limit) -> None:
     ("text", "message"),
     [
         ("latency", r"limit 'latency' cannot be read; expected a measure, <= or >=, and a number"),
+        ("latency_ms<=-1", r"The limit 'latency_ms<=-1' can never be kept; expected a number above 0\."),
+        ("size_mb<=0", "can never be kept"),
         ("latency=5", "cannot be read"),
         ("<=5", "cannot be read"),
         ("", "cannot be read"),
