@@ -21,7 +21,7 @@ from app.config import (
 from app.data_config import NO_CACHE
 from app.errors import ConfigError
 from app.quantities import parse_bytes, parse_duration
-from pipelines.addresses import is_path, shown_database, shown_place
+from pipelines.addresses import is_path, is_url, shown_database, shown_place
 from pipelines.balance import Balance
 from pipelines.feature_groups import DEFAULT_STORE, find_group
 from pipelines.sources.image_folder import LABEL, is_image_folder
@@ -174,6 +174,7 @@ class ExecutionArguments:
         worker_memory: Size such as ``4GB``.
         ray_address: Address of a Ray cluster.
         packing: Whether trials of one shape train together; None leaves the setting as it is.
+        checkpoints: URL or folder for the states of trials.
     """
 
     executor: str = ""
@@ -182,6 +183,7 @@ class ExecutionArguments:
     worker_memory: str = ""
     ray_address: str = ""
     packing: bool | None = None
+    checkpoints: str = ""
 
 
 def execution_config(base: ExecutionConfig, given: ExecutionArguments) -> ExecutionConfig:
@@ -198,6 +200,8 @@ def execution_config(base: ExecutionConfig, given: ExecutionArguments) -> Execut
             placement=_choice("placement", given.placement, Placement),
             worker_memory=parse_bytes(given.worker_memory) if given.worker_memory else 0,
             ray_address=given.ray_address,
+            # A URL as it is: one with a password is refused, not cut.
+            checkpoints=given.checkpoints if is_url(given.checkpoints) else _settled(given.checkpoints),
         ),
         packing=base.packing if given.packing is None else given.packing,
     )
@@ -227,6 +231,11 @@ class Changes:
         Raises:
             ConfigError: A value cannot be used.
         """
+        if self.execution.checkpoints not in ("", config.execution.checkpoints):
+            raise ConfigError(
+                f"checkpoints are {self.execution.checkpoints!r}: those of this search stay where it began to keep "
+                f"them, {config.execution.checkpoints or 'in its run directory'}; leave them out"
+            )
         search = replace(
             config.search,
             seconds=config.search.seconds if self.seconds is None else self.seconds,

@@ -110,6 +110,7 @@ def search(
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "",
     ray_address: Annotated[str, typer.Option(help="Ray cluster to join [default: started here].")] = "",
     packing: Annotated[bool | None, typer.Option(help="Trials of one shape train in one graph.")] = None,
+    checkpoints: Annotated[str, typer.Option(help="URL for the states of trials: s3://bucket/folder.")] = "",
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options here win.")] = None,
 ) -> None:
     """Search, train, test, export and verify a model for a table."""
@@ -119,7 +120,7 @@ def search(
     given = data_arguments(data, sql=sql, url=url, join=join, data_dir=data_dir, max_file_size=max_file_size)
     execution = ExecutionArguments(
         executor=executor, workers=workers, placement=placement, worker_memory=worker_memory,
-        ray_address=ray_address, packing=packing,
+        ray_address=ray_address, packing=packing, checkpoints=checkpoints,
     )  # fmt: skip
     forecast = ForecastConfig(
         series_id=series_id, horizon=horizon, context=context, stride=stride, season=season,

@@ -184,6 +184,8 @@ class ExecutionConfig:
         worker_memory: Bytes of memory past which a worker is replaced; 0 takes a share of the machine's.
         ray_address: Address of a Ray cluster; empty starts Ray on this machine.
         packing: Whether trials of one shape train together in one graph.
+        checkpoints: URL that fsspec opens, or folder, in which the states of trials are kept; empty keeps them in the
+            run directory.
     """
 
     executor: ExecutorKind = ExecutorKind.LOCAL
@@ -192,6 +194,7 @@ class ExecutionConfig:
     worker_memory: int = 0
     ray_address: str = ""
     packing: bool = True
+    checkpoints: str = ""
 
     def __post_init__(self) -> None:
         """Checks ranges.

@@ -37,6 +37,7 @@ from app.goals import measure_label, shown_limit, shown_measure
 from app.run_directory import RunDirectory, read_json
 from app.search.limits import MEMORY, MODEL_MEASURES, Limit
 from app.search_record import SearchRecord
+from app.state_store import PREDICTIONS_FILE, state_store
 from app.summary import ensemble_chosen
 from app.time_budget import TimeBudget
 from app.training.kept_predictions import KeptPredictions, kept_predictions
@@ -136,9 +137,10 @@ def held_out_candidates(directory: RunDirectory, trials: Mapping[int, object]) -
         rows = [judged_rows(development)]
     encoded = load_encoded(directory.encoded)
     held_out = np.concatenate(rows)
-    found = {}
+    found, states = {}, state_store(directory)
     for trial in trials:
-        kept = [kept_predictions(part) for part in ensemble_parts(directory.trial_state(trial))]
+        with states.held(trial, only=[PREDICTIONS_FILE]) as state:
+            kept = [kept_predictions(part) for part in ensemble_parts(state)]
         parts = [part for part in kept if part is not None]
         if [part.num_rows for part in parts] != [len(part) for part in rows]:
             continue

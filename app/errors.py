@@ -28,6 +28,10 @@ class SearchError(TamizError):
     """The search cannot go on."""
 
 
+class StateStoreError(TamizError):
+    """The place where the states of trials are kept cannot be reached."""
+
+
 class WorkerError(TamizError):
     """A worker process could not do what it was asked."""
 

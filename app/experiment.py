@@ -50,6 +50,7 @@ from app.search_stage import (
     suited_config,
     time_budget,
 )
+from app.state_store import with_own_checkpoints
 from app.summary import data_found
 from app.table_stage import keep_encoded, table_of
 from app.view import ConsoleView, View
@@ -91,6 +92,9 @@ def prepare(source: DataLike, config: ExperimentConfig, *, path: Path, view: Vie
         view.say(f"warning: {warning}")
     directory = RunDirectory(path)
     directory.check_free()
+    config = with_own_checkpoints(config)
+    if config.execution.checkpoints:
+        view.say(f"The states of trials are kept at {config.execution.checkpoints}")
     with table_of(open_source(source), config, directory=directory, view=view) as table:
         config = suited_config(config, table.known.schema)
         check_goals(config, table.known.schema)

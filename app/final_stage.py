@@ -40,6 +40,7 @@ from app.search.limits import PARAMETERS
 from app.search.trial import Resource, Trial
 from app.search_progress import Progress
 from app.search_record import SearchRecord
+from app.state_store import BEST_FILE, state_store
 from app.time_budget import TimeBudget
 from app.training.seeding import derive_seed
 from app.view import View
@@ -117,7 +118,7 @@ def _why_as_it_is(winner: Trial, *, record: SearchRecord, budget: TimeBudget) ->
 
 
 def _has_network(trial: Trial, record: SearchRecord) -> bool:
-    return (record.directory.trial_state(trial.number) / "best").is_file()
+    return BEST_FILE in state_store(record.directory).sizes(trial.number)
 
 
 def _with_network(winner: Trial, *, record: SearchRecord, view: View) -> Trial:

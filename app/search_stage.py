@@ -34,6 +34,7 @@ from app.search_loop import SearchLoop, SearchView
 from app.search_progress import Search
 from app.search_record import SearchRecord
 from app.shared_scores import ONE_SHOT, agreement_told, ranking_warning
+from app.state_store import check_checkpoints
 from app.summary import search_begins, search_ended
 from app.time_budget import IMAGE_REBUILDING, TimeBudget
 from app.view import View
@@ -56,6 +57,7 @@ def check_settings(config: ExperimentConfig) -> None:
         SpaceError: The space is unknown.
         ConfigError: The algorithm or a limit is unknown; the message names the nearest.
         RunDirectoryError: There is no earlier run to start from.
+        StateStoreError: The states of trials cannot be kept where they are to be.
     """
     check_space_name(config.search.space)
     check_one_shot(config)
@@ -66,6 +68,8 @@ def check_settings(config: ExperimentConfig) -> None:
             read_limit(limit)
     for run in config.search.start_from:
         check_start(Path(run))
+    if config.execution.checkpoints:
+        check_checkpoints(config.execution.checkpoints)
 
 
 def suited_config(config: ExperimentConfig, schema: DatasetSchema) -> ExperimentConfig:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Container, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import final
 
 from app.run_directory import RunDirectory
 from app.search.trial import History, Paused, Trial
+from app.state_store import BEST_FILE, PREDICTIONS_FILE, state_store
 
-ENSEMBLE_FILES = ("best", "predictions")
-"""Of a state, or of each of its folds: the weights of the best epoch, and what they answered on the rows held out."""
+ENSEMBLE_FILES = (BEST_FILE, PREDICTIONS_FILE)
+"""Of a state, or of each of its folds."""
 
 POOL_BYTES = 512 * 2**20
 """What the trials that wait for an ensemble may take on disk, beside the best ones."""
@@ -30,11 +30,11 @@ class TrialStates:
     """
 
     def __init__(self, directory: RunDirectory, *, known: Container[int], keep: int, pool: int = 0) -> None:
-        self._directory, self._keep, self._pool = directory, keep, pool
-        found = {int(path.parent.name) for path in directory.trials.glob("*/state")}
+        self._store, self._keep, self._pool = state_store(directory), keep, pool
+        found = self._store.numbers()
         strangers = {number for number in found if number not in known}
         for number in strangers:
-            shutil.rmtree(directory.trial_state(number), ignore_errors=True)
+            self._store.delete(number)
         # Only these can have a state: looking at all trials after each would be most of a long search's cost.
         self._present = found - strangers
         self._sizes: dict[int, int] = {}
@@ -81,18 +81,16 @@ class TrialStates:
     def _reduced(self, number: int) -> int:
         """Leaves of a state what an ensemble needs; returns its size in bytes."""
         if number not in self._sizes:
-            state = self._directory.trial_state(number)
-            files = [path for path in state.rglob("*") if path.is_file()]
-            self._sizes[number] = sum(path.stat().st_size for path in files if path.name in ENSEMBLE_FILES)
-            for path in files:
-                if path.name not in ENSEMBLE_FILES:
-                    path.unlink(missing_ok=True)
+            sizes = self._store.sizes(number)
+            needed = {name for name in sizes if PurePosixPath(name).name in ENSEMBLE_FILES}
+            self._sizes[number] = sum(sizes[name] for name in needed)
+            self._store.delete(number, names=sizes.keys() - needed)
             if not self._sizes[number]:
                 self._remove(number)
         return self._sizes.get(number, 0)
 
     def _remove(self, number: int) -> None:
-        shutil.rmtree(self._directory.trial_state(number), ignore_errors=True)
+        self._store.delete(number)
         self._present.discard(number)
         self._sizes.pop(number, None)
 

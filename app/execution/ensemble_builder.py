@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import final
 
 from app.ensemble_file import SavedEnsemble, SavedNetwork, write_ensemble
@@ -14,6 +15,7 @@ from app.execution.messages import EnsembleMember, EnsembleSaved, SaveEnsemble
 from app.run_directory import RunDirectory
 from app.search.limits import PARAMETERS
 from app.search.space import Value
+from app.state_store import BEST_FILE, state_store
 from app.training.averaged_networks import WeightedNetwork
 from app.training.final_model import FinalModel, averaged, encoders_of, load_network, save_network
 from app.training.measuring import ModelMeasurer
@@ -38,7 +40,7 @@ class EnsembleBuilder:
         self, trainer: Trainer, parts: Sequence[TrainingPart], *, directory: RunDirectory, measurer: ModelMeasurer
     ) -> None:
         self._trainer, self._parts = trainer, tuple(parts)
-        self._directory, self._measurer = directory, measurer
+        self._directory, self._measurer, self._states = directory, measurer, state_store(directory)
         self._built: dict[int, tuple[WeightedNetwork, ...]] = {}
         self._broken: set[int] = set()
 
@@ -115,20 +117,25 @@ class EnsembleBuilder:
         return True
 
     def _networks(self, trial: int, values: Mapping[str, Value]) -> list[WeightedNetwork]:
-        folders = ensemble_parts(self._directory.trial_state(trial))
-        networks = []
-        for number, (folder, part) in enumerate(zip(folders, self._parts, strict=True), start=1):
-            network = network_of_trial(self._trainer, part, values=values, state=folder)
-            fold = number if len(self._parts) > 1 else 0
-            suffix = f"-fold-{fold}" if fold else ""
-            path = self._directory.members / f"{trial:04d}{suffix}.keras"
-            save_network(network.model, path)
-            # Inside a distribution strategy a network is in several places at once; elsewhere it is what was saved.
-            mirrored = self._trainer.placement.num_replicas > 1
-            model = load_network(path) if mirrored else network.model
-            file = str(path.relative_to(self._directory.best))
-            networks.append(WeightedNetwork(model=model, answers=network.answers, file=file, trial=trial, fold=fold))
-        return networks
+        with self._states.held(trial, only=[BEST_FILE]) as state:
+            parts = zip(ensemble_parts(state), self._parts, strict=True)
+            return [
+                self._network(trial, values, part=part, state=folder, fold=number if len(self._parts) > 1 else 0)
+                for number, (folder, part) in enumerate(parts, start=1)
+            ]
+
+    def _network(
+        self, trial: int, values: Mapping[str, Value], *, part: TrainingPart, state: Path, fold: int
+    ) -> WeightedNetwork:
+        network = network_of_trial(self._trainer, part, values=values, state=state)
+        suffix = f"-fold-{fold}" if fold else ""
+        path = self._directory.members / f"{trial:04d}{suffix}.keras"
+        save_network(network.model, path)
+        # Inside a distribution strategy a network is in several places at once; elsewhere it is what was saved.
+        mirrored = self._trainer.placement.num_replicas > 1
+        model = load_network(path) if mirrored else network.model
+        file = str(path.relative_to(self._directory.best))
+        return WeightedNetwork(model=model, answers=network.answers, file=file, trial=trial, fold=fold)
 
     def _remove_others(self, files: set[str]) -> None:
         for path in self._directory.members.glob("*.keras"):

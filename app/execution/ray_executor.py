@@ -1,7 +1,7 @@
 """Workers on a Ray cluster: one actor each, in a placement group that holds their cores and GPUs.
 
 The run directory must be on a file system that all machines of the cluster share: workers read the rows there and
-keep the states of trials there. The journal is written by the coordinator alone.
+keep the states of trials there, or behind a URL (`app.state_store`). The journal is written by the coordinator alone.
 """
 
 from __future__ import annotations

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import final
 
 import keras
 
+from app.errors import StateStoreError
 from app.evaluation.metrics import METRICS
 from app.execution.conversation import Conversation
 from app.execution.machine import resident_memory
@@ -20,6 +23,7 @@ from app.run_directory import RunDirectory
 from app.search.limits import PARAMETERS
 from app.search.space import Space
 from app.search.trial import Completed, Failed, Outcome, Paused, Pruned
+from app.state_store import state_store
 from app.training.checkpoint import CheckpointError, DiskFullError
 from app.training.epochs import EpochResult, NonFiniteError
 from app.training.fold_data import load_folds
@@ -31,7 +35,7 @@ from app.training.packing.live import PackMember
 from app.training.packing.pack import MemberEnded, PackTrainer
 from app.training.seeding import derive_seed
 from app.training.strategy import Placement
-from app.training.trainer import End, Trainer
+from app.training.trainer import End, Trainer, TrainingResult
 from app.training.trial_data import TrialData
 from pipelines.balance import Balance
 from search_spaces.catalogue import SpaceError
@@ -51,6 +55,7 @@ class TrialRunner:
 
     Attributes:
         trainer: Trains one network on the training rows.
+        states: Where the states of trials are kept.
         measurer: Measures networks that are not trained yet.
         alone: Why every trial trains alone; empty when packs can be trained.
     """
@@ -65,7 +70,7 @@ class TrialRunner:
         conversation: Conversation,
     ) -> None:
         config = directory.read_config()
-        self._request, self._directory, self._conversation = request, directory, conversation
+        self._request, self._conversation, self.states = request, conversation, state_store(directory)
         trainer_on = partial(
             Trainer,
             space_name=config.search.space,
@@ -112,33 +117,21 @@ class TrialRunner:
         measures: dict[str, float] = {}
         outcome: Outcome
         try:
-            measures = self._measured(request)
-            broken = any(not limit.holds(measures.get(limit.measure, limit.bound)) for limit in self._request.limits)
-            if broken and not request.past_limits:
-                return TrialEnded(
-                    trial=request.number,
-                    outcome=Pruned(0),
-                    num_parameters=int(measures.get(PARAMETERS, 0)),
-                    seconds=time.perf_counter() - start,
-                    measures=measures,
-                )
-            train = self.trainer.train_trial
-            if self._folds is not None:
-                train = partial(self._folds.train_trial, leave_above=request.leave_above)
-            result = train(
-                request.hyperparameters,
-                known=request.space,
-                budget=request.budget,
-                seed=derive_seed(self._request.seed, "trial", request.number),
-                state=self._directory.trial_state(request.number),
-                report=self._reporter(request.number, epochs),
-                ask=self._conversation.asker(
-                    request.number, request.deadline, has_to_answer=request.has_to_answer
-                ),
-            )
+            with self.states.held(request.number) as state:
+                measures = self.measurer.measure(request.hyperparameters, state=state)
+                if self._is_beyond_limits(measures) and not request.past_limits:
+                    return TrialEnded(
+                        trial=request.number,
+                        outcome=Pruned(0),
+                        num_parameters=int(measures.get(PARAMETERS, 0)),
+                        seconds=time.perf_counter() - start,
+                        measures=measures,
+                    )
+                result = self._train(request, state=state, epochs=epochs)
+                self.states.keep(request.number, ended=True)
         except (EOFError, ConnectionError):
             raise
-        except DiskFullError as error:
+        except (DiskFullError, StateStoreError) as error:
             return TrialEnded(trial=request.number, outcome=Failed(str(error)), disk_full=True)
         except (NonFiniteError, SpaceError, CheckpointError) as error:
             outcome = Failed(one_line(str(error)))
@@ -158,6 +151,23 @@ class TrialRunner:
         return TrialEnded(
             trial=request.number, outcome=outcome, seconds=seconds, memory=resident_memory(), measures=measures
         )
+
+    def _train(self, request: RunTrial, *, state: Path, epochs: list[EpochResult]) -> TrainingResult:
+        train = self.trainer.train_trial
+        if self._folds is not None:
+            train = partial(self._folds.train_trial, leave_above=request.leave_above)
+        return train(
+            request.hyperparameters,
+            known=request.space,
+            budget=request.budget,
+            seed=derive_seed(self._request.seed, "trial", request.number),
+            state=state,
+            report=self._reporter(request.number, epochs),
+            ask=self._conversation.asker(request.number, request.deadline, has_to_answer=request.has_to_answer),
+        )
+
+    def _is_beyond_limits(self, measures: Mapping[str, float]) -> bool:
+        return any(not limit.holds(measures.get(limit.measure, limit.bound)) for limit in self._request.limits)
 
     def run_pack(self, request: RunPack) -> TrialEnded:
         """Trains a pack, and what cannot train in one trial by trial; returns how the last member ended."""
@@ -180,7 +190,7 @@ class TrialRunner:
                 self._train_pack(train, request, tell)
             except (EOFError, ConnectionError):
                 raise
-            except DiskFullError as error:
+            except (DiskFullError, StateStoreError) as error:
                 for number in list(waiting):
                     tell(TrialEnded(trial=number, outcome=Failed(str(error)), disk_full=True))
             except Exception as error:  # whatever stops a pack as a whole need not stop its members
@@ -205,6 +215,7 @@ class TrialRunner:
             if member.end is None:
                 outcome = Failed(one_line(str(member.error)))
             else:
+                self.states.keep(member.number, ended=True)
                 outcome = self._outcome(member.end, member.epoch, epochs[member.number])
             tell(
                 TrialEnded(
@@ -224,22 +235,19 @@ class TrialRunner:
                 return None
             return {number for number in stopped if number is not None}
 
-        members = [
-            PackMember(
-                number=trial.number,
-                values=trial.hyperparameters,
-                known=trial.space,
-                budget=trial.budget,
-                seed=derive_seed(self._request.seed, "trial", trial.number),
-                state=self._directory.trial_state(trial.number),
-            )
-            for trial in request.trials
-        ]
-        train(members, report=report, ended=left, ask=ask)
-
-    def _measured(self, request: RunTrial) -> dict[str, float]:
-        """What is known of a trial's network before it is trained."""
-        return self.measurer.measure(request.hyperparameters, state=self._directory.trial_state(request.number))
+        with contextlib.ExitStack() as stack:
+            members = [
+                PackMember(
+                    number=trial.number,
+                    values=trial.hyperparameters,
+                    known=trial.space,
+                    budget=trial.budget,
+                    seed=derive_seed(self._request.seed, "trial", trial.number),
+                    state=stack.enter_context(self.states.held(trial.number)),
+                )
+                for trial in request.trials
+            ]
+            train(members, report=report, ended=left, ask=ask)
 
     def _metrics_at_best(self, epochs: list[EpochResult]) -> dict[str, float]:
         """The further metrics of a trained trial, at its best epoch or after its last fold."""
@@ -252,6 +260,7 @@ class TrialRunner:
         """Returns what tells of every epoch of a trial; `epochs` grows by those of the whole trial."""
 
         def report(result: EpochResult) -> None:
+            self.states.keep(trial)
             if not result.fold:
                 epochs.append(result)
             self._conversation.tell_epoch(trial, result, loss=self._loss(result))

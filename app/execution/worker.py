@@ -42,6 +42,7 @@ from app.execution.messages import (
     one_line,
 )
 from app.run_directory import RunDirectory
+from app.state_store import BEST_FILE
 from app.training.devices import may_gather, why_gather
 from app.training.epochs import EpochResult, Verdict
 from app.training.seeding import derive_seed
@@ -249,11 +250,11 @@ class Worker:
         from app.training.trial_network import network_of_trial
 
         runner, directory = self._opened()
-        state = directory.trial_state(request.trial)
         try:
-            network = network_of_trial(
-                runner.trainer, runner.trainer.part, values=request.hyperparameters, state=state
-            )
+            with runner.states.held(request.trial, only=[BEST_FILE]) as state:
+                network = network_of_trial(
+                    runner.trainer, runner.trainer.part, values=request.hyperparameters, state=state
+                )
             write_image_board(runner.trainer, network, directory)
         except Exception:
             print(traceback.format_exc(), file=sys.stderr, flush=True)
@@ -266,13 +267,13 @@ class Worker:
         from app.training.final_model import final_model_of_trial
 
         runner, directory = self._opened()
-        state = directory.trial_state(request.trial)
         if len(runner.parts) > 1:
             return False  # it came to a network for each fold
         try:
-            self._final = final_model_of_trial(
-                runner.trainer, directory, values=request.hyperparameters, state=state
-            )
+            with runner.states.held(request.trial, only=[BEST_FILE]) as state:
+                self._final = final_model_of_trial(
+                    runner.trainer, directory, values=request.hyperparameters, state=state
+                )
         except (CheckpointError, FileNotFoundError):
             return False
         return True

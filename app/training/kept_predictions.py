@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.evaluation.predictions import Predictions
+from app.state_store import PREDICTIONS_FILE
 from app.training.checkpoint import CheckpointError, load_state, save_state
-
-FILE = "predictions"
 
 MOST_BYTES = 64 * 2**20
 """Of one trial on the rows of one part: with thousands of classes and many rows, predictions are larger than networks.
@@ -60,13 +59,13 @@ def keep_predictions(state: Path, predictions: Predictions, *, class_weights: tu
     arrays = {name: [array.astype(np.float32, copy=False)] for name, array in found.items() if array is not None}
     if sum(group[0].nbytes for group in arrays.values()) > MOST_BYTES:
         return
-    save_state(state / FILE, arrays=arrays, header={"class_weights": list(class_weights)})
+    save_state(state / PREDICTIONS_FILE, arrays=arrays, header={"class_weights": list(class_weights)})
 
 
 def kept_predictions(state: Path) -> KeptPredictions | None:
     """Returns what `keep_predictions` wrote; None where there is nothing, or nothing that can be read."""
     try:
-        groups, header = load_state(state / FILE)
+        groups, header = load_state(state / PREDICTIONS_FILE)
     except (OSError, CheckpointError):
         return None
     return KeptPredictions(

@@ -12,7 +12,7 @@ from app.arguments import (
     execution_config,
     experiment_config,
 )
-from app.config import DEFAULT_SECONDS, DataConfig, ExecutionConfig, ExecutorKind, Placement
+from app.config import DEFAULT_SECONDS, DataConfig, ExecutionConfig, ExecutorKind, ExperimentConfig, Placement
 from app.errors import ConfigError
 
 
@@ -113,7 +113,13 @@ def test_devices_may_be_listed_with_commas() -> None:
 
 def test_settings_of_the_workers_are_read() -> None:
     given = ExecutionArguments(
-        executor="ray", workers=3, placement="per-device", worker_memory="4GB", ray_address="auto", packing=False
+        executor="ray",
+        workers=3,
+        placement="per-device",
+        worker_memory="4GB",
+        ray_address="auto",
+        packing=False,
+        checkpoints="s3://key:secret@bucket/states",
     )
     assert execution_config(ExecutionConfig(), given) == ExecutionConfig(
         executor=ExecutorKind.RAY,
@@ -122,8 +128,29 @@ def test_settings_of_the_workers_are_read() -> None:
         worker_memory=4 * 10**9,
         ray_address="auto",
         packing=False,
+        # Whole: what would be refused must not be cut to what is not.
+        checkpoints="s3://key:secret@bucket/states",
     )
     assert execution_config(ExecutionConfig(workers=2), ExecutionArguments()) == ExecutionConfig(workers=2)
+
+
+def test_a_folder_for_checkpoints_is_that_of_where_the_command_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ExecutionArguments(checkpoints="states")
+    assert execution_config(ExecutionConfig(), given).checkpoints == str(tmp_path / "states")
+
+
+def test_checkpoints_stay_where_they_are_when_a_search_is_resumed() -> None:
+    config = ExperimentConfig(execution=ExecutionConfig(checkpoints="s3://bucket/adult-1"))
+    same = Changes(execution=ExecutionArguments(checkpoints="s3://bucket/adult-1"))
+    assert same.applied(config) == config
+    other = Changes(execution=ExecutionArguments(checkpoints="s3://other"))
+    with pytest.raises(ConfigError, match=r"'s3://other': those of this search stay .* s3://bucket/adult-1; leave"):
+        other.applied(config)
+    with pytest.raises(ConfigError, match=r"began to keep them, in its run directory; leave them out"):
+        other.applied(ExperimentConfig())
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ configs = st.builds(
         worker_memory=st.integers(0, 2**50),
         ray_address=texts,
         packing=st.booleans(),
+        checkpoints=texts,
     ),
     training=st.builds(
         TrainingConfig,

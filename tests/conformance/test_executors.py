@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,13 +370,51 @@ def test_a_killed_worker_loses_its_trial_and_the_next_one_runs(running: OpenExec
     assert events[-1].outcome == Paused(max(event.epoch for event in events if isinstance(event, EpochEnded)))
 
 
-def test_a_worker_that_dies_between_two_trials_takes_none_with_it(running: OpenExecutor) -> None:
+@pytest.fixture
+def stored(running: OpenExecutor, tmp_path: Path) -> Iterator[Path]:
+    """The folder behind the URL at which the states of trials are kept meanwhile."""
+    config = running.directory.read_config()
+    execution = dataclasses.replace(config.execution, checkpoints=f"file://{tmp_path}/states")
+    try:
+        write_config(running.directory, dataclasses.replace(config, execution=execution))
+        running.executor.open(request_for(running.directory))
+        yield tmp_path / "states"
+    finally:
+        write_config(running.directory, config)
+        running.executor.open(request_for(running.directory))
+
+
+def test_a_worker_that_dies_between_two_trials_takes_none_with_it(running: OpenExecutor, stored: Path) -> None:
+    number = running.submit(budget=2)
+    told = [event for event in running.finish() if isinstance(event, EpochEnded)]
+    state = stored / f"{number:04d}"
+    assert {path.name for path in state.iterdir()} == {"current", "best", "predictions"}
+    assert not running.directory.trial_state(number).exists()
     os.kill(running.process, signal.SIGKILL)
     assert wait_until(lambda: not is_alive(running.process))
-    running.submit(budget=2)
-    ended = running.finish()[-1]
+    # The one that takes its place goes on from what is kept, and takes its network from there.
+    running.next_trial = number
+    running.submit(budget=4)
+    *epochs, ended = [event for event in running.finish() if isinstance(event, EpochEnded | TrialEnded)]
     assert isinstance(ended, TrialEnded)
-    assert ended.outcome == Paused(2)
+    assert ended.outcome == Paused(4)
+    again = [event for event in epochs if isinstance(event, EpochEnded)]
+    assert [event.epoch for event in again] == [1, 2, 3, 4]
+    assert [event.scalars for event in again[:2]] == [event.scalars for event in told]
+    request = TrainFinal(trial=number, hyperparameters=running.opened.space.default(), epochs=4, deadline=0.0)
+    reply = running.executor.call(request)
+    assert isinstance(reply, FinalTrained)
+    assert reply.of_trial
+    # What cannot be kept is no fault of the trial: the search ends with the reason, and can be resumed.
+    shutil.rmtree(stored)
+    stored.write_text("no folder")
+    running.submit(budget=1)
+    failed = running.finish()[-1]
+    assert isinstance(failed, TrialEnded)
+    assert failed.disk_full
+    assert isinstance(failed.outcome, Failed)
+    assert "cannot be reached (" in failed.outcome.reason
+    stored.unlink()
 
 
 def test_a_worker_that_hangs_past_its_lease_is_replaced(running: OpenExecutor) -> None:
