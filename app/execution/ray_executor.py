@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,7 +283,10 @@ def _connect(ray: Any, address: str, *, num_workers: int) -> None:
         ray.init(num_cpus=max(num_workers, num_cores()), include_dashboard=False, _system_config=config, **quiet)
         return
     try:
-        ray.init(address=address, **quiet)
+        with warnings.catch_warnings():
+            # Of a head that does not answer Ray warns with a line of its source, and then raises.
+            warnings.simplefilter("ignore")
+            ray.init(address=address, **quiet)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError, and gRPC's own
         reason = " ".join(str(error).split())[:200]
         raise WorkerError(

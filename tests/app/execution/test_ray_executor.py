@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 
@@ -23,6 +24,21 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with pytest.raises(WorkerError, match=r"no Ray cluster at 'nowhere' .*: expected an address such as auto or ray://"):
         RayExecutor(address="nowhere")
+
+
+def test_a_head_that_does_not_answer_is_told_of_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+    def time_out(**_: object) -> None:
+        # What it does after half a minute.
+        warnings.warn("Ray Client connection timed out.", stacklevel=2)
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "init", time_out)
+    told = r"no Ray cluster at 'ray://nowhere:1' \(ConnectionError: ray client connection timeout\)"
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(WorkerError, match=told):
+        RayExecutor(address="ray://nowhere:1")
+    assert warned == []
 
 
 def test_the_cores_of_a_cluster_are_divided_so_that_every_worker_fits_on_a_machine() -> None:
