@@ -21,6 +21,7 @@ from app.data_stage import KnownData, PreparedData
 from app.evaluation.metrics import imbalance_ratio
 from app.run_directory import RunDirectory, write_atomically, write_json
 from pipelines.image_files import PATH_COLUMN
+from pipelines.image_references import images_found
 from pipelines.raw_columns import encode_target
 from pipelines.row_hash import hash_rows
 from pipelines.row_weights import row_weights
@@ -195,9 +196,9 @@ def _manifest(data: KnownData, config: ExperimentConfig, told: RowsTold) -> Mapp
 
 
 def read_arrow(path: Path) -> pa.Table:
-    """Reads a table of a run directory, memory-mapped."""
+    """Reads a table of a run directory, memory-mapped; images that lie in files beside it are found there."""
     with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+        return images_found(pa.ipc.open_file(source).read_all(), path.parent.resolve())
 
 
 def _write_arrow(path: Path, table: pa.Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from dataclasses import replace
@@ -13,7 +14,8 @@ from app.errors import RunDirectoryError
 from app.run_directory import RunDirectory, read_json
 from pipelines.addresses import is_path
 from pipelines.errors import DataError
-from pipelines.image_files import with_images
+from pipelines.image_files import names_images, with_images
+from pipelines.row_files import RowFiles
 from pipelines.schema import DatasetSchema, RawType
 from pipelines.sources import (
     DEFAULT_MISSING_VALUES,
@@ -26,6 +28,9 @@ from pipelines.sources import (
 )
 from pipelines.sources.feature_source import FeatureSource
 from pipelines.windows import WindowSpec
+
+FIRST_ROWS = 1_000
+"""Rows by which it is told whether a table names images."""
 
 
 def read_options(config: ExperimentConfig, *, schema: DatasetSchema | None = None) -> ReadOptions:
@@ -122,7 +127,11 @@ def read_source(
 
 
 def finish_reading(
-    table: SourceTable, config: ExperimentConfig, *, schema: DatasetSchema | None = None
+    table: SourceTable,
+    config: ExperimentConfig,
+    *,
+    schema: DatasetSchema | None = None,
+    files: RowFiles | None = None,
 ) -> SourceTable:
     """Returns a table with the images that it names, after it was held against the lock file.
 
@@ -130,12 +139,14 @@ def finish_reading(
         table: What was read.
         config: The settings.
         schema: As for `read_options`.
+        files: The files that the table is mapped from, if it is.
 
     Raises:
         DataError: An image cannot be read.
         RunDirectoryError: The table is not what the lock file of the settings says.
     """
-    table = with_images(table, kinds=image_kinds(config, schema=schema), in_memory=config.data.in_memory)
+    kinds = image_kinds(config, schema=schema)
+    table = with_images(table, kinds=kinds, in_memory=config.data.in_memory, files=files)
     if config.data.lock and schema is None:
         check_lock(table.facts, Path(config.data.lock))
     return table
@@ -165,6 +176,22 @@ def is_large(source: Source, config: ExperimentConfig) -> bool:
     return size is not None and size > config.data.in_memory and not config.forecast.horizon
 
 
+def is_told_by_files(source: Source, config: ExperimentConfig) -> bool:
+    """Returns whether a source is large, and its own files say what it is: images that it names lie in other ones.
+
+    Args:
+        source: The source.
+        config: The settings.
+
+    Raises:
+        DataError: Its first rows cannot be read.
+    """
+    if not is_large(source, config):
+        return False
+    with contextlib.closing(source.chunks(read_options(config), chunk_rows=FIRST_ROWS)) as chunks:
+        return not names_images(next(chunks).table, kinds=image_kinds(config))
+
+
 def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: DataLike | None) -> None:
     """Checks that an experiment goes on with the data it began with.
 
@@ -185,7 +212,7 @@ def check_same_data(directory: RunDirectory, config: ExperimentConfig, source: D
         moved = replace(config.data, source=os.fspath(source), more_sources=(), sql="", url="")
         source = source_of(moved)
     source = open_source(source)
-    if is_large(source, config):
+    if is_told_by_files(source, config):
         description, (fingerprint, _) = source.name, source.prints()
     else:
         found = read_source(source, config)

@@ -18,15 +18,9 @@ from app.target_rows import rows_with_target, split_rows
 from pipelines.column_checks import check_columns
 from pipelines.data_report import DataProfile, profile_table
 from pipelines.errors import DataError
+from pipelines.image_duplicates import duplicate_notes, kept_together
 from pipelines.image_encoding import ImageRequest
-from pipelines.image_files import (
-    PATH_COLUMN,
-    duplicate_notes,
-    image_column,
-    image_hashes,
-    kept_together,
-    split_content,
-)
+from pipelines.image_files import PATH_COLUMN, image_column, image_hashes, split_content
 from pipelines.inference import infer_features
 from pipelines.preprocessing import PreprocessingState, fit_preprocessing
 from pipelines.raw_columns import encode_target

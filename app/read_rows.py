@@ -11,8 +11,18 @@ import pyarrow as pa
 
 from app.config import ExperimentConfig
 from app.data_lock import check_lock
-from app.data_source import finish_reading, is_large, read_options, read_source
-from pipelines.column_values import is_bytes
+from app.data_source import (
+    FIRST_ROWS,
+    finish_reading,
+    image_kinds,
+    is_large,
+    is_told_by_files,
+    read_options,
+    read_source,
+)
+from pipelines.image_files import names_images
+from pipelines.image_references import is_image_file
+from pipelines.row_files import RowFiles
 from pipelines.sources import Source, SourceFacts, SourceTable
 from pipelines.stored_rows import CHUNK_ROWS, StoredRows, store_rows
 
@@ -24,10 +34,12 @@ class ReadRows:
     Attributes:
         source: What was read; its table is memory-mapped where the rows are on disk.
         stored: The rows on disk; None where they are held in memory.
+        images: The files that hold the images of rows in memory, which name them; None where there are none.
     """
 
     source: SourceTable
     stored: StoredRows | None = None
+    images: RowFiles | None = None
 
     def parts(self) -> Iterator[pa.Table]:
         """Yields the rows in order, as many at once as may be in memory; all of them have the same types."""
@@ -75,9 +87,12 @@ def store_source(source: Source, config: ExperimentConfig, *, folder: Path) -> R
         files=files,
         folder=source.folder,
     )
-    if any(is_bytes(field.type) for field in stored.schema):
-        # Images are looked at one by one, where they are on disk.
-        return ReadRows(source=finish_reading(replace(read, table=read.table.cast(stored.schema)), config))
+    first = read.table.slice(0, FIRST_ROWS).cast(stored.schema)
+    if stored.files is not None or names_images(first, kinds=image_kinds(config)):
+        # Images are looked at one by one, where they are on disk; what stands beside them is small.
+        found = finish_reading(replace(read, table=read.table.cast(stored.schema)), config, files=stored.files)
+        stay = any(is_image_file(field.type) for field in found.table.schema)
+        return ReadRows(source=found, images=stored.files if stay else None)
     if config.data.lock:
         check_lock(read.facts, Path(config.data.lock))
     return ReadRows(source=read, stored=stored)
@@ -93,7 +108,7 @@ def facts_of(source: Source, config: ExperimentConfig) -> SourceFacts:
     Raises:
         DataError: It cannot be read.
     """
-    if not (source.is_open_ended or is_large(source, config)):
+    if not (source.is_open_ended or is_told_by_files(source, config)):
         return read_source(source, config).facts
     num_rows, names = 0, []
     for chunk in source.chunks(read_options(config), chunk_rows=CHUNK_ROWS):

@@ -89,7 +89,13 @@ def _prepared(source: Source, config: ExperimentConfig, *, folder: Path) -> Tabl
     rows = read_rows(source, config, folder=folder)
     if rows.stored is None:
         data = prepare_data(rows.source, config)
-        return Table(known=data.known, write=lambda final, directory: write_data(data, final, directory=directory))
+
+        def write(final: ExperimentConfig, directory: RunDirectory) -> None:
+            write_data(data, final, directory=directory)
+            if rows.images is not None:
+                rows.images.move(directory.data)
+
+        return Table(known=data.known, write=write)
     large = prepare_large(rows, config)
     return Table(
         known=large.prepared.known, write=lambda final, directory: write_large(large, final, directory=directory)

@@ -113,7 +113,7 @@ def waits(files: list[bytes], folder: Path, *, steps: int) -> dict[str, float]:
     # Each in turn on the same network, whose step is traced once.
     step = tf.function(model.train_step, autograph=False)
     kinds: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-        "decoded once": (tf.constant(decode.decode_all(files, are_paths=False)), lambda images: images),
+        "decoded once": (tf.constant(decode.decode_all(files, are_places=False)), lambda images: images),
         "bytes in memory": (tf.constant(files), decode),
         "files": (tf.constant([str(path) for path in paths]), decode.decode_files),
     }

@@ -198,6 +198,15 @@ def is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def has_bytes(kind: pa.DataType) -> bool:
+    """Whether a type is a record with ``bytes`` in it, as other libraries keep images with the names of their files.
+
+    Args:
+        kind: An Arrow type.
+    """
+    return pa.types.is_struct(kind) and any(field.name == "bytes" and is_bytes(field.type) for field in kind)
+
+
 def parse_numbers(text: pa.Array) -> pa.Array:
     """Return text as float64, null where it is missing or no number.
 

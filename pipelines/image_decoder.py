@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.image_encoding import ImageEncoding, Resize
 from pipelines.image_headers import EXIF_BYTES, EXIF_PLACES, MAX_PIXELS, ORIENTATION_TAG, TURNED
-from pipelines.image_references import file_paths, is_image_file
+from pipelines.image_references import image_places, is_image_file, read_places
 
 # TensorFlow publishes no types; this is the edge at which its tensors are Any.
 Tensor = Any
@@ -53,15 +53,16 @@ class ImageDecoder:
         spec = tf.TensorSpec(shape, tf.uint8)
         return tf.map_fn(self.decode_one, data, fn_output_signature=spec, parallel_iterations=_PARALLEL)
 
-    def decode_files(self, paths: Tensor) -> Tensor:
-        """Return as ``__call__`` the images in files; never in an exported graph, which reads no files.
+    def decode_files(self, places: Tensor) -> Tensor:
+        """Return as ``__call__`` the images that stay on disk; never in an exported graph, which reads no files.
 
         Args:
-            paths: (batch,) string.
+            places: (batch,) string, as ``image_places`` says.
         """
-        shape = (self.encoding.height, self.encoding.width, self.encoding.channels)
-        spec = tf.TensorSpec(shape, tf.uint8)
-        return tf.map_fn(self._decode_file, paths, fn_output_signature=spec, parallel_iterations=_PARALLEL)
+        # Of TensorFlow's operations only data sets read a part of a file, and one for each image took a hundred times
+        # as long as this.
+        data = tf.numpy_function(read_places, [places], tf.string)
+        return self(tf.ensure_shape(data, places.shape))
 
     def decode_one(self, data: Tensor) -> Tensor:
         """Return uint8 of shape ``(height, width, channels)``.
@@ -90,34 +91,36 @@ class ImageDecoder:
         """Return a whole column decoded, ``(num_rows, height, width, channels)``, on all cores.
 
         Args:
-            column: Encoded images, as Arrow's binary type, or images that stay in their files.
+            column: Encoded images, as Arrow's binary type, or images that stay on disk.
 
         Raises:
             tf.errors.InvalidArgumentError: One cannot be decoded.
-            tf.errors.NotFoundError: A file is no longer there.
+            DataError: A file is no longer there.
         """
         if is_image_file(column.type):
-            return self.decode_all(file_paths(column).tolist(), are_paths=True)
-        return self.decode_all(column, are_paths=False)
+            return self.decode_all(image_places(column).tolist(), are_places=True)
+        return self.decode_all(column, are_places=False)
 
-    def decode_all(self, images: Sequence[bytes] | pa.ChunkedArray, *, are_paths: bool) -> NDArray[np.uint8]:
+    def decode_all(self, images: Sequence[bytes] | pa.ChunkedArray, *, are_places: bool) -> NDArray[np.uint8]:
         """Return images decoded, ``(num_images, height, width, channels)``, on all cores.
 
         Args:
-            images: Encoded images, or paths of their files.
-            are_paths: Which of both.
+            images: Encoded images, or where each lies, as ``image_places`` says.
+            are_places: Which of both.
 
         Raises:
             tf.errors.InvalidArgumentError: One cannot be decoded.
-            tf.errors.NotFoundError: A file is no longer there.
+            DataError: A file is no longer there.
         """
         encoding = self.encoding
         found = np.empty((len(images), encoding.height, encoding.width, encoding.channels), np.uint8)
-        decode_one = self._decode_file if are_paths else self.decode_one
-        decode = tf.function(decode_one, autograph=False, input_signature=[tf.TensorSpec((), tf.string)])
-        for start in range(0, len(images), _ROWS_AT_ONCE * 16):
-            part = images[start : start + _ROWS_AT_ONCE * 16]
-            given = part.to_pylist() if isinstance(part, pa.ChunkedArray) else part
+        decode = tf.function(self.decode_one, autograph=False, input_signature=[tf.TensorSpec((), tf.string)])
+        # What stays on disk is meant to be in memory a little at a time.
+        at_once = _ROWS_AT_ONCE if are_places else _ROWS_AT_ONCE * 16
+        for start in range(0, len(images), at_once):
+            part = images[start : start + at_once]
+            given = read_places(part).tolist() if are_places else part
+            given = part.to_pylist() if isinstance(part, pa.ChunkedArray) else given
             data = tf.data.Dataset.from_tensor_slices(tf.constant(given, tf.string))
             batches = data.map(decode, num_parallel_calls=os.cpu_count(), deterministic=True).batch(_ROWS_AT_ONCE)
             for batch in batches:
@@ -125,9 +128,6 @@ class ImageDecoder:
                 found[start : start + len(batch)] = batch.numpy()
                 start += len(batch)
         return found
-
-    def _decode_file(self, path: Tensor) -> Tensor:
-        return self.decode_one(tf.io.read_file(path))
 
     def _jpeg(self, data: Tensor) -> Tensor:
         """Return a JPEG upright, decoded at the largest reduction that leaves twice the pixels that are needed."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.column_values import is_bytes, require_column
+from pipelines.column_values import has_bytes, is_bytes, require_column
 from pipelines.errors import DataError, list_names
 from pipelines.image_headers import BrokenImageError, ImageHeader, looks_like_image, read_header
 from pipelines.image_references import (
@@ -26,6 +27,7 @@ from pipelines.image_references import (
     image_file_column,
     is_image_file,
 )
+from pipelines.row_files import FilePart, RowFiles
 from pipelines.sources.image_folder import names_image
 from pipelines.sources.source import SourceTable
 
@@ -52,12 +54,12 @@ class _Image:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A column of images, where each came from, and the files that they stay in; none where their bytes are held."""
+    """A column of images, where each came from, and where they stay; none where their bytes are held."""
 
     name: str
     images: list[_Image]
     places: list[str]
-    files: list[str] | None = None
+    parts: list[FilePart] | None = None
 
     @property
     def broken(self) -> list[int]:
@@ -66,19 +68,21 @@ class _Found:
 
     def column(self, rows: Sequence[int]) -> pa.Array:
         """Return the images of rows that are not broken."""
-        if self.files is None:
+        if self.parts is None:
             return pa.array([self.images[row].content for row in rows], pa.large_binary())
-        headers = [(row, self.images[row].header) for row in rows]
+        found = [(self.parts[row], self.images[row].digest, self.images[row].header) for row in rows]
         return image_file_column(
             [
-                ImageFile(path=self.files[row], digest=self.images[row].digest, header=header)
-                for row, header in headers
+                ImageFile(path=part.path, offset=part.offset, length=part.length, digest=digest, header=header)
+                for part, digest, header in found
                 if header is not None
             ]
         )
 
 
-def with_images(source: SourceTable, *, kinds: Mapping[str, str], in_memory: float = math.inf) -> SourceTable:
+def with_images(
+    source: SourceTable, *, kinds: Mapping[str, str], in_memory: float = math.inf, files: RowFiles | None = None
+) -> SourceTable:
     """Return a table whose column of images, if it has one, holds their bytes, or says where they are.
 
     A column holds images when it is bytes that begin as one does, or text that names image files in the folder of the
@@ -88,7 +92,9 @@ def with_images(source: SourceTable, *, kinds: Mapping[str, str], in_memory: flo
     Args:
         source: What was read.
         kinds: What the user says of columns: ``image`` for a column of images, any other kind for one that is none.
-        in_memory: Bytes of image files beyond which images stay in their files; see `pipelines.image_references`.
+        in_memory: Bytes of images beyond which they stay on disk; see `pipelines.image_references`.
+        files: The files that the table is mapped from, if it is; images that are bytes stay in them, and paths are the
+            names of these files.
 
     Raises:
         DataError: There are several columns of images, paths leave the folder, or too many images are broken.
@@ -101,16 +107,18 @@ def with_images(source: SourceTable, *, kinds: Mapping[str, str], in_memory: flo
         )
     if not names:
         return source
-    found = _looked_at(source, names[0], in_memory=in_memory)
+    found = _looked_at(source, names[0], in_memory=in_memory, files=files)
     notes = _checked_problems(found)
     kept = np.setdiff1d(np.arange(source.table.num_rows), found.broken)
-    table = source.table.take(pa.array(kept))
-    table = table.set_column(table.column_names.index(found.name), found.name, found.column(kept.tolist()))
+    place = source.table.column_names.index(found.name)
+    # The images first: to take rows is to copy them.
+    table = source.table.set_column(place, found.name, pa.nulls(source.table.num_rows)).take(pa.array(kept))
+    table = table.set_column(place, found.name, found.column(kept.tolist()))
     table = table.append_column(PATH_COLUMN, pa.array([found.places[row] for row in kept], pa.string()))
     return replace(
         source,
         table=table,
-        fingerprint=_fingerprint(source, found.images),
+        fingerprint=_fingerprint(source, found),
         notes=(*source.notes, *notes, *_animations(found)),
     )
 
@@ -137,6 +145,17 @@ def with_image_bytes(table: pa.Table, name: str, *, folder: str) -> pa.Table:
             f"{found.images[row].problem}; mend or remove them."
         )
     return table.set_column(table.column_names.index(name), name, found.column(range(table.num_rows)))
+
+
+def names_images(first: pa.Table, *, kinds: Mapping[str, str]) -> bool:
+    """Return whether a table has a column of paths of images.
+
+    Args:
+        first: Its first rows.
+        kinds: What the user says of columns, as for `with_images`.
+    """
+    source, names = _image_columns(SourceTable(table=first, description="", fingerprint=""), kinds)
+    return any(_is_text(source.table.schema.field(name).type) for name in names)
 
 
 def image_column(table: pa.Table) -> str | None:
@@ -181,60 +200,6 @@ def image_hashes(table: pa.Table, name: str) -> NDArray[np.uint64]:
     return content_digests(table.column(name))
 
 
-def kept_together(
-    splits: NDArray[np.int8], hashes: NDArray[np.uint64], labels: NDArray[np.generic]
-) -> NDArray[np.int8]:
-    """Return splits in which equal images are in one: those that were in several, or have several labels, train.
-
-    Equal images have equal ranks and so mostly one split, but each class is cut by itself, and an image with two labels
-    is in two classes.
-
-    Args:
-        splits: ``Split`` values of shape ``(num_rows,)``.
-        hashes: Hash of every row's image, ``(num_rows,)``.
-        labels: Target of every row, ``(num_rows, ...)``.
-    """
-    _, image = np.unique(hashes, return_inverse=True)
-    in_several = _num_distinct(image, splits) > 1
-    return np.where((in_several | (_num_distinct(image, labels) > 1))[image], np.int8(0), splits)
-
-
-def duplicate_notes(
-    hashes: NDArray[np.uint64], labels: NDArray[np.generic], places: pa.ChunkedArray, *, together: bool = True
-) -> list[str]:
-    """Return sentences on images that are there more than once, and on those of them whose labels differ.
-
-    Args:
-        hashes: Hash of every row's image, ``(num_rows,)``.
-        labels: Target of every row, ``(num_rows, ...)``.
-        places: Where every image came from.
-        together: Whether equal images were kept in one split.
-    """
-    _, image, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    repeated = int((counts > 1).sum())
-    if not repeated:
-        return []
-    rows = int(counts[counts > 1].sum())
-    where = "; each stays in one split" if together else ""
-    notes = [f"{repeated:,} images are there more than once, in {rows:,} rows{where}."]
-    several = np.flatnonzero(_num_distinct(image, labels) > 1)
-    if several.size:
-        first = np.flatnonzero(image == several[0])
-        names = list_names([places[int(row)].as_py() for row in first], limit=3)
-        notes.append(
-            f"{several.size:,} images have labels that differ, such as {names}, which are the same picture"
-            f"{'; all of them are training rows' if together else ''}."
-        )
-    return notes
-
-
-def _num_distinct(image: NDArray[np.intp], labels: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Return how many different labels each image has, ``(num_images,)``."""
-    _, label = np.unique(labels, axis=0, return_inverse=True)
-    pairs = np.unique(np.stack([image, label.reshape(-1)], axis=1), axis=0)
-    return np.bincount(pairs[:, 0])
-
-
 def _image_columns(source: SourceTable, kinds: Mapping[str, str]) -> tuple[SourceTable, list[str]]:
     """Return the columns of images, and the table without the names of files whose bytes stand beside them."""
     names = [name for name in source.table.column_names if _holds_images(source, name, kinds.get(name))]
@@ -251,26 +216,33 @@ def _holds_images(source: SourceTable, name: str, kind: str | None) -> bool:
     if kind is not None and kind != "image":
         return False
     if pa.types.is_struct(column.type):
-        fields = {field.name: field.type for field in column.type}
-        return is_bytes(fields.get("bytes", pa.null()))
-    present = column.drop_null().slice(0, _LOOK_AT).to_pylist()
+        return has_bytes(column.type)
+    present = _first_values(column)
     if kind == "image" and not (is_bytes(column.type) or _is_text(column.type)):
         raise DataError(f"Column {name!r} is {column.type}, which cannot be used as image: expected bytes or paths.")
     if kind == "image":
         return True
-    if is_bytes(column.type):
-        return bool(present) and all(map(looks_like_image, present))
-    if not _is_text(column.type) or not present:
+    if not present or not (is_bytes(column.type) or _is_text(column.type)):
         return False
-    named = sum(map(names_image, present))
-    return named >= _MOST * len(present)
+    looks: Callable[[Any], bool] = looks_like_image if is_bytes(column.type) else names_image
+    return sum(map(looks, present)) >= _MOST * len(present)
+
+
+def _first_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the first values that are there; the column, which may be larger than memory, is not copied."""
+    found: list[Any] = []
+    for start in range(0, len(column), _LOOK_AT):
+        found += column.slice(start, _LOOK_AT).drop_null().slice(0, _LOOK_AT - len(found)).to_pylist()
+        if len(found) == _LOOK_AT:
+            break
+    return found
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _looked_at(source: SourceTable, name: str, *, in_memory: float) -> _Found:
+def _looked_at(source: SourceTable, name: str, *, in_memory: float, files: RowFiles | None = None) -> _Found:
     """Read every image of a column once."""
     column = source.table.column(name)
     if _is_text(column.type):
@@ -278,7 +250,15 @@ def _looked_at(source: SourceTable, name: str, *, in_memory: float) -> _Found:
     places = [f"row {row + 1:,}" for row in range(len(column))]
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
-    return _Found(name, [_image(value.as_py() or b"") for value in column], places)
+    stay = files is not None and column.nbytes > in_memory
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        images = list(pool.map(partial(_of_value, keep=not stay), column))
+    return _Found(name, images, places, files.parts_of(column) if files is not None and stay else None)
+
+
+def _of_value(value: pa.Scalar, *, keep: bool) -> _Image:
+    image = _image(value.as_py() or b"")
+    return image if keep else replace(image, content=b"")
 
 
 def _from_files(source: SourceTable, name: str, *, in_memory: float) -> _Found:
@@ -297,7 +277,7 @@ def _from_files(source: SourceTable, name: str, *, in_memory: float) -> _Found:
         stay = sum(pool.map(_num_bytes, paths)) > in_memory
         read = partial(_read, keep=not stay)
         images = list(pool.map(read, paths))
-    return _Found(name, images, places, list(map(str, paths)) if stay else None)
+    return _Found(name, images, places, [FilePart(str(path)) for path in paths] if stay else None)
 
 
 def _leads_out(path: Path, root: Path) -> bool:
@@ -370,9 +350,11 @@ def _animations(found: _Found) -> list[str]:
     return [f"{len(moving):,} images are animations, such as {moving[0]!r}; the first frame counts."]
 
 
-def _fingerprint(source: SourceTable, images: Sequence[_Image]) -> str:
-    """Return a SHA-256 of the table and of all images, in their order."""
+def _fingerprint(source: SourceTable, found: _Found) -> str:
+    """Return that of a table whose images are in it, else a SHA-256 of the table and of all images, in their order."""
+    if not _is_text(source.table.schema.field(found.name).type):
+        return source.fingerprint
     digest = hashlib.sha256(source.fingerprint.encode())
-    for image in images:
+    for image in found.images:
         digest.update(image.sha256)
     return digest.hexdigest()

@@ -283,7 +283,7 @@ def _overridden_datetime(column: _Column) -> _Guess:
 def _guess(column: _Column) -> _Guess:
     kind = column.train.type
     if is_image_file(kind):
-        return _Guess(FeatureKind.IMAGE, f"images in {len(column.train):,} rows, which stay in their files")
+        return _Guess(FeatureKind.IMAGE, f"images in {len(column.train):,} rows, which stay on disk")
     if is_bytes(kind):
         return _guess_bytes(column)
     if kind not in PLAIN_TYPES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,10 +15,12 @@ from typing import final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines.column_values import TextForm, is_dictionary_of_text
+from pipelines.column_values import TextForm, has_bytes, is_bytes, is_dictionary_of_text
 from pipelines.errors import DataError
+from pipelines.row_files import RowFiles
 from pipelines.row_hash import finish_sums, row_sums
 from pipelines.sources import Chunk, ReadOptions, Source
 
@@ -51,11 +55,13 @@ class StoredRows:
             a dictionary.
         schema: Names and plain types that hold for all of them.
         sums: What every row's identity is made of, over all columns, ``(num_rows,)``; see ``identities``.
+        files: The files, where a column holds bytes; None where they have no name any more.
     """
 
     parts: tuple[pa.Table, ...]
     schema: pa.Schema
     sums: NDArray[np.uint64]
+    files: RowFiles | None = None
 
     @property
     def num_rows(self) -> int:
@@ -122,7 +128,8 @@ class StoredRows:
 def store_rows(source: Source, options: ReadOptions, *, folder: Path) -> StoredRows:
     """Read a source once, in bounded memory.
 
-    The file has no name by the time this returns: it is gone when the rows are let go of, or the process ends.
+    The files are gone when the rows are let go of, or the process ends. They have no name by the time this returns,
+    unless a column holds bytes: what is in it can then be pointed to.
 
     Args:
         source: The source.
@@ -145,7 +152,9 @@ def store_rows(source: Source, options: ReadOptions, *, folder: Path) -> StoredR
 
 def _stored(source: Source, options: ReadOptions, folder: Path) -> StoredRows:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tamiz-rows-", dir=folder) as place, _Writer(Path(place)) as writer:
+    place = Path(tempfile.mkdtemp(prefix=".tamiz-rows-", dir=folder))
+    with contextlib.ExitStack() as stack, _Writer(place) as writer:
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
         sums: list[NDArray[np.uint64]] = []
         conflicts: dict[str, None] = {}
         schema = pa.schema([])
@@ -158,7 +167,14 @@ def _stored(source: Source, options: ReadOptions, folder: Path) -> StoredRows:
                 sums.append(chunk_sums)
         if conflicts:
             raise TypesDifferError(source.name, list(conflicts))
-        return StoredRows(parts=writer.mapped(), schema=schema, sums=np.concatenate(sums))
+        files = RowFiles(place, writer.finish())
+        stack.pop_all()
+        return StoredRows(
+            parts=files.tables(),
+            schema=schema,
+            sums=np.concatenate(sums),
+            files=files if any(is_bytes(field.type) for field in schema) else None,
+        )
 
 
 def _identified(chunks: Iterator[Chunk]) -> Iterator[tuple[pa.Table, NDArray[np.uint64]]]:
@@ -166,12 +182,22 @@ def _identified(chunks: Iterator[Chunk]) -> Iterator[tuple[pa.Table, NDArray[np.
     with ThreadPoolExecutor(2) as pool:
         waiting: deque[tuple[pa.Table, Future[NDArray[np.uint64]]]] = deque()
         for chunk in chunks:
-            waiting.append((chunk.table, pool.submit(row_sums, chunk.table, columns=chunk.table.column_names)))
+            rows = _unpacked(chunk.table)
+            waiting.append((rows, pool.submit(row_sums, rows, columns=rows.column_names)))
             if len(waiting) > _LOOK_AHEAD:
                 table, sums = waiting.popleft()
                 yield table, sums.result()
         for table, sums in waiting:
             yield table, sums.result()
+
+
+def _unpacked(table: pa.Table) -> pa.Table:
+    """Return a table whose pairs of bytes and the name of their file, as other libraries keep images, are bytes."""
+    for number, field in enumerate(table.schema):
+        if has_bytes(field.type):
+            content = pc.struct_field(table.column(number), "bytes").cast(pa.large_binary())
+            table = table.set_column(number, field.name, content)
+    return table
 
 
 def _plain_types(schema: pa.Schema) -> pa.Schema:
@@ -216,7 +242,7 @@ class _Writer:
         """Append rows; text that begins as a dictionary goes on as one."""
         if self._writer is None or schema != self._schema:
             self._close()
-            path = self._folder / f"{len(self._files)}.arrow"
+            path = self._folder / f"images-{len(self._files)}.arrow"
             self._files.append(path)
             types = [
                 table.schema.field(field.name).type
@@ -231,10 +257,10 @@ class _Writer:
         columns = [_as_stored(table.column(field.name), field.type) for field in self._stored]
         self._writer.write_table(pa.table(columns, schema=self._stored))
 
-    def mapped(self) -> tuple[pa.Table, ...]:
-        """Return what was written, memory-mapped."""
+    def finish(self) -> list[Path]:
+        """Return the files."""
         self._close()
-        return tuple(pa.ipc.open_stream(pa.memory_map(str(path))).read_all() for path in self._files)
+        return self._files
 
     def _close(self) -> None:
         if self._writer is not None and self._sink is not None:

@@ -22,7 +22,7 @@ from pipelines.seasonality import seasonal_lag
 from pipelines.windows import WindowSpec, lag_name
 
 IMAGE_PATH = "image_path"
-"""Kind of the features that are paths of images; "image" are images themselves."""
+"""Kind of the features that say where on disk images lie; "image" are images themselves."""
 
 MAX_ROWS = 50_000
 _CHECKED_ROWS = 1 << 18
@@ -45,7 +45,7 @@ class EncodedRows:
         y: `(num_rows,)` class ids, or values in the target's units.
         weights: `(num_rows,)` how much each row counts; None for all alike.
         images: `(num_rows, height, width, channels)` uint8, `(num_rows,)` objects that are encoded images, or
-            `(num_rows,)` fixed-width bytes that are paths of their files; None without images.
+            `(num_rows,)` fixed-width bytes that say where on disk they lie; None without images.
 
     Raises:
         ValueError: the arrays do not have the same number of rows, or a numeric feature is not finite.

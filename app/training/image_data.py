@@ -17,9 +17,10 @@ from app.evaluation.baselines import IMAGE_PATH, EncodedRows
 from app.image_config import ImageCache, MirrorImages
 from app.memory import total_memory
 from pipelines.encoder import Encoder
+from pipelines.errors import DataError
 from pipelines.image_decoder import ImageDecoder
 from pipelines.image_files import PATH_COLUMN
-from pipelines.image_references import file_paths, is_image_file
+from pipelines.image_references import image_places, is_image_file
 from pipelines.raw_columns import raw_column
 from pipelines.schema import DatasetSchema, FeatureKind
 
@@ -29,7 +30,6 @@ MEMORY_SHARE = 0.15
 SAMPLE_IMAGES = 2_000
 """Images that mean and deviation of the pixels are measured on."""
 
-_UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
 _SYMBOL = re.compile(r"(?i:left|right|links|rechts|[a-z]|\d+|digit.?\d|(?:upper|lower|letter|number).?\w)")
 
 
@@ -89,10 +89,10 @@ def encode_with_images(
 
 
 def encoded_images(table: pa.Table, encoder: Encoder) -> NDArray[Any]:
-    """Returns the images of a table as they are stored, (num_rows,): objects of bytes, or fixed-width paths."""
+    """Returns the images of a table as they are stored, (num_rows,): objects of bytes, or places on disk."""
     (name,) = encoder.images
     if is_image_file(table.schema.field(name).type):
-        return file_paths(table.column(name))
+        return image_places(table.column(name))
     return np.asarray(table.column(name).combine_chunks().to_numpy(zero_copy_only=False), dtype=object)
 
 
@@ -100,16 +100,18 @@ def decoded_column(decoder: ImageDecoder, table: pa.Table) -> NDArray[np.uint8]:
     """Returns the images of a table, (num_rows, height, width, channels) uint8.
 
     Raises:
-        TamizError: One cannot be decoded; the message names the first.
+        TamizError: One cannot be read or decoded; the message names the first.
     """
     column = table.column(decoder.encoding.name)
     try:
         return decoder.decode_column(column)
-    except _UNREADABLE:
+    except DataError as error:
+        raise TamizError(str(error)) from error
+    except tf.errors.InvalidArgumentError:
         for row in range(table.num_rows):
             try:
                 decoder.decode_column(column.slice(row, 1))
-            except _UNREADABLE as error:
+            except tf.errors.InvalidArgumentError as error:
                 place = table.column(PATH_COLUMN)[row].as_py()
                 reason = str(error.message).rpartition("}} ")[2].splitlines()[0]
                 raise TamizError(
@@ -135,7 +137,7 @@ def image_facts(
     chosen = np.linspace(0, training.num_rows - 1, min(SAMPLE_IMAGES, training.num_rows)).astype(np.intp)
     sample = training.images[chosen]
     if sample.dtype != np.uint8:
-        sample = decoder.decode_all(sample.tolist(), are_paths=sample.dtype != object)
+        sample = decoder.decode_all(sample.tolist(), are_places=sample.dtype != object)
     pixels = sample.reshape(-1, sample.shape[-1]).astype(np.float64)
     encoding = decoder.encoding
     return ImageFacts(

@@ -19,6 +19,9 @@ from pipelines.sources.stored_file import StoredFile
 # pandas stores its index as a column of this name; it numbers the rows and says nothing about them.
 _INDEX = "__index_level_"
 _FIRST_ROWS = 1 << 14
+_CHUNK_BYTES = 1 << 25
+_BUFFER_BYTES = 1 << 20
+_LARGE_GROUP = 1 << 27
 
 
 @final
@@ -41,8 +44,13 @@ class ParquetFormat(FileFormat):
                 names = [name for name in parquet.schema_arrow.names if not name.startswith(_INDEX)]
                 wanted = wanted_columns(names, columns)
                 words = _with_few_words(parquet, wanted)
-            with pq.ParquetFile(stored, read_dictionary=words) as parquet:
-                for batch in parquet.iter_batches(batch_size=chunk_rows, columns=wanted):
+                sizes = [parquet.metadata.row_group(group).total_byte_size for group in range(parquet.num_row_groups)]
+                # Images are few that fit into memory together.
+                at_once = max(1, _CHUNK_BYTES * parquet.metadata.num_rows // max(sum(sizes), 1))
+            # A group may hold all rows of a file: the columns of a large one are read a buffer at a time, not whole.
+            buffer = _BUFFER_BYTES if max(sizes, default=0) > _LARGE_GROUP else 0
+            with pq.ParquetFile(stored, read_dictionary=words, buffer_size=buffer) as parquet:
+                for batch in parquet.iter_batches(batch_size=min(chunk_rows, at_once), columns=wanted):
                     yield pa.Table.from_batches([batch])
 
 

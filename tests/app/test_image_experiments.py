@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from app.arguments import DataArguments, SearchArguments, experiment_config
 from app.config import DataConfig, ExperimentConfig, ImageConfig, SearchConfig
 from app.data_files import read_arrow, write_data
-from app.data_source import check_same_data, read_source
+from app.data_source import check_same_data, read_source, source_of
 from app.data_stage import PreparedData, prepare_data
 from app.errors import ConfigError, RunDirectoryError
 from app.experiment import prepare
 from app.image_config import MirrorImages
-from app.run_directory import RunDirectory
+from app.read_rows import facts_of
+from app.run_directory import RunDirectory, read_json
 from app.search_stage import suited_config
 from app.view import SilentView
 from pipelines.errors import DataError
+from pipelines.image_files import image_column
+from pipelines.image_references import file_contents, is_image_file
 from pipelines.schema import FeatureKind, Task
 from pipelines.sources import open_source
 from pipelines.sources.image_folder import ImageFolderSource
@@ -183,22 +188,85 @@ def example_of(image: bytes, label: int) -> Any:
     return example
 
 
-def test_records_of_encoded_images_are_images(digit_folder: Path, tmp_path: Path) -> None:
+def records_of(folder: Path, path: Path) -> Path:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    files = sorted(digit_folder.rglob("*.png"))
-    with (tmp_path / "digits.tfrecord").open("wb") as file:
+    with path.open("wb") as file:
         records = RecordWriter(file)
-        for path in files:
-            records.write(example_of(path.read_bytes(), int(path.parent.name)).SerializeToString())
+        for image in sorted(folder.rglob("*.png")):
+            records.write(example_of(image.read_bytes(), int(image.parent.name)).SerializeToString())
         records.flush()
-    data = prepared(tmp_path / "digits.tfrecord")
+    return path
+
+
+def test_records_of_encoded_images_are_images(digit_folder: Path, tmp_path: Path) -> None:
+    data = prepared(records_of(digit_folder, tmp_path / "digits.tfrecord"))
     assert [(feature.name, feature.kind) for feature in data.schema.used_features] == [
         ("image/encoded", FeatureKind.IMAGE)
     ]
     folder = prepared(digit_folder)
     of_record = dict(zip(data.table.column("image/encoded").to_pylist(), data.splits, strict=True))
     assert of_record == dict(zip(folder.table.column("image").to_pylist(), folder.splits, strict=True))
+
+
+def large_source(kind: str, digits: Path, folder: Path) -> tuple[str, str]:
+    """Writes encoded images, one of them empty, and returns what names them, and the folder of tfds."""
+    (digits / "2" / "039.png").write_bytes(b"")
+    if kind == "parquet":
+        files = sorted(digits.rglob("*.png"))
+        images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        table = pa.table({"image": images, "label": [file.parent.name for file in files]})
+        pq.write_table(table, folder / "digits.parquet", row_group_size=50)
+        return str(folder / "digits.parquet"), ""
+    if kind == "tfrecord":
+        return str(records_of(digits, folder / "digits.tfrecord")), ""
+    version = folder / "digits" / "1.0.0"
+    version.mkdir(parents=True)
+    records_of(digits, version / "digits-train.tfrecord-00000-of-00001")
+    splits = [{"name": "train", "shardLengths": ["120"]}]
+    (version / "dataset_info.json").write_text(json.dumps({"name": "digits", "splits": splits}))
+    features = {"featuresDict": {"features": {"image/encoded": {}, "label": {}}}}
+    (version / "features.json").write_text(json.dumps(features))
+    return "tfds:digits", str(folder)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tfrecord", "tfds"])
+def test_encoded_images_beyond_the_limit_stay_on_disk_and_are_the_same_rows(
+    kind: str, digits: Path, tmp_path: Path
+) -> None:
+    place, data_dir = large_source(kind, digits, tmp_path)
+    runs, tables = [], []
+    for in_memory in (1 << 20, 1_000):
+        data = DataConfig(source=place, data_dir=data_dir, target="label", in_memory=in_memory)
+        config = ExperimentConfig(name="images", data=data)
+        run = prepare(source_of(data), config, path=tmp_path / f"run-{in_memory}", view=SilentView())
+        check_same_data(run, config, None)
+        assert facts_of(source_of(data), config).fingerprint == read_json(run.manifest_file)["data"]["fingerprint"]
+        run.path.rename(tmp_path / f"moved-{in_memory}")
+        runs.append(RunDirectory(tmp_path / f"moved-{in_memory}"))
+        tables.append(read_arrow(runs[-1].development_file))
+    held, large = runs
+    assert [path.name for path in large.data.iterdir()].count("images-0.arrow") == 1
+    assert held.preprocessing_file.read_bytes() == large.preprocessing_file.read_bytes()
+    assert read_json(held.manifest_file)["data"] == read_json(large.manifest_file)["data"]
+    column = image_column(tables[0]) or ""
+    assert is_image_file(tables[1].schema.field(column).type)
+    assert file_contents(tables[1].column(column)).tolist() == tables[0].column(column).to_pylist()
+    # Nothing of the rows is left beside the runs.
+    assert not list(tmp_path.glob(".tamiz-rows-*"))
+
+
+def test_a_table_of_paths_that_is_too_large_for_memory_names_images_all_the_same(digits: Path) -> None:
+    files = [file.relative_to(digits).as_posix() for file in sorted(digits.rglob("*.png"))]
+    pd.DataFrame({"photo": files, "label": [f"digit {file[0]}" for file in files]}).to_csv(
+        digits / "table.csv", index=False
+    )
+    data = DataConfig(source=str(digits / "table.csv"), target="label", in_memory=1_000)
+    config = ExperimentConfig(name="images", data=data)
+    run = prepare(source_of(data), config, path=digits / "run", view=SilentView())
+    check_same_data(run, config, None)
+    assert is_image_file(read_arrow(run.test_file).schema.field("photo").type)
+    assert facts_of(source_of(data), config).fingerprint == read_json(run.manifest_file)["data"]["fingerprint"]
 
 
 def test_broken_records_are_told_by_their_row() -> None:

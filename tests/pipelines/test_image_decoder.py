@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from pipelines.errors import DataError
 from pipelines.image_decoder import ImageDecoder
 from pipelines.image_decoder import jpeg_orientation as orientation_in_graph
 from pipelines.image_encoding import ImageEncoding, Resize
-from pipelines.image_headers import jpeg_orientation
+from pipelines.image_headers import ImageFormat, ImageHeader, jpeg_orientation
+from pipelines.image_references import ImageFile, file_contents, image_file_column, image_places, images_found
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
@@ -140,7 +142,26 @@ def test_files_are_decoded_as_their_bytes_are(tmp_path: Path) -> None:
     decode, names = decoder(8, 8), [str(path).encode() for path in paths]
     together = tf.function(decode.decode_files)(tf.constant(names)).numpy()
     np.testing.assert_array_equal(together, decode(tf.constant(files)).numpy())
-    np.testing.assert_array_equal(decode.decode_all(names, are_paths=True), together)
+    np.testing.assert_array_equal(decode.decode_all(names, are_places=True), together)
     paths[1].unlink()
-    with pytest.raises(tf.errors.NotFoundError, match=r"1\.jpg"):
-        decode.decode_all(names, are_paths=True)
+    with pytest.raises(DataError, match=r"1\.jpg', which the run reads from its file, .* put it back"):
+        decode.decode_all(names, are_places=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"1\.jpg', which the run reads from its file"):
+        tf.function(decode.decode_files)(tf.constant(names))
+
+
+def test_images_inside_a_file_of_rows_are_decoded_as_their_bytes_are(tmp_path: Path) -> None:
+    files = [encoded(Image.fromarray(np.roll(COLOURS, shift, axis=1)), "PNG") for shift in range(3)]
+    (tmp_path / "rows").write_bytes(b"rows" + b"".join(files))
+    begins = 4 + np.cumsum([0, *map(len, files)])
+    header = ImageHeader(ImageFormat.PNG, 16, 12, is_grey=False)
+    parts = [
+        ImageFile(path="rows", offset=int(begin), length=len(data), digest=0, header=header)
+        for begin, data in zip(begins, files, strict=False)
+    ]
+    table = images_found(pa.table({"image": image_file_column(parts)}), tmp_path)
+    decode = decoder(8, 8)
+    found = tf.function(decode.decode_files)(tf.constant(image_places(table.column("image")))).numpy()
+    np.testing.assert_array_equal(found, decode(tf.constant(files)).numpy())
+    np.testing.assert_array_equal(decode.decode_column(table.column("image")), found)
+    assert file_contents(table.column("image").slice(1)).tolist() == files[1:]

@@ -11,17 +11,14 @@ from PIL import Image
 from pipelines.errors import DataError
 from pipelines.image_files import (
     PATH_COLUMN,
-    duplicate_notes,
     image_column,
     image_hashes,
-    kept_together,
     with_image_bytes,
     with_images,
 )
-from pipelines.image_references import file_contents, file_paths, image_headers, is_image_file
+from pipelines.image_references import file_contents, image_headers, image_places, is_image_file
 from pipelines.row_hash import hash_rows
 from pipelines.sources import Origin, SourceTable, open_source
-from pipelines.splits import Split
 
 
 def png(value: int = 0) -> bytes:
@@ -169,25 +166,6 @@ def test_links_in_a_folder_of_images_do_not_lead_out(tmp_path: Path) -> None:
         read(tmp_path / "data")
 
 
-def test_equal_images_go_to_one_split() -> None:
-    table = pa.table({"image": pa.array([png(1), png(2), png(1), png(3), png(3)], pa.large_binary())})
-    splits = np.array([Split.TRAIN, Split.VALIDATION, Split.TEST, Split.TEST, Split.TEST], np.int8)
-    hashes = image_hashes(table, "image")
-    found = kept_together(splits, hashes, np.zeros(5))
-    assert found.tolist() == [Split.TRAIN, Split.VALIDATION, Split.TRAIN, Split.TEST, Split.TEST]
-    found = kept_together(splits, hashes, np.array([0, 0, 0, 0, 1]))
-    assert found.tolist() == [Split.TRAIN, Split.VALIDATION, Split.TRAIN, Split.TRAIN, Split.TRAIN]
-
-
-def test_labels_that_differ_for_one_image_are_told() -> None:
-    table = pa.table({"image": pa.array([png(1), png(2), png(1), png(2)], pa.large_binary())})
-    places = pa.chunked_array([["a/1.png", "a/2.png", "b/1.png", "a/3.png"]])
-    notes = duplicate_notes(image_hashes(table, "image"), np.array([0, 0, 1, 0]), places)
-    assert notes[0] == "2 images are there more than once, in 4 rows; each stays in one split."
-    assert notes[1].startswith("1 images have labels that differ, such as 'a/1.png', 'b/1.png', which are the same")
-    assert duplicate_notes(image_hashes(table.slice(0, 2), "image"), np.array([0, 1]), places) == []
-
-
 def test_the_fingerprint_is_that_of_the_pixels_too(tmp_path: Path) -> None:
     before = read(written(tmp_path, many(4))).fingerprint
     assert read(tmp_path).fingerprint == before
@@ -215,7 +193,7 @@ def test_images_beyond_the_limit_stay_in_their_files_and_are_the_same_rows(tmp_p
     np.testing.assert_array_equal(image_hashes(large.table, "image"), image_hashes(held.table, "image"))
     np.testing.assert_array_equal(*(hash_rows(one.table, columns=["image", "label"]) for one in (held, large)))
     assert file_contents(files.slice(3, 2)).tolist() == images.slice(3, 2).to_pylist()
-    assert file_paths(files)[0] == str(tmp_path / "a" / "000.png").encode()
+    assert image_places(files)[0] == str(tmp_path / "a" / "000.png").encode()
     assert files.nbytes < 200 * len(files)
 
 

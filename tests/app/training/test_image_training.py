@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
 from app.config import DataConfig, ExperimentConfig, SearchConfig
 from app.data_files import read_arrow, write_data
-from app.data_source import read_source
+from app.data_source import read_source, source_of
 from app.data_stage import prepare_data
 from app.errors import TamizError
 from app.evaluation.metrics import METRICS
 from app.evaluation.pixel_features import pixel_features
+from app.experiment import prepare
 from app.image_config import ImageCache, ImageConfig, MirrorImages
 from app.run_directory import RunDirectory
 from app.training.declaration import declare
@@ -25,6 +28,7 @@ from app.training.image_data import decoded_column, may_be_mirrored
 from app.training.prediction_batches import prediction_batch
 from app.training.trainer import Trainer
 from app.training.trial_data import TrialData, load_trial_data
+from app.view import SilentView
 from pipelines.balance import Balance
 from search_spaces.context import TableContext
 from search_spaces.image_context import ImageContext
@@ -69,18 +73,28 @@ def encoded_data(directory: RunDirectory, tmp_path_factory: pytest.TempPathFacto
     return load_trial_data(other, balance=Balance.AUTO, images=ImageConfig(cache=ImageCache.ENCODED))
 
 
+def on_disk(source: Path, folder: Path) -> TrialData:
+    """The same rows, whose images stay on disk."""
+    data = DataConfig(source=str(source), target="label", in_memory=1_000)
+    config = ExperimentConfig(name="digits", data=data, search=SearchConfig(space="cnn"))
+    other = prepare(source_of(data), config, path=folder / "digits", view=SilentView())
+    return load_trial_data(other, balance=Balance.AUTO, images=ImageConfig(cache=ImageCache.ENCODED))
+
+
 @pytest.fixture(scope="module")
 def filed_data(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialData:
     """The same rows, whose images stay in their files."""
-    config = ExperimentConfig(
-        name="digits",
-        data=DataConfig(source=str(digit_folder), target="label", in_memory=1_000),
-        search=SearchConfig(space="cnn"),
-    )
-    other = RunDirectory(tmp_path_factory.mktemp("filed") / "digits")
-    other.path.mkdir()
-    write_data(prepare_data(read_source(digit_folder, config), config), config, directory=other)
-    return load_trial_data(other, balance=Balance.AUTO, images=ImageConfig(cache=ImageCache.ENCODED))
+    return on_disk(digit_folder, tmp_path_factory.mktemp("filed"))
+
+
+@pytest.fixture(scope="module")
+def parquet_data(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialData:
+    """The same rows in the same order from Parquet, whose images stay in a file of the run."""
+    folder = tmp_path_factory.mktemp("parquet")
+    files = sorted(digit_folder.rglob("*.png"))
+    table = pa.table({"image": [file.read_bytes() for file in files], "label": [file.parent.name for file in files]})
+    pq.write_table(table, folder / "digits.parquet")
+    return on_disk(folder / "digits.parquet", folder)
 
 
 @pytest.fixture(scope="module")
@@ -128,32 +142,32 @@ def test_a_trial_that_pauses_sees_the_pictures_that_it_would_have_seen(
     decoded_data: TrialData,
     encoded_data: TrialData,
     filed_data: TrialData,
+    parquet_data: TrialData,
     train: Callable[..., list[float]],
     tmp_path: Path,
 ) -> None:
     whole = train(decoded_data, tmp_path / "whole", epochs=2)
-    # Images that stay encoded in memory, or in their files, are decoded in the pipeline, to the same pixels.
-    for data, kind in ((encoded_data, "O"), (filed_data, "S")):
+    # Images that stay encoded in memory, or on disk, are decoded in the pipeline, to the same pixels.
+    for data, kind in ((encoded_data, "O"), (filed_data, "S"), (parquet_data, "S")):
         assert data.training.images is not None
         assert data.training.images.dtype.kind == kind
     assert train(encoded_data, tmp_path / "paused", epochs=1) == whole[:2]
-    assert train(filed_data, tmp_path / "paused", epochs=2) == whole
+    assert train(parquet_data, tmp_path / "paused", epochs=2) == whole
 
 
-def test_images_in_their_files_are_decoded_once_to_the_same_pixels(
-    decoded_data: TrialData, filed_data: TrialData, directory: RunDirectory
+def test_images_on_disk_are_decoded_once_to_the_same_pixels(
+    decoded_data: TrialData, filed_data: TrialData, parquet_data: TrialData, directory: RunDirectory
 ) -> None:
     table = read_arrow(directory.development_file)
     decoder = filed_data.encoder.images["image"]
-    assert filed_data.validation.images is not None
-    found = decoder.decode_all(filed_data.validation.images.tolist(), are_paths=True)
-    np.testing.assert_array_equal(found, decoded_data.validation.images)
+    for data in (filed_data, parquet_data):
+        assert data.validation.images is not None
+        found = decoder.decode_all(data.validation.images.tolist(), are_places=True)
+        np.testing.assert_array_equal(found, decoded_data.validation.images)
     assert decoded_column(decoder, table).shape == (table.num_rows, 8, 8, 1)
 
 
 def test_an_image_that_cannot_be_decoded_after_all_is_named(directory: RunDirectory, decoded_data: TrialData) -> None:
-    import pyarrow as pa
-
     table = read_arrow(directory.development_file).slice(0, 3)
     broken = pa.array([*table.column("image").to_pylist()[:2], b"GIF89a no image"], pa.large_binary())
     table = table.set_column(table.column_names.index("image"), "image", broken)
