@@ -25,7 +25,7 @@ from app.evaluation.report import (
     render_report,
 )
 from app.evaluation.sealed_test import SealedTestReport
-from app.goals import measure_label
+from app.goals import measure_label, shown_measure
 from app.overview import overview_of, status_of
 from app.run_directory import RunDirectory, read_json, write_atomically
 from app.search.limits import LATENCY, PARAMETERS, SIZE, violation
@@ -34,7 +34,7 @@ from app.search.trial import Failed, Resource, Trial
 from app.search_progress import Progress, read_progress
 from app.search_record import SearchRecord
 from app.shared_scores import agreement_of, agreement_told, ranking_warning, shared_values
-from app.summary import test_result, what_next
+from app.summary import final_told, test_result, what_next
 from app.view import View
 from pipelines.addresses import is_path
 from pipelines.data_report import DataProfile
@@ -195,6 +195,9 @@ def _content(
         ),
         fronts=_fronts(record),
         ensemble=_ensemble(record.progress),
+        others=search.others if search else (),
+        export=_measured(record.progress),
+        final=_sentence(final_told(final)),
         test=tested,
         commands=next_commands(directory, config),
     )
@@ -239,6 +242,20 @@ def _fronts(record: SearchRecord) -> list[FrontPicture]:
         ]
         pictures.append(FrontPicture(measure=f"{measure_label(name)}{_UNITS.get(name, '')}", points=points))
     return pictures
+
+
+def _measured(progress: Progress) -> dict[str, str]:
+    """Returns what was measured of the exported model, whose weights stand elsewhere."""
+    measures = progress.stages.get("export", {}).get("measures", {})
+    return {
+        measure_label(name).capitalize(): shown_measure(name, value)
+        for name, value in measures.items()
+        if name != PARAMETERS
+    }
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _ensemble(progress: Progress) -> ReportEnsemble | None:

@@ -14,7 +14,7 @@ from rich.text import Text
 from app.data_stage import KnownData
 from app.evaluation.leaderboard import FittedLeaderboard
 from app.evaluation.metrics import Metric
-from app.evaluation.number_text import number_text, seconds_text
+from app.evaluation.number_text import number_text, seconds_text, trials_text
 from app.evaluation.report import NextCommand
 from app.evaluation.sealed_test import SINGLE, SealedTestReport
 from app.execution.messages import RunOpened
@@ -84,9 +84,8 @@ def search_ended(
     """Returns the leaderboard, and which parameters made the difference."""
     counts = board["status"].value_counts()
     counted = ", ".join(f"{number:,} {status}" for status, number in counts.items())
-    trials = "1 trial" if len(board) == 1 else f"{len(board):,} trials"
     return Group(
-        Text(f"Search ended: {reason}. {trials}: {counted}."),
+        Text(f"Search ended: {reason}. {trials_text(len(board))}: {counted}."),
         Text(""),
         FittedLeaderboard(board=board, metric=metric),
         *([Text(""), Text(f"importance: {importance_text(importance)}", style="dim")] if importance else []),
@@ -168,12 +167,7 @@ def what_next(
         Padding(Text(proof, style="dim"), (0, 0, 0, 12)),
         *(Padding(line, (0, 0, 0, 12)) for line in _measured(exported.get("measures", {}), limits)),
     ]
-    if final["epochs"] < final["wanted_epochs"]:
-        cut = f"the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: the time was used up"
-        if not final["epochs"]:
-            cut = "the winner was not trained again, which would have taken too long"
-        if final.get("of_trial"):
-            cut += "; the network is the one that the trial came to, which has not learned from the validation rows"
+    if cut := final_told(final):
         lines.append(Padding(Text(cut, style="yellow"), (0, 0, 0, 12)))
     lines += [
         _uncut("report      ", str(directory.report_file)),
@@ -184,6 +178,22 @@ def what_next(
     for command in commands:
         lines += [Text(f"  # {command.purpose}", style="dim"), _uncut("  ", command.command)]
     return Group(*lines)
+
+
+def final_told(final: Mapping[str, Any]) -> str:
+    """Returns how a final training ended that did not go to its last epoch; nothing of one that did.
+
+    Args:
+        final: What the journal says of it.
+    """
+    if final["epochs"] >= final["wanted_epochs"]:
+        return ""
+    cut = f"the final training was cut at epoch {final['epochs']} of {final['wanted_epochs']}: the time was used up"
+    if not final["epochs"]:
+        cut = "the winner was not trained again, which would have taken too long"
+    if final.get("of_trial"):
+        cut += "; the network is the one that the trial came to, which has not learned from the validation rows"
+    return cut
 
 
 def _measured(measures: Mapping[str, float], limits: Sequence[Limit]) -> Iterable[Text]:

@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 
 from app.evaluation.metrics import Metric
+from app.evaluation.number_text import trials_text
 from app.evaluation.progress_chart import ticks
 
 _WIDTH, _HEIGHT = 720, 300
@@ -74,7 +75,7 @@ def front_chart(picture: FrontPicture, *, metric: Metric) -> str:
         else:
             lines.append(f'<circle class="trial" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     label = f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 8}" text-anchor="end">{escape(picture.measure)}</text>'
-    title = f"{metric.name} against {escape(picture.measure)} of {len(points)} trials"
+    title = f"{metric.name} against {escape(picture.measure)} of {trials_text(len(points))}"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{title}</title>{"".join(lines)}{label}</svg>'
         f'<p class="note">{metric.name} of each trial against its {escape(picture.measure)}; the numbered trials are '

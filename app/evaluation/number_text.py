@@ -23,6 +23,11 @@ def number_text(value: object) -> str:
     return f"{value:.4g}"
 
 
+def trials_text(number: int) -> str:
+    """So many trials: `1 trial`, `1,234 trials`."""
+    return "1 trial" if number == 1 else f"{number:,} trials"
+
+
 def seconds_text(seconds: float) -> str:
     """A duration: `0.4 s`, `59 s`, `2 min 5 s`, `3 h 20 min`."""
     if not math.isfinite(seconds):

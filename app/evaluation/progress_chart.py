@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.evaluation.metrics import Direction, Metric
-from app.evaluation.number_text import number_text
+from app.evaluation.number_text import number_text, trials_text
 
 _WIDTH, _HEIGHT = 720, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 12, 16, 40
@@ -40,12 +40,13 @@ def progress_chart(values: Sequence[float], *, metric: Metric) -> str:
         f'<circle class="trial" cx="{a:.1f}" cy="{b:.1f}" r="3"/>'
         for a, b in zip(x[points], heights, strict=True)
     )
-    title = f"best {metric.name} after {len(numbers)} trials: {number_text(float(best[-1]))}"
+    title = f"best {metric.name} after {trials_text(len(numbers))}: {number_text(float(best[-1]))}"
+    # Not "trial 1": trials are numbered from 0, and do not end in that order.
+    last = f"after {trials_text(len(numbers))}"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{title}</title>'
         f'{_grid(low, high, limit=_limit(metric))}{dots}<path class="best" d="{_steps(x, best, low, high)}"/>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 10}">trial 1</text>'
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 10}" text-anchor="end">trial {len(numbers):,}</text></svg>'
+        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 10}" text-anchor="end">{last}</text></svg>'
         f'<p class="note">Best {metric.name} so far (line) and of each trial (dots), in the order they ended.</p>'
     )
 

@@ -15,7 +15,7 @@ from app.evaluation.front_chart import FrontPicture, front_chart
 from app.evaluation.intervals import MetricEstimate
 from app.evaluation.leaderboard import cell_text
 from app.evaluation.metrics import METRICS, Metric
-from app.evaluation.number_text import number_text, seconds_text
+from app.evaluation.number_text import number_text, seconds_text, trials_text
 from app.evaluation.page import definitions, escape, items_list, render_page, section, table
 from app.evaluation.progress_chart import progress_chart
 from app.evaluation.sealed_test import SealedTestReport, rival_text
@@ -120,6 +120,9 @@ class ReportContent:
         winner: None if no trial ended well.
         fronts: the trials in each further objective; empty where there is one.
         ensemble: None where nothing was decided about one.
+        others: names of the objectives beside the first.
+        export: what was measured of the exported model, name -> value in words.
+        final: how its training ended if that was before its time; "" otherwise.
         test: None if the test rows were not opened.
         commands: to go on with.
     """
@@ -136,6 +139,9 @@ class ReportContent:
     winner: ReportWinner | None = None
     fronts: Sequence[FrontPicture] = ()
     ensemble: ReportEnsemble | None = None
+    others: Sequence[str] = ()
+    export: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    final: str = ""
     test: SealedTestReport | None = None
     commands: Sequence[NextCommand] = ()
 
@@ -145,10 +151,10 @@ def render_report(content: ReportContent) -> str:
     sections = [
         _header(content),
         "" if content.test is None else _test(content.test),
-        "" if content.ensemble is None else _ensemble(content.ensemble),
+        _exported(content),
         "" if content.winner is None else _winner(content.winner),
         section("Search", _search(content)),
-        section(f"Leaderboard ({len(content.leaderboard):,} trials)", _leaderboard(content)),
+        section(f"Leaderboard ({trials_text(len(content.leaderboard))})", _leaderboard(content)),
         section("Findings in the data", _findings(content.findings)),
         section("Next", _commands(content.commands)) if content.commands else "",
     ]
@@ -168,6 +174,7 @@ def _header(content: ReportContent) -> str:
         "Features": f"{data.num_features:,}",
         "Objective": f"{content.objective.name} {judged}, {content.objective.direction.value}d "
         f"({content.objective.description})",
+        **({"Beside it": ", ".join(content.others)} if content.others else {}),
         "Time": seconds_text(content.seconds),
     }
     return f"<header><h1>{escape(content.name)}</h1>{definitions(facts)}</header>"
@@ -221,15 +228,20 @@ def _winner(winner: ReportWinner) -> str:
     return section(f"Winner: trial {winner.trial}", definitions(facts, kind="short"))
 
 
-def _ensemble(ensemble: ReportEnsemble) -> str:
-    facts = {
-        "Networks": number_text(ensemble.networks),
-        "Weights": number_text(ensemble.parameters),
-        "Temperature": number_text(ensemble.temperature),
-    }
-    rows = [[escape(f"trial {trial}"), escape(f"{weight:.1%}")] for trial, weight in ensemble.weights.items()]
-    members = table(["member", "weight"], rows) if rows else ""
-    return section("Exported model", f"<p>{escape(ensemble.told)}</p>{definitions(facts, kind='short')}{members}")
+def _exported(content: ReportContent) -> str:
+    ensemble, facts, told, members = content.ensemble, dict(content.export), "", ""
+    if ensemble is not None:
+        facts = {
+            "Networks": number_text(ensemble.networks),
+            "Weights": number_text(ensemble.parameters),
+            "Temperature": number_text(ensemble.temperature),
+            **facts,
+        }
+        rows = [[escape(f"trial {trial}"), escape(f"{weight:.1%}")] for trial, weight in ensemble.weights.items()]
+        told, members = f"<p>{escape(ensemble.told)}</p>", table(["member", "weight"], rows) if rows else ""
+    if content.final:
+        told += f"<p>{escape(content.final)}</p>"
+    return section("Exported model", f"{told}{definitions(facts, kind='short')}{members}") if facts or told else ""
 
 
 def _search(content: ReportContent) -> str:

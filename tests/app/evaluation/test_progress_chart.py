@@ -27,6 +27,8 @@ def test_every_trial_with_a_value_is_a_dot() -> None:
     svg = picture(progress_chart([0.5, math.nan, 0.7, 0.6], metric=AUC))
     assert len(svg.findall("circle")) == 3
     assert svg.findtext("title") == "best roc_auc after 4 trials: 0.7"
+    # Trials are numbered from 0 elsewhere on the page: the axis counts them.
+    assert [text.text for text in svg.findall("text")][-1] == "after 4 trials"
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,14 @@ def test_the_page_holds_every_part() -> None:
     assert "svg" in page.tags
 
 
+def test_what_is_exported_and_what_was_wanted_beside_the_objective_are_told() -> None:
+    found = content(others=("latency_ms",), export={"Latency": "2.3 ms"}, final="The winner was not trained again.")
+    page = Page(render_report(found))
+    for part in ("Beside itlatency_ms", "Exported model", "Latency2.3 ms", "The winner was not trained again."):
+        assert part in page.text, part
+    assert "Exported model" not in Page(render_report(content())).text
+
+
 def test_hostile_text_stays_text() -> None:
     page = Page(render_report(content(HOSTILE)))
     assert page.open == []
