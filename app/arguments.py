@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -279,7 +280,7 @@ def experiment_config(
     if arguments.forecast.series_id and not (arguments.forecast.horizon or base.forecast.horizon):
         raise ConfigError("series are given and there is no horizon: say how many steps to forecast with --horizon")
     if not data.target:
-        raise ConfigError("no target: say which column to predict with --target")
+        raise ConfigError(f"no target: say which column to predict with --target{_without_images(data.source)}")
     search = replace(
         base.search,
         **_budget(arguments),
@@ -314,6 +315,15 @@ def experiment_config(
         training=training,
         execution=execution,
     )
+
+
+def _without_images(source: str) -> str:
+    """Returns why a place has no target of its own, as a folder of images has."""
+    if not source or not is_path(source):
+        return ""
+    if Path(source).is_dir():
+        return f"; the folder {source!r} holds no images, whose folders would be their labels"
+    return "" if Path(source).exists() or has_magic(source) else f"; and nothing is at {source!r}"
 
 
 def _feature_groups(arguments: SearchArguments, base: DataConfig) -> dict[str, Any]:

@@ -107,7 +107,9 @@ def prepare_data(source: SourceTable, config: ExperimentConfig) -> PreparedData:
     if weight is not None:
         check_weight(source.table, data.target, weight)
     ignored: dict[str, Any] = {} if weight is None else {weight: "ignore"}
-    names = target_columns(source.table, data.target)
+    # Where images came from is our column, not one of the data.
+    own = [name for name in source.table.column_names if name != PATH_COLUMN]
+    names = target_columns(source.table.select(own), data.target)
     ignored |= dict.fromkeys(names, "ignore")
     check_columns(source.table, target=names[0], overrides=overrides | ignored)
     found = rows_with_target(source.table, names, data)

@@ -44,13 +44,15 @@ def duplicate_notes(
         return []
     rows = int(counts[counts > 1].sum())
     where = "; each stays in one split" if together else ""
-    notes = [f"{repeated:,} images are there more than once, in {rows:,} rows{where}."]
+    are = "1 image is" if repeated == 1 else f"{repeated:,} images are"
+    notes = [f"{are} there more than once, in {rows:,} rows{where}."]
     several = np.flatnonzero(_num_distinct(image, labels) > 1)
     if several.size:
         first = np.flatnonzero(image == several[0])
         names = list_names([places[int(row)].as_py() for row in first], limit=3)
         notes.append(
-            f"{several.size:,} images have labels that differ, such as {names}, which are the same picture"
+            f"{'1 image has' if several.size == 1 else f'{several.size:,} images have'} labels that differ, such as "
+            f"{names}, which are the same picture"
             f"{'; all of them are training rows' if together else ''}."
         )
     return notes

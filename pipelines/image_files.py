@@ -347,6 +347,8 @@ def _animations(found: _Found) -> list[str]:
     moving = [found.places[row] for row, header in headers if header is not None and header.is_animated]
     if not moving:
         return []
+    if len(moving) == 1:
+        return [f"{moving[0]!r} is an animation; its first frame counts."]
     return [f"{len(moving):,} images are animations, such as {moving[0]!r}; the first frame counts."]
 
 

@@ -107,7 +107,7 @@ def read_header(data: bytes) -> ImageHeader:
         raise BrokenImageError("it has no pixels")
     if header.width * header.height > MAX_PIXELS:
         raise BrokenImageError(
-            f"it has {header.width:,} x {header.height:,} pixels; expected at most {MAX_PIXELS:,} pixels"
+            f"it has {header.width:,} x {header.height:,} pixels; expected at most {MAX_PIXELS:,}: make it smaller"
         )
     return header
 

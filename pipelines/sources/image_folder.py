@@ -133,8 +133,8 @@ class ImageFolderSource(Source):
         loose = [name for name, label in zip(images, labels, strict=True) if label is None]
         if loose:
             raise DataError(
-                f"Expected every image of {self.name!r} in the folder of its class, but {len(loose):,} lie beside the "
-                f"classes, the first {loose[0]!r}; move or remove them."
+                f"Expected every image of {self.name!r} in the folder of its class, but {loose[0]!r} lies beside the "
+                f"classes{f', with {len(loose) - 1:,} more' if len(loose) > 1 else ''}; move or remove what lies there."
             )
         table = pa.table({IMAGE: pa.array(images, pa.string()), LABEL: pa.array(labels, pa.string())})
         return Loaded(parsed=Parsed(table=table, notes=notes))

@@ -44,8 +44,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_without_a_target_it_says_how_to_give_one() -> None:
-    with pytest.raises(ConfigError, match="no target: say which column to predict with --target"):
+    with pytest.raises(ConfigError, match=r"say which column to predict with --target; and nothing is at '.*a\.csv'"):
         experiment_config(SearchArguments(data=at("a.csv")))
+
+
+def test_a_folder_without_images_has_no_target_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"with --target; the folder '.*' holds no images, whose folders would be"):
+        experiment_config(SearchArguments(data=at(str(tmp_path))))
+    (tmp_path / "a.csv").write_text("y\n1\n")
+    for place in (str(tmp_path / "a.csv"), "part-*.csv", "tfds:beans"):
+        with pytest.raises(ConfigError, match=r"with --target$"):
+            experiment_config(SearchArguments(data=at(place)))
 
 
 def test_the_name_comes_from_the_file_or_else_from_the_target() -> None:

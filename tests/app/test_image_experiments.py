@@ -117,6 +117,12 @@ def test_images_in_no_folder_are_refused(digits: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_an_absent_target_is_told_with_the_columns_of_the_data_alone(digit_folder: Path) -> None:
+    config = ExperimentConfig(name="images", data=DataConfig(source=str(digit_folder), target="labl"))
+    with pytest.raises(DataError, match=r"Did you mean 'label'\? Its columns are 'image', 'label'\.$"):
+        prepared(digit_folder, config)
+
+
 def test_folds_are_refused_and_not_taken_by_themselves(digit_folder: Path) -> None:
     config = config_of(search=SearchConfig(folds=3))
     with pytest.raises(DataError, match="one validation part to judge images on, received --folds 3: leave it out, or"):

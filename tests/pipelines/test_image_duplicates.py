@@ -23,5 +23,5 @@ def test_labels_that_differ_for_one_image_are_told() -> None:
     places = pa.chunked_array([["a/1.png", "a/2.png", "b/1.png", "a/3.png"]])
     notes = duplicate_notes(content_digests(table.column("image")), np.array([0, 0, 1, 0]), places)
     assert notes[0] == "2 images are there more than once, in 4 rows; each stays in one split."
-    assert notes[1].startswith("1 images have labels that differ, such as 'a/1.png', 'b/1.png', which are the same")
+    assert notes[1].startswith("1 image has labels that differ, such as 'a/1.png', 'b/1.png', which are the same")
     assert duplicate_notes(content_digests(table.column("image")[:2]), np.array([0, 1]), places) == []

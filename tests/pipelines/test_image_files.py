@@ -65,7 +65,7 @@ def test_images_without_folders_have_no_label(tmp_path: Path) -> None:
 
 
 def test_images_beside_the_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1 lie beside the classes, the first 'loose.png'; move or remove them"):
+    with pytest.raises(DataError, match=r"but 'loose.png' lies beside the classes; move or remove what lies there"):
         read(written(tmp_path, {**many(6), "loose.png": png()}))
 
 
@@ -209,7 +209,7 @@ def test_an_animation_is_told(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     notes = read(written(tmp_path, {**many(6), "a/moving.gif": buffer.getvalue()})).notes
-    assert "1 images are animations, such as 'a/moving.gif'; the first frame counts." in notes
+    assert "'a/moving.gif' is an animation; its first frame counts." in notes
 
 
 def test_a_folder_in_a_format_that_cannot_be_decoded_says_what_to_do(tmp_path: Path) -> None:
