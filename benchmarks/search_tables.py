@@ -17,6 +17,10 @@ set when Optuna's regret after 20, 40 and 60 trials was 0.213, 0.135 and 0.112, 
 near that, though not equal to it. "Optuna, integers": they are their places in order, the stronger form and the one
 that is told what tamiz is told. The same ratios to it follow, with no verdict.
 
+`--continuous`: the numbers of HPOLib and HPOBench take any value, and losses between those of a table are interpolated
+(`published_tables.ContinuousTable`); tamiz, random search and Optuna, with no verdict. A grid keeps trials apart, which
+hides how an engine does where nothing does.
+
 Takes about 10 minutes for tamiz, random search and Optuna, and 10 more for the slow peers, which get fewer tables
 (`--slow-tables`), seeds and trials (`--slow-trials`). `--quick`: 2 seeds, 60 trials, no slow peers: 2 minutes.
 """
@@ -42,7 +46,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np  # noqa: E402
 from measurement import machine_line, verdict  # noqa: E402
-from published_tables import PACKS, TABLES, Scale, Table  # noqa: E402
+from published_tables import PACKS, TABLES, ContinuousTable, Scale, Table  # noqa: E402
 from table_searchers import (  # noqa: E402
     KerasTunerSearch,
     OptunaSearch,
@@ -123,14 +127,14 @@ class Outcome:
 
 
 @cache
-def loaded(table: int) -> Table:
+def loaded(table: int, *, continuous: bool = False) -> Table:
     """Returns a table of `TABLES`; each is read once."""
-    return Table(*TABLES[table])
+    return ContinuousTable(*TABLES[table]) if continuous else Table(*TABLES[table])
 
 
-def search(engine: Engine, table: int, *, seed: int, trials: int) -> Outcome:
+def search(engine: Engine, table: int, *, seed: int, trials: int, continuous: bool = False) -> Outcome:
     """Runs one search."""
-    objective = loaded(table)
+    objective = loaded(table, continuous=continuous)
     searcher = engine.make(objective, seed)
     rng = np.random.default_rng([seed, 7])
     regrets: dict[int, float] = {}
@@ -269,10 +273,30 @@ def print_verdicts(results: dict[str, list[Outcome]]) -> None:
             judge("seconds a suggestion, tamiz / KerasTuner", mean_seconds(ours) / mean_seconds(theirs), 0.05)
 
 
+CONTINUOUS = ("tamiz", "random", "Optuna, integers")
+"""Engines for continuous tables; what Optuna is told is numbers then."""
+
+
+def print_continuous(tables: Sequence[int], *, seeds: int, trials: int) -> None:
+    """Searches and prints the tables whose numbers are continuous."""
+    tables = [table for table in tables if loaded(table, continuous=True).continuous]
+    for name in CONTINUOUS:
+        if importlib.util.find_spec(ENGINES[name].module) is None:
+            print(f"{name} is left out: it needs {ENGINES[name].module}")
+            continue
+        outcomes = [
+            search(ENGINES[name], table, seed=seed, trials=trials, continuous=True)
+            for table in tables
+            for seed in range(seeds)
+        ]
+        print_row(name.removesuffix(", integers"), outcomes)
+
+
 def arguments() -> argparse.Namespace:
     """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 60 trials, no slow peers")
+    parser.add_argument("--continuous", action="store_true", help="numbers take any value; no verdict")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, help="only these (and tamiz)")
     parser.add_argument("--tables", nargs="*", type=int, default=list(range(len(TABLES))), help="indices of tables")
     parser.add_argument("--slow-tables", nargs="*", type=int, default=list(SLOW_TABLES), help="for slow peers")
@@ -295,6 +319,9 @@ def main() -> None:
     results: dict[str, list[Outcome]] = {}
     print(f"{len(options.tables)} tables, {seeds} seeds, {trials} trials; {machine_line()}")
     print_head()
+    if options.continuous:
+        print_continuous(options.tables, seeds=seeds, trials=trials)
+        return
     for name, engine in ENGINES.items():
         wanted = name == "tamiz" or not options.engines or name in options.engines
         if not wanted or (options.quick and engine.slow):

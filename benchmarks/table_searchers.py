@@ -132,16 +132,20 @@ class OptunaSearch(_Peer):
     def __init__(self, table: Table, *, seed: int, as_categories: bool = False) -> None:
         super().__init__()
         import optuna
-        from optuna.distributions import CategoricalDistribution, IntDistribution
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._table = table
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(multivariate=True, seed=seed))
-        self._numbers = {name: ordered and not as_categories for name, ordered in table.ordered.items()}
+        self._numbers = {
+            name: ordered and not as_categories and name not in table.continuous
+            for name, ordered in table.ordered.items()
+        }
         self._distributions: dict[str, Any] = {
             name: IntDistribution(0, len(values) - 1) if self._numbers[name] else CategoricalDistribution(values)
             for name, values in table.choices.items()
         }
+        self._distributions |= {name: FloatDistribution(0.0, 1.0) for name in table.continuous}
         self._trials: list[Any] = []
 
     def ask_one(self) -> Configuration:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.search.acquisition import log_expected_improvement
 from app.search.feasibility import Feasibility
@@ -16,8 +17,8 @@ from app.search.observations import observe_rungs
 from app.search.parameters import Array
 from app.search.random import RandomSampler
 from app.search.sampler import Sampler, Shared, UnitRows, draw_new
-from app.search.space import Configuration, Space
-from app.search.surrogate import LEAST_LOSSES, Evidence
+from app.search.space import INACTIVE, Configuration, Space
+from app.search.surrogate import LEAST_LOSSES, Evidence, rank_scores, saturated
 from app.search.trial import History
 
 NUM_INITIAL = 8  # the defaults and seven quasi-random trials come before the model is asked
@@ -25,10 +26,12 @@ NUM_INITIAL = 8  # the defaults and seven quasi-random trials come before the mo
 _NUM_RANDOM = 600
 _NUM_PARENTS = 8
 _NUM_MUTANTS = 50  # of each parent
-# The improvement counts by the square of the probability that the trial does not fail. With the probability itself a
-# third of the late trials failed when the best region lay behind a border of failures, with the square a fifth, and the
-# best found was no worse.
-_CAUTION = 2.0
+# The improvement counts by this power of the probability that the trial does not fail. Where the best region lay behind
+# a border of failures, two fifths of the late trials failed with the square, under a third with the eighth power, and
+# the best found was no worse.
+_CAUTION = 8.0
+
+_LEAST_CELLS = 32  # of a continuous parameter's range
 
 _MOST_LISTED = 1000  # a space with no more configurations is judged as a whole
 
@@ -48,6 +51,43 @@ class _Model:
         return float(self.posterior.mean(self.evidence.inputs(self.evidence.rows[promising])).min())
 
 
+class _Tried:
+    """What was tried, and in which cells of a coarse grid: trials that gather in one cell tell little anew.
+
+    Args:
+        space: what rows are points of.
+        rows: (n, P) canonical; what may not be tried again.
+        again: (m, P) canonical; what was tried and may go on, wherever it lies.
+    """
+
+    def __init__(self, space: Space, rows: Array, again: Array) -> None:
+        self._space = space
+        self._continuous = np.array([parameter.num_values is None for parameter in space.parameters])
+        # Finer as trials become many.
+        self._num_cells = max(_LEAST_CELLS, len(rows) // 4)
+        self._again = set(space.keys(again))
+        self.keys: set[Hashable] = set(space.keys(rows))
+        self._cells = {cell for _, cell in self.places(rows)}
+
+    def add(self, row: Array) -> None:
+        """Take a canonical row (P,)."""
+        ((key, cell),) = self.places(row[None, :])
+        self.keys.add(key)
+        self._cells.add(cell)
+
+    def places(self, rows: Array) -> list[tuple[Hashable, Hashable]]:
+        """The key and the cell of each canonical row (n, P)."""
+        rounded = np.rint(rows * self._num_cells) / self._num_cells
+        cells = np.where(self._continuous & (rows != INACTIVE), rounded, rows)
+        return list(zip(self._space.keys(rows), self._space.keys(cells), strict=True))
+
+    def fresh(self, places: Sequence[tuple[Hashable, Hashable]]) -> NDArray[np.bool_]:
+        """Which of some places (m,) lie in cells of their own; which are new, when none does."""
+        new = np.array([key not in self.keys for key, _ in places])
+        alone = new & np.array([cell not in self._cells or key in self._again for key, cell in places])
+        return alone if alone.any() else new
+
+
 @final
 class GaussianProcessSampler(Sampler):
     """Gaussian process with log expected improvement; for up to about 30 parameters, mixed and conditional.
@@ -55,7 +95,7 @@ class GaussianProcessSampler(Sampler):
     Failed trials have a model of their own: the improvement expected of a point counts as far as it is expected not to
     fail. Running trials are taken to end at their predicted loss, which keeps parallel suggestions apart. Candidates
     are random points, mutations of the best eight trials and paused trials that may be resumed; no other point is
-    suggested twice.
+    suggested twice, and none beside another in a cell of a coarse grid while there are others.
 
     Args:
         space: what may be drawn.
@@ -75,19 +115,19 @@ class GaussianProcessSampler(Sampler):
         if model is None:
             # Until the model knows enough, a batch is quasi-random as a whole.
             return self._start.sample(history, num, rng, alike=alike)
-        seen: set[Hashable] = {*self._rows.closed_keys(history)}
         shared = Shared(self.space, alike)
         paused = [history[number] for number in sorted(history.again)]
         paused_rows = self._rows.of(paused)
+        tried = _Tried(self.space, self._rows.closed(history), paused_rows)
         candidates = np.concatenate([self._candidates(_parents(model.evidence), rng), paused_rows])
         if not alike or num == 1:
-            chosen = self._choose(model, candidates, num, seen, rng, shared)
+            chosen = self._choose(model, candidates, num, tried, rng, shared)
         else:
-            chosen = self._choose(model, candidates, 1, seen, rng, shared)
+            chosen = self._choose(model, candidates, 1, tried, rng, shared)
             if chosen:
                 believed = extend(model.posterior, model.evidence.inputs(np.array(chosen)))
                 model = _Model(model.evidence, believed, model.feasibility)
-                chosen += self._choose(model, shared.imposed(candidates), num - 1, seen, rng, shared)
+                chosen += self._choose(model, shared.imposed(candidates), num - 1, tried, rng, shared)
         # In its own words: a number that went to its coordinate and back may differ in its last digit, and nobody would
         # know the trial again.
         own = dict(zip(self.space.keys(paused_rows), paused, strict=True))
@@ -103,7 +143,9 @@ class GaussianProcessSampler(Sampler):
         if observed.num_known < LEAST_LOSSES:
             return None
         known, failed = observed.known, self._rows.of(observed.failed)
-        evidence = Evidence.of(known, self._rows.of(known.trials), self.space)
+        countable = self.space.num_configurations is not None
+        targets = rank_scores(known.losses) if countable else saturated(known.losses)
+        evidence = Evidence.of(known, self._rows.of(known.trials), self.space, targets=targets)
         posterior = evidence.posterior()
         pending = self._rows.of(history.running)
         if len(pending):
@@ -118,33 +160,31 @@ class GaussianProcessSampler(Sampler):
         model: _Model,
         candidates: Array,
         num: int,
-        seen: set[Hashable],
+        tried: _Tried,
         rng: np.random.Generator,
         shared: Shared,
     ) -> list[Array]:
         """Up to `num` canonical rows (P,), each with the largest expected improvement given those before it."""
         forecast = Forecast(model.posterior, model.evidence.inputs(candidates), most_chosen=num)
         doubts = 0.0 if model.feasibility is None else _CAUTION * model.feasibility.log_probability(candidates)
-        best, keys = model.best, self.space.keys(candidates)
-        fresh = np.array([key not in seen for key in keys])
+        best, places = model.best, tried.places(candidates)
         chosen: list[Array] = []
         while len(chosen) < num:
+            # A parameter that no member before had is shared from then on.
+            fresh = tried.fresh(places) & shared.fits(candidates)
             if fresh.any():
                 value = log_expected_improvement(forecast.mean, forecast.deviation, best) + doubts
                 index = int(np.argmax(np.where(fresh, value, -np.inf)))
                 row = candidates[index]
                 forecast.choose(index)
-                fresh &= np.array([key != keys[index] for key in keys])
             else:
-                left = draw_new(self.space, seen, rng, shared)
+                left = draw_new(self.space, tried.keys, rng, shared)
                 if left is None:
                     break
                 row = self.space.units(left)
             chosen.append(row)
             shared.learn(row)
-            # A parameter that no member before this one had is shared from here on.
-            fresh &= shared.fits(candidates)
-            seen.add(self.space.keys(row[None, :])[0])
+            tried.add(row)
         return chosen
 
     def _candidates(self, parents: Array, rng: np.random.Generator) -> Array:

@@ -3,23 +3,18 @@
 The least of many noisy losses is partly luck. A Gaussian process over all trials tells how much of a loss its
 neighbours confirm; what they do not explain is partly noise and partly the configuration's own.
 
-To choose where to go on, ranks of losses serve best; to choose among what was tried, how much better matters too. So
-the process sees x / (x + 2 m) here, for a loss that is x above the least of all and a median that is m above it: nearly
-the loss itself among the good, and never far from 1 among the bad.
+To choose among what was tried, how much better matters, not ranks alone: the process sees `saturated` losses.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from app.search.matern_regression import Posterior
 from app.search.observations import Observations, observe
 from app.search.parameters import Array
 from app.search.sampler import UnitRows
 from app.search.space import Space
-from app.search.surrogate import Evidence
+from app.search.surrogate import Evidence, saturated
 from app.search.trial import History, Resource
 
 # The share of what the neighbours do not explain that is taken for the configuration's own. With 0 the process would
@@ -46,23 +41,8 @@ def ranking(space: Space, history: History) -> list[int]:
 
 
 def _expected(observed: Observations, space: Space) -> Array:
-    """Expected targets (n,), in the units of `_saturated`."""
-    evidence = Evidence.of(observed, UnitRows(space).of(observed.trials), space)
-    targets = _saturated(observed.losses)
-    if targets is not None:
-        evidence = replace(evidence, targets=targets)
-    posterior: Posterior = evidence.posterior()
-    mean = posterior.mean(evidence.own_inputs)
-    return np.asarray(mean + _OWN_SHARE * (evidence.targets - mean))
-
-
-def _saturated(losses: Array) -> Array | None:
-    """Losses (n,) as x / (x + 2 m), with mean 0 and variance 1; None when half of them are the least."""
-    with np.errstate(over="ignore"):
-        above = losses - losses.min()
-        half_way = 2.0 * float(np.median(above))
-    if not 0.0 < half_way < np.inf:
-        return None
-    above = np.minimum(above, 1e9 * half_way)
-    shares = above / (above + half_way)
-    return np.asarray((shares - shares.mean()) / shares.std())
+    """Expected targets (n,), in the units of `saturated`."""
+    rows, targets = UnitRows(space).of(observed.trials), saturated(observed.losses)
+    evidence = Evidence.of(observed, rows, space, targets=targets)
+    mean = evidence.posterior().mean(evidence.own_inputs)
+    return np.asarray(mean + _OWN_SHARE * (targets - mean))

@@ -105,10 +105,9 @@ class UnitRows:
         """Identities of all configurations in the history."""
         return set(self._space.keys(self.of(history.values())))
 
-    def closed_keys(self, history: History) -> set[bytes]:
-        """Identities of the configurations that may not be proposed again."""
-        closed = (trial for trial in history.values() if trial.number not in history.again)
-        return set(self._space.keys(self.of(closed)))
+    def closed(self, history: History) -> Array:
+        """Rows (n, P) of the configurations that may not be proposed again."""
+        return self.of(trial for trial in history.values() if trial.number not in history.again)
 
 
 def draw_new(

@@ -1,8 +1,12 @@
 """A history as the arrays that Gaussian process regression wants, and the process that explains it.
 
-Losses become normal quantiles of their ranks, so neither scale nor outliers matter. Where trials were trained to
-different budgets, the budget is one more column: a loss after few epochs then speaks for its own budget, and for larger
-ones as far as the data say. Notation: n observations, P parameters, d model columns.
+Neither the scale of losses nor outliers matter: they become normal quantiles of their ranks, or saturate. Ranks serve
+best where a space is countable. Where numbers are continuous, trials gather close to one another; ranks make large
+differences of the small ones between them, a model takes that for noise, and the search stays where it is. Where trials
+were trained to different budgets, the budget is one more column: a loss after few epochs then speaks for its own
+budget, and for larger ones as far as the data say.
+
+Notation: n observations, P parameters, d model columns.
 A space of cells is seen as graphs are (`cell_graph`).
 """
 
@@ -37,7 +41,7 @@ class Evidence:
         space: what their configurations are points of.
         rows: (n, P) canonical coordinates.
         budgets: (n,) in [0, 1], on the scale of log(1 + epochs).
-        targets: (n,) normal quantiles of the ranks of their losses.
+        targets: (n,) their losses, made about standard normal.
         graph: the cell that the space is of, if it is of one.
     """
 
@@ -48,12 +52,11 @@ class Evidence:
     graph: CellGraph | None
 
     @classmethod
-    def of(cls, observed: Observations, rows: Array, space: Space) -> Evidence:
-        """The evidence of trials that all have a loss, at canonical rows (n, P)."""
+    def of(cls, observed: Observations, rows: Array, space: Space, *, targets: Array) -> Evidence:
+        """The evidence of trials that all have a loss, at canonical rows (n, P), by their targets (n,)."""
         budgets = np.log1p(observed.budgets)
-        quantiles = (rankdata(observed.losses) - 0.5) / len(observed.losses)
         budgets = budgets / max(float(budgets.max()), 1e-9)
-        return cls(space, rows, budgets, np.asarray(ndtri(quantiles)), CellGraph.of(space))
+        return cls(space, rows, budgets, targets, CellGraph.of(space))
 
     @property
     def has_budgets(self) -> bool:
@@ -78,6 +81,27 @@ class Evidence:
         kernel = fit(inputs[few], self.targets[few])
         many = _subset(self.targets, _MOST_CONDITIONED)
         return condition(kernel, inputs[many], self.targets[many])
+
+
+def rank_scores(losses: Array) -> Array:
+    """Normal quantiles (n,) of the ranks of losses (n,)."""
+    return np.asarray(ndtri((rankdata(losses) - 0.5) / len(losses)))
+
+
+def saturated(losses: Array) -> Array:
+    """Losses (n,) as x / (x + 2 m), with mean 0 and variance 1, for a loss that is x above the least and a median m.
+
+    Nearly the loss itself among the good, and never far from 1 among the bad. Scores of ranks when half of the losses
+    are the least.
+    """
+    with np.errstate(over="ignore"):
+        above = losses - losses.min()
+        half_way = 2.0 * float(np.median(above))
+    if not 0.0 < half_way < np.inf:
+        return rank_scores(losses)
+    above = np.minimum(above, 1e9 * half_way)
+    shares = above / (above + half_way)
+    return np.asarray((shares - shares.mean()) / shares.std())
 
 
 def _subset(targets: Array, most: int) -> NDArray[np.intp]:

@@ -64,15 +64,45 @@ def test_model_beats_random_search_by_far() -> None:
     assert np.mean(model) < 0.5 * np.mean(random)
 
 
-def test_only_the_order_of_losses_matters() -> None:
-    plain, stretched = search("bayesian", 0, bowl, 20), search("bayesian", 0, lambda c: math.exp(9 * bowl(c)), 20)
-    assert [t.hyperparameters for t in plain.history.values()] == [
-        t.hyperparameters for t in stretched.history.values()
-    ]
+def tried(space: Space, loss: Callable[[Configuration], float]) -> list[Configuration]:
+    algorithm = create("bayesian", space=space, seed=0, max_epochs=1)
+    for _ in range(20):
+        suggestion = algorithm.suggest(1)[0]
+        algorithm.update([Started(suggestion), Ended(suggestion.trial, Completed(loss(suggestion.hyperparameters)))])
+    return [trial.hyperparameters for trial in algorithm.history.values()]
 
 
-def test_region_of_failures_is_avoided() -> None:
-    algorithm = create("bayesian", space=SPACE, seed=0, max_epochs=1)
+def test_in_a_countable_space_only_the_order_of_losses_matters() -> None:
+    countable = Space(
+        [
+            Float("rate", 1e-5, 1.0, scale=Scale.LOG, step=10.0),
+            Float("width", 0.0, 1.0, step=0.1),
+            Categorical("kind", ("a", "b")),
+        ]
+    )
+    assert tried(countable, bowl) == tried(countable, lambda c: math.exp(9 * bowl(c)))
+
+
+def test_the_unit_of_the_loss_does_not_matter() -> None:
+    assert tried(SPACE, bowl) == tried(SPACE, lambda c: 1024.0 * bowl(c))
+
+
+def test_model_comes_near_the_optimum_of_continuous_parameters() -> None:
+    # A hundred times as near as random search, and not once left behind in a corner.
+    assert max(best(search("bayesian", seed, bowl)) for seed in range(6)) < 0.05
+
+
+def test_trials_do_not_gather_in_one_place() -> None:
+    algorithm = search("bayesian", 1, bowl)
+    units = np.array([SPACE.units(trial.hyperparameters) for trial in algorithm.history.values()])
+    continuous = [parameter.num_values is None for parameter in SPACE.parameters]
+    cells = np.where(continuous & (units >= 0.0), np.rint(units * 32), units)
+    assert len(np.unique(cells, axis=0)) == len(units)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_region_of_failures_is_avoided(seed: int) -> None:
+    algorithm = create("bayesian", space=SPACE, seed=seed, max_epochs=1)
     failures = []
     for _ in range(50):
         suggestion = algorithm.suggest(1)[0]
@@ -82,8 +112,8 @@ def test_region_of_failures_is_avoided() -> None:
         failures.append(crash)
     # The optimum lies among the failures, so without learning from them nearly all later trials would fail.
     assert np.mean(failures[:8]) > 0.2
-    assert np.mean(failures[30:]) < 0.4
-    assert best(algorithm) < 0.5
+    assert np.mean(failures[30:]) < 0.5
+    assert best(algorithm) < 0.25
 
 
 @pytest.mark.parametrize("num", [2, 8])
