@@ -44,8 +44,9 @@ def test_the_group_is_stored_where_mean_targets_have_to_come_from_others(penguin
 
 def test_the_time_is_stored_where_mean_targets_have_to_come_from_earlier_rows(penguins: pd.DataFrame) -> None:
     days = pd.date_range("2007-01-01", periods=len(penguins), freq="D").astype(str)
-    frame = penguins.assign(day=days, ring=[f"ring {row % 40}" for row in range(len(penguins))])
-    data = prepared(frame.sample(frac=1.0, random_state=0), time_column="day")
+    rings = [f"ring {row % 40}" for row in range(len(penguins))]
+    frame = penguins.sample(frac=1.0, random_state=0).assign(day=days, ring=rings)
+    data = prepared(frame, time_column="day")
     assert stored_columns(data.schema)[-2:] == ["species", "day"]
     (column,) = data.preprocessing.targets
     assert column.reason.endswith("the earlier ones of 20 blocks of time")

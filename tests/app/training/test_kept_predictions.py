@@ -10,6 +10,7 @@ import pytest
 
 from app.evaluation.predictions import Predictions
 from app.search.space import Float, Space
+from app.state_store import PREDICTIONS_FILE
 from app.training import kept_predictions as module
 from app.training.kept_predictions import keep_predictions, kept_predictions
 from pipelines.schema import Task
@@ -54,7 +55,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
 def test_what_is_missing_damaged_or_too_large_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept_predictions(tmp_path) is None
     keep_predictions(tmp_path, classified(), class_weights=())
-    file = tmp_path / module.FILE
+    file = tmp_path / PREDICTIONS_FILE
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert kept_predictions(tmp_path) is None
