@@ -162,11 +162,11 @@ class ContinuousTable(Table):
         )
         return np.exp(losses) if self.collection in LOGARITHMIC else np.asarray(losses)
 
-    def _ends(self, name: str, value: object) -> list[tuple[int, float]]:
+    def _ends(self, name: str, value: Any) -> list[tuple[int, float]]:
         """Returns the places that a value lies between, and how much each counts."""
         values = self.choices[name]
         if name not in self.continuous:
             return [(values.index(value), 1.0)]
-        place = float(value) * (len(values) - 1)  # type: ignore[arg-type]
+        place = float(value) * (len(values) - 1)
         lower = min(int(place), len(values) - 2)
         return [(lower, lower + 1 - place), (lower + 1, place - lower)]
